@@ -1,3 +1,4 @@
+export { applySettings, type DeepReadonly, parseConfig } from "./config.ts";
 export {
   BackendError,
   BaseError,
@@ -17,3 +18,55 @@ export {
   TokenizerError,
   UsageError,
 } from "./errors.ts";
+export { EventChannel, type EventSink, fanOut } from "./eventSink.ts";
+export {
+  type Baseline,
+  type BaselinesMeasured,
+  type CheckpointDamaged,
+  type CheckpointRemoved,
+  type CheckpointWritten,
+  type DataPrepared,
+  type Environment,
+  type ErrorRecord,
+  type EvaluationCompleted,
+  type EventOf,
+  type EventStamp,
+  eventSchema,
+  type LayerBias,
+  type LayerLoad,
+  type MemoryEstimate,
+  type ModelSummary,
+  type RouterBias,
+  type RunCompleted,
+  type RunEvent,
+  type RunEventBody,
+  type RunEventType,
+  type RunFailed,
+  type RunInterrupted,
+  type RunPhase,
+  type RunResumed,
+  type RunStarted,
+  type RunWarning,
+  type SampleGenerated,
+  type SplitSize,
+  type StepCompleted,
+  type StepSkipped,
+  stampEvent,
+  type TokenizerTrained,
+} from "./events.ts";
+export { describeError, finiteOrNull, formatEvent, parseEvent } from "./eventText.ts";
+export { isPlainObject, type JsonObject, type JsonValue } from "./json.ts";
+export { renameKeys, toCamelCase, toSnakeCase } from "./keyCase.ts";
+export { editDistance, nearestName } from "./nearest.ts";
+export {
+  formatBytes,
+  formatCount,
+  formatDuration,
+  formatInteger,
+  formatRate,
+  formatScalar,
+  formatShare,
+  parseBytes,
+  parseCount,
+  parseDuration,
+} from "./units.ts";
