@@ -1,0 +1,6 @@
+//! Router, dispatch plan, combine and balance.
+
+use crate::ops::Kernel;
+
+/// This family's ops, in the order of their codes.
+pub const OPS: &[(&str, Kernel)] = &[];

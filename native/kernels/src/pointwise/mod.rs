@@ -1,0 +1,6 @@
+//! Norms, activations, rotary positions, embedding and element-wise ops.
+
+use crate::ops::Kernel;
+
+/// This family's ops, in the order of their codes.
+pub const OPS: &[(&str, Kernel)] = &[];
