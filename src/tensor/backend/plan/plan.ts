@@ -1,0 +1,44 @@
+/**
+ * A backend that computes nothing and only counts: shapes, bytes and FLOPs of a step, without numbers.
+ *
+ * With it the same model and step code answer "how much memory will this take" before a run.
+ */
+import { BYTES_PER_ELEMENT } from "../../dtype.ts";
+import type { Kernel } from "../../kernel.ts";
+import type { Backend, Operand } from "../backend.ts";
+
+export class PlanBackend implements Backend {
+  readonly name = "plan";
+  readonly description: string = "plan backend: counts, computes nothing";
+  #flops = 0;
+  #commands = 0;
+
+  get flops(): number {
+    return this.#flops;
+  }
+
+  get commands(): number {
+    return this.#commands;
+  }
+
+  allocate(): void {}
+  release(): void {}
+  write(): void {}
+
+  enqueue(kernel: Kernel, _operands: readonly (Operand | null)[], params: readonly number[]): void {
+    this.#commands++;
+    this.#flops += kernel.flops(Object.fromEntries(kernel.params.map((name, i) => [name, params[i]!])));
+  }
+
+  read(source: Operand): Promise<Uint8Array> {
+    return Promise.resolve(new Uint8Array(source.length * BYTES_PER_ELEMENT[source.dtype]));
+  }
+
+  drain(): Promise<void> {
+    return Promise.resolve();
+  }
+
+  dispose(): Promise<void> {
+    return Promise.resolve();
+  }
+}

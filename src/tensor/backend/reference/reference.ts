@@ -1,0 +1,156 @@
+/**
+ * The reference backend: pure TypeScript, one op per slice of the event loop, correct and slow.
+ *
+ * It is the definition that native kernels are held to, the oracle in f64, and what runs where no
+ * native addon could be built. Every operand is decoded to plain numbers, the kernel's reference
+ * runs, and what it wrote is encoded in the storage's dtype.
+ */
+import { BackendError, invariant } from "../../../base/index.ts";
+import { BYTES_PER_ELEMENT, bf16FromNumber, bf16ToNumber, type Dtype } from "../../dtype.ts";
+import type { Kernel, Values } from "../../kernel.ts";
+import type { Backend, Operand } from "../backend.ts";
+
+type Task = () => void;
+
+export class ReferenceBackend implements Backend {
+  readonly name = "reference";
+  readonly description: string = "reference backend: pure TypeScript, one thread";
+  readonly #buffers: Map<number, ArrayBuffer> = new Map();
+  readonly #tasks: Task[] = [];
+  #isRunning = false;
+  #failure: BackendError | null = null;
+
+  allocate(base: number, bytes: number): void {
+    // Commands capture the buffer itself, so a later tenant of this address cannot disturb them.
+    this.#buffers.set(base, new ArrayBuffer(bytes));
+  }
+
+  release(base: number): void {
+    this.#buffers.delete(base);
+  }
+
+  enqueue(
+    kernel: Kernel,
+    operands: readonly (Operand | null)[],
+    params: readonly number[],
+    label: string,
+  ): void {
+    const located = operands.map((operand) => (operand === null ? null : this.#locate(operand)));
+    const named = Object.fromEntries(kernel.params.map((name, i) => [name, params[i]!]));
+    this.#push(() => {
+      if (this.#failure !== null) return;
+      try {
+        runReference(kernel, located, named);
+      } catch (cause) {
+        this.#failure = new BackendError(`${kernel.name} failed${label === "" ? "" : ` at ${label}`}`, {
+          why: cause instanceof Error ? cause.message : String(cause),
+          fix: "the queue can only be disposed now; run `minke doctor` and report this if it repeats",
+          fields: { op: kernel.name, label },
+          cause,
+        });
+      }
+    });
+  }
+
+  write(target: Operand, bytes: Uint8Array): void {
+    const { bytes: destination } = this.#locate(target);
+    const copy = bytes.slice();
+    this.#push(() => destination.set(copy));
+  }
+
+  read(source: Operand): Promise<Uint8Array> {
+    const { bytes } = this.#locate(source);
+    return this.#after(() => bytes.slice());
+  }
+
+  drain(): Promise<void> {
+    return this.#after(() => undefined);
+  }
+
+  async dispose(): Promise<void> {
+    await this.#after(() => undefined).catch((error: unknown) => {
+      // Whoever read or drained before has been told; disposing a poisoned queue is legal.
+      invariant(error === this.#failure, "the reference queue rejected with a foreign error");
+    });
+    this.#buffers.clear();
+  }
+
+  #locate(operand: Operand): Located {
+    const buffer = this.#buffers.get(operand.base);
+    invariant(buffer !== undefined, `no storage lies at address ${operand.base}`);
+    const bytes = new Uint8Array(buffer, operand.offset, operand.length * BYTES_PER_ELEMENT[operand.dtype]);
+    return { bytes, dtype: operand.dtype, length: operand.length };
+  }
+
+  #after<T>(value: () => T): Promise<T> {
+    return new Promise((resolve, reject) => {
+      this.#push(() => (this.#failure === null ? resolve(value()) : reject(this.#failure)));
+    });
+  }
+
+  #push(task: Task): void {
+    this.#tasks.push(task);
+    if (this.#isRunning) return;
+    this.#isRunning = true;
+    setImmediate(() => this.#run());
+  }
+
+  #run(): void {
+    const sliceEnd = performance.now() + 5;
+    do {
+      this.#tasks.shift()?.();
+    } while (this.#tasks.length > 0 && performance.now() < sliceEnd);
+    this.#isRunning = this.#tasks.length > 0;
+    if (this.#isRunning) setImmediate(() => this.#run());
+  }
+}
+
+interface Located {
+  readonly bytes: Uint8Array;
+  readonly dtype: Dtype;
+  readonly length: number;
+}
+
+function runReference(
+  kernel: Kernel,
+  located: readonly (Located | null)[],
+  params: Record<string, number>,
+): void {
+  const values: Record<string, Values | null> = {};
+  const dtypes: Record<string, Dtype | null> = {};
+  kernel.operands.forEach((spec, i) => {
+    const operand = located[i] ?? null;
+    values[spec.name] = operand === null ? null : decode(operand);
+    dtypes[spec.name] = operand?.dtype ?? null;
+  });
+  kernel.reference(values, params, dtypes);
+  kernel.operands.forEach((spec, i) => {
+    const operand = located[i] ?? null;
+    if (operand !== null && spec.access !== "in") encode(values[spec.name]!, operand);
+  });
+}
+
+/** A typed array over the storage itself where the dtype has one, else a decoded copy. */
+function decode({ bytes, dtype, length }: Located): Values {
+  switch (dtype) {
+    case "f32":
+      return new Float32Array(bytes.buffer, bytes.byteOffset, length);
+    case "f64":
+      return new Float64Array(bytes.buffer, bytes.byteOffset, length);
+    case "i32":
+      return new Int32Array(bytes.buffer, bytes.byteOffset, length);
+    case "bf16": {
+      const codes = new Uint16Array(bytes.buffer, bytes.byteOffset, length);
+      // Doubles, so that the only rounding to bf16 is the one at the store.
+      return Float64Array.from(codes, bf16ToNumber);
+    }
+    case "f8e4m3":
+      throw new RangeError("the reference backend has no arithmetic on f8e4m3");
+  }
+}
+
+function encode(values: Values, { bytes, dtype, length }: Located): void {
+  if (dtype !== "bf16") return; // decode() returned the storage itself
+  const codes = new Uint16Array(bytes.buffer, bytes.byteOffset, length);
+  for (let i = 0; i < length; i++) codes[i] = bf16FromNumber(values[i]!);
+}

@@ -1,0 +1,143 @@
+/** Joins a backend, its memory plan, the scopes that own tensors, and the tape that records ops. */
+import { invariant, ShapeError } from "../base/index.ts";
+import { Arena } from "./arena.ts";
+import type { Backend, Operand } from "./backend/backend.ts";
+import { BYTES_PER_ELEMENT, type Dtype } from "./dtype.ts";
+import type { Kernel } from "./kernel.ts";
+import { type Shape, sizeOf } from "./shape.ts";
+import { type Device, type Recorder, Storage, Tensor } from "./tensor.ts";
+
+/** Owns the tensors made while it is the innermost scope; `using` gives their memory back. */
+export class Scope {
+  readonly #device: QueueDevice;
+  readonly #owned: Set<Storage> = new Set();
+
+  constructor(device: QueueDevice) {
+    this.#device = device;
+  }
+
+  own(storage: Storage): void {
+    this.#owned.add(storage);
+  }
+
+  /** Lets a tensor outlive this scope: the scope around it owns it then, or the caller if there is none. */
+  keep(tensor: Tensor): Tensor {
+    if (this.#owned.delete(tensor.storage)) this.#device.outer(this)?.own(tensor.storage);
+    return tensor;
+  }
+
+  [Symbol.dispose](): void {
+    this.#device.leave(this);
+    for (const storage of this.#owned) storage.release();
+    this.#owned.clear();
+  }
+}
+
+export class QueueDevice implements Device {
+  readonly backend: Backend;
+  readonly arena: Arena;
+  readonly #scopes: Scope[] = [];
+  #tape: Recorder | null = null;
+
+  /** @param limitBytes  memory that tensors may take at once */
+  constructor(backend: Backend, limitBytes: number) {
+    this.backend = backend;
+    this.arena = new Arena(limitBytes);
+  }
+
+  get tape(): Recorder | null {
+    return this.#tape;
+  }
+
+  /** Runs `build` while ops are recorded on `tape` (null: not recorded). Building never awaits, so this cannot leak. */
+  withTape<T>(tape: Recorder | null, build: () => T): T {
+    const before = this.#tape;
+    this.#tape = tape;
+    try {
+      return build();
+    } finally {
+      this.#tape = before;
+    }
+  }
+
+  scope(): Scope {
+    const scope = new Scope(this);
+    this.#scopes.push(scope);
+    return scope;
+  }
+
+  leave(scope: Scope): void {
+    invariant(this.#scopes.at(-1) === scope, "scopes end in the reverse order of their beginning");
+    this.#scopes.pop();
+  }
+
+  outer(scope: Scope): Scope | undefined {
+    return this.#scopes[this.#scopes.indexOf(scope) - 1];
+  }
+
+  empty(shape: Shape, dtype: Dtype): Tensor {
+    const tensor = this.temporary(shape, dtype);
+    this.#scopes.at(-1)?.own(tensor.storage);
+    return tensor;
+  }
+
+  temporary(shape: Shape, dtype: Dtype): Tensor {
+    if (!shape.every((dim) => Number.isSafeInteger(dim) && dim >= 0)) {
+      throw new ShapeError(`[${shape.join(", ")}] is no shape`, {
+        why: "dimensions are whole numbers, zero or more",
+        fix: "check the configuration from which this shape comes",
+        fields: { shape },
+      });
+    }
+    const bytes = sizeOf(shape) * BYTES_PER_ELEMENT[dtype];
+    const base = this.arena.allocate(bytes);
+    this.backend.allocate(base, bytes);
+    const storage = new Storage(base, bytes, (released) => {
+      this.arena.release(released.base);
+      this.backend.release(released.base);
+    });
+    return new Tensor(this, shape, dtype, storage);
+  }
+
+  from(values: ArrayLike<number>, shape: Shape, dtype: Dtype): Tensor {
+    const tensor = this.empty(shape, dtype);
+    tensor.write(values);
+    return tensor;
+  }
+
+  run(
+    kernel: Kernel,
+    operands: Readonly<Record<string, Tensor | null>>,
+    params: Readonly<Record<string, number>>,
+    label: string = "",
+  ): void {
+    const located = kernel.operands.map((spec) => {
+      const tensor = operands[spec.name];
+      invariant(tensor !== undefined, `${kernel.name} is called without its operand ${spec.name}`);
+      invariant(tensor !== null || spec.isOptional, `${kernel.name} needs its operand ${spec.name}`);
+      return tensor === null ? null : tensor.operand();
+    });
+    const ordered = kernel.params.map((name) => {
+      const value = params[name];
+      invariant(value !== undefined, `${kernel.name} is called without its param ${name}`);
+      return value;
+    });
+    this.backend.enqueue(kernel, located, ordered, label);
+  }
+
+  readBytes(source: Operand): Promise<Uint8Array> {
+    return this.backend.read(source);
+  }
+
+  writeBytes(target: Operand, bytes: Uint8Array): void {
+    this.backend.write(target, bytes);
+  }
+
+  drain(): Promise<void> {
+    return this.backend.drain();
+  }
+
+  async dispose(): Promise<void> {
+    await this.backend.dispose();
+  }
+}

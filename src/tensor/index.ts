@@ -1,0 +1,14 @@
+export { ALIGNMENT, Arena } from "./arena.ts";
+export type { Backend, BackendName, Operand } from "./backend/backend.ts";
+export { PlanBackend } from "./backend/plan/plan.ts";
+export { ReferenceBackend } from "./backend/reference/reference.ts";
+export { QueueDevice, Scope } from "./device.ts";
+export { BYTES_PER_ELEMENT, bf16FromNumber, bf16ToNumber, type Dtype } from "./dtype.ts";
+export type { Floats, Kernel, Values } from "./kernel.ts";
+export { add, axpy, cast, copyInto, fill, scale } from "./ops/elementwise.ts";
+export { groupedLinear } from "./ops/groupedLinear.ts";
+export { linear } from "./ops/linear.ts";
+export { Parameter, type ParameterOptions } from "./parameter.ts";
+export { type Shape, sizeOf } from "./shape.ts";
+export { Tape, WeightBundle } from "./tape.ts";
+export { type Device, type Recorder, type TapeEntry, Tensor } from "./tensor.ts";

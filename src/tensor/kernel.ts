@@ -1,0 +1,76 @@
+/**
+ * The contract of a kernel: its name, what it reads and writes, its plain reference, its cost.
+ *
+ * Native code registers a kernel under the same name and takes operands and params in the same
+ * order. The reference is the definition: it works on decoded numbers and is written to be read.
+ */
+import type { Dtype } from "./dtype.ts";
+
+export type Floats = Float32Array | Float64Array;
+export type Values = Floats | Int32Array;
+
+type Access = "in" | "out" | "inout";
+/** `in`, `out`, `inout`; with `?` it may be absent; with ` i32` it holds integers, otherwise floats. */
+export type Role = Access | `${Access}?` | `${Access} i32` | `${Access}? i32`;
+
+type ValueOf<R extends Role> = R extends `${Access}? i32`
+  ? Int32Array | null
+  : R extends `${Access} i32`
+    ? Int32Array
+    : R extends `${Access}?`
+      ? Floats | null
+      : Floats;
+
+export interface OperandSpec {
+  readonly name: string;
+  readonly access: Access;
+  readonly isOptional: boolean;
+  readonly isInteger: boolean;
+}
+
+/** A kernel with its types erased: what backends, tests and benches handle. */
+export interface Kernel {
+  readonly name: string;
+  readonly operands: readonly OperandSpec[];
+  readonly params: readonly string[];
+  reference(
+    values: Readonly<Record<string, Values | null>>,
+    params: Readonly<Record<string, number>>,
+    dtypes: Readonly<Record<string, Dtype | null>>,
+  ): void;
+  /** Floating-point operations, a multiply-add counted as two. */
+  flops(params: Readonly<Record<string, number>>): number;
+}
+
+interface KernelDefinition<O extends Readonly<Record<string, Role>>, P extends readonly string[]> {
+  readonly name: string;
+  /** In the order in which they travel to native code. */
+  readonly operands: O;
+  readonly params: P;
+  readonly reference: (
+    operands: { readonly [K in keyof O]: ValueOf<O[K]> },
+    params: { readonly [K in P[number]]: number },
+    /** The storage dtypes: packed weights are laid out by them, and bf16 GEMMs round their operands. */
+    dtypes: { readonly [K in keyof O]: Dtype | null },
+  ) => void;
+  readonly flops?: (params: { readonly [K in P[number]]: number }) => number;
+}
+
+export function defineKernel<
+  const O extends Readonly<Record<string, Role>>,
+  const P extends readonly string[],
+>(definition: KernelDefinition<O, P>): Kernel {
+  return {
+    name: definition.name,
+    operands: Object.entries(definition.operands).map(([name, role]) => ({
+      name,
+      access: /^[a-z]+/.exec(role)?.[0] as Access,
+      isOptional: role.includes("?"),
+      isInteger: role.endsWith("i32"),
+    })),
+    params: definition.params,
+    // The two casts are the one place where names and types meet: the backend hands over exactly these keys.
+    reference: definition.reference as Kernel["reference"],
+    flops: (definition.flops ?? (() => 0)) as Kernel["flops"],
+  };
+}

@@ -1,0 +1,95 @@
+/**
+ * One matrix multiplication per expert, over the rows that were sent to it.
+ *
+ * Rows arrive sorted by expert; `offsets` bounds each expert's part and lives on the queue, so no
+ * shape depends on what the router chose. Gathering a token's row is part of the multiplication.
+ */
+import { invariant } from "../../base/index.ts";
+import type { Dtype } from "../dtype.ts";
+import { defineKernel, type Kernel } from "../kernel.ts";
+import { panelElements, panelIndex } from "../panels.ts";
+import type { Parameter } from "../parameter.ts";
+import type { Tensor } from "../tensor.ts";
+import { type DispatchPlan, gatherSum, planTensors } from "./dispatch.ts";
+import { computeCode, gradWeightReference, rounding } from "./linear.ts";
+
+export const groupedMatmulKernel: Kernel = defineKernel({
+  name: "groupedMatmul",
+  operands: { x: "in", rows: "in? i32", offsets: "in i32", panels: "in", y: "out" },
+  params: ["R", "N", "K", "E"],
+  reference({ x, rows, offsets, panels, y }, { N, K, E }, dtypes) {
+    const round = rounding(dtypes.panels);
+    const block = panelElements(N, K);
+    for (let e = 0; e < E; e++) {
+      for (let r = offsets[e]!; r < offsets[e + 1]!; r++) {
+        const source = (rows === null ? r : rows[r]!) * K;
+        for (let n = 0; n < N; n++) {
+          let sum = 0;
+          for (let k = 0; k < K; k++) {
+            sum += round(x[source + k]!) * panels[e * block + panelIndex(n, k, K, dtypes.panels)]!;
+          }
+          y[r * N + n] = sum;
+        }
+      }
+    }
+  },
+  flops: ({ R, N, K }) => 2 * R * N * K,
+});
+
+export const groupedMatmulGradWeightKernel: Kernel = defineKernel({
+  name: "groupedMatmulGradWeight",
+  operands: { dy: "in", x: "in", rows: "in? i32", offsets: "in i32", dw: "inout" },
+  params: ["R", "N", "K", "E", "compute"],
+  reference({ dy, x, rows, offsets, dw }, { N, K, E, compute }) {
+    for (let e = 0; e < E; e++) {
+      const rowOf = (r: number): number => (rows === null ? r : rows[r]!);
+      gradWeightReference(dy, x, rowOf, offsets[e]!, offsets[e + 1]!, dw, e * N * K, N, K, compute);
+    }
+  },
+  flops: ({ R, N, K }) => 2 * R * N * K,
+});
+
+/**
+ * y[r] = x[token of r] @ w[expert of r]^T, one row per (token, slot).
+ *
+ * @param x       [T, K] with `gather` (each row fetches its token's), else [R, K] rows already in expert order
+ * @param w       [E, N, K]
+ * @returns       [R, N] with R = T * numExpertsPerTok
+ */
+export function groupedLinear(
+  x: Tensor,
+  w: Parameter,
+  plan: DispatchPlan,
+  gather: boolean,
+  dtype: Dtype,
+): Tensor {
+  const [E, N, K] = [w.shape[0]!, w.shape[1]!, w.shape[2]!];
+  const { panels } = w;
+  invariant(panels !== null && x.dim(-1) === K, `${w.path} takes rows of ${K}`);
+  const { device } = x;
+  const R = plan.rows.size;
+  const y = device.empty([R, N], dtype);
+  const routed = { rows: gather ? plan.rows : null, offsets: plan.offsets };
+  device.run(groupedMatmulKernel, { x, ...routed, panels, y }, { R, N, K, E }, w.path);
+  device.tape?.record({
+    op: "groupedLinear",
+    inputs: [x],
+    outputs: [y],
+    saved: planTensors(plan),
+    inputGrad(dy) {
+      if (dy === null || w.panelsT === null) return [null];
+      const dRows = device.empty([R, K], x.dtype);
+      const back = { x: dy, rows: null, offsets: plan.offsets, panels: w.panelsT, y: dRows };
+      device.run(groupedMatmulKernel, back, { R, N: K, K: N, E }, w.path);
+      return [gather ? gatherSum(dRows, plan, x.dtype) : dRows];
+    },
+    weightGrad(dy) {
+      if (dy === null || w.grad === null) return;
+      const params = { R, N, K, E, compute: computeCode(w) };
+      device.run(groupedMatmulGradWeightKernel, { dy, x, ...routed, dw: w.grad }, params, w.path);
+    },
+  });
+  return y;
+}
+
+export const groupedLinearKernels: readonly Kernel[] = [groupedMatmulKernel, groupedMatmulGradWeightKernel];

@@ -1,0 +1,222 @@
+/**
+ * A tensor: shape, dtype and a place in a backend's memory. No numbers live in JavaScript.
+ *
+ * Memory is counted, not collected: a storage is given back when nobody holds it any more. Holders
+ * are scopes, the tape, pending reads and owners of parameters. Building ops is synchronous; only
+ * `read` is async. Device is declared here and made in ./device.ts, so that no import runs in a circle.
+ */
+import { invariant, ReleasedTensorError, ShapeError } from "../base/index.ts";
+import type { Operand } from "./backend/backend.ts";
+import { BYTES_PER_ELEMENT, bf16FromNumber, bf16ToNumber, type Dtype } from "./dtype.ts";
+import type { Kernel, Values } from "./kernel.ts";
+import { type Shape, sizeOf } from "./shape.ts";
+
+/** What ops need of the machine: memory, a queue, and the tape if one is recording. */
+export interface Device {
+  /** A tensor of garbage, owned by the innermost scope. */
+  empty(shape: Shape, dtype: Dtype): Tensor;
+  /** A tensor of garbage that no scope owns: `using` it, or dispose it. */
+  temporary(shape: Shape, dtype: Dtype): Tensor;
+  from(values: ArrayLike<number>, shape: Shape, dtype: Dtype): Tensor;
+  /** Enqueues a kernel; operands and params by the names that the kernel declares. */
+  run(
+    kernel: Kernel,
+    operands: Readonly<Record<string, Tensor | null>>,
+    params: Readonly<Record<string, number>>,
+    label?: string,
+  ): void;
+  /** Null while nothing is recorded for a backward pass. */
+  readonly tape: Recorder | null;
+  readBytes(source: Operand): Promise<Uint8Array>;
+  writeBytes(target: Operand, bytes: Uint8Array): void;
+}
+
+export interface Recorder {
+  record(entry: TapeEntry): void;
+}
+
+/** How one op hands gradients back. Input part and weight part are apart: DualPipe runs them apart. */
+export interface TapeEntry {
+  readonly op: string;
+  readonly inputs: readonly (Tensor | null)[];
+  readonly outputs: readonly Tensor[];
+  /** What the gradients need besides inputs and outputs; held until they have run. */
+  readonly saved: readonly (Tensor | null)[];
+  /** Gradients of `inputs`, in their order, from those of `outputs`; null where none flows. */
+  inputGrad(...outputGrads: (Tensor | null)[]): readonly (Tensor | null)[];
+  /** Adds to the gradient buffers of the op's parameters. */
+  weightGrad?(...outputGrads: (Tensor | null)[]): void;
+}
+
+export class Storage {
+  readonly base: number;
+  readonly bytes: number;
+  readonly #free: (storage: Storage) => void;
+  #holders = 1;
+
+  constructor(base: number, bytes: number, free: (storage: Storage) => void) {
+    this.base = base;
+    this.bytes = bytes;
+    this.#free = free;
+  }
+
+  get isReleased(): boolean {
+    return this.#holders === 0;
+  }
+
+  retain(): void {
+    invariant(this.#holders > 0, "a released storage is retained");
+    this.#holders++;
+  }
+
+  release(): void {
+    invariant(this.#holders > 0, "a storage is released more often than it was held");
+    if (--this.#holders === 0) this.#free(this);
+  }
+}
+
+export class Tensor {
+  readonly device: Device;
+  readonly shape: Shape;
+  readonly dtype: Dtype;
+  readonly storage: Storage;
+  /** Elements from the storage's start. */
+  readonly offset: number;
+
+  constructor(device: Device, shape: Shape, dtype: Dtype, storage: Storage, offset: number = 0) {
+    this.device = device;
+    this.shape = shape;
+    this.dtype = dtype;
+    this.storage = storage;
+    this.offset = offset;
+  }
+
+  get size(): number {
+    return sizeOf(this.shape);
+  }
+
+  /** The dimension at `index`; -1 is the last. */
+  dim(index: number): number {
+    const value = this.shape.at(index);
+    invariant(value !== undefined, `a tensor of ${this.shape.length} dimensions has no dimension ${index}`);
+    return value;
+  }
+
+  /** The same numbers under another shape; one dimension may be -1. Shares memory. */
+  reshape(...shape: number[]): Tensor {
+    const known = sizeOf(shape.filter((dim) => dim >= 0));
+    const full = shape.map((dim) => (dim >= 0 ? dim : this.size / known));
+    if (sizeOf(full) !== this.size || !full.every(Number.isInteger)) {
+      throw new ShapeError(`[${this.shape.join(", ")}] cannot be read as [${shape.join(", ")}]`, {
+        why: "both shapes must hold the same number of elements",
+        fix: "check the product of the dimensions",
+        fields: { from: this.shape, to: shape },
+      });
+    }
+    return new Tensor(this.device, full, this.dtype, this.storage, this.offset);
+  }
+
+  /** Rows `from` to `to` (exclusive) of the first dimension. Shares memory; gradients do not flow through it. */
+  rows(from: number, to: number): Tensor {
+    const width = this.size / this.dim(0);
+    if (from < 0 || to < from || to > this.dim(0)) {
+      throw new ShapeError(`rows ${from} to ${to} do not lie inside [${this.shape.join(", ")}]`, {
+        why: "a view cannot reach beyond its tensor",
+        fix: `take rows between 0 and ${this.dim(0)}`,
+        fields: { from, to, shape: this.shape },
+      });
+    }
+    const shape = [to - from, ...this.shape.slice(1)];
+    return new Tensor(this.device, shape, this.dtype, this.storage, this.offset + from * width);
+  }
+
+  operand(): Operand {
+    if (this.storage.isReleased) {
+      throw new ReleasedTensorError(
+        `a tensor [${this.shape.join(", ")}] ${this.dtype} is used after its release`,
+        {
+          why: "its scope has ended and its memory may hold something else",
+          fix: "return it through scope.keep(tensor)",
+          fields: { shape: this.shape },
+        },
+      );
+    }
+    const width = BYTES_PER_ELEMENT[this.dtype];
+    return { base: this.storage.base, offset: this.offset * width, dtype: this.dtype, length: this.size };
+  }
+
+  /** The numbers, once the queue has reached this point; bf16 arrives widened to f32. */
+  async read(): Promise<Values> {
+    this.storage.retain();
+    try {
+      return decodeBytes(await this.device.readBytes(this.operand()), this.dtype);
+    } finally {
+      this.storage.release();
+    }
+  }
+
+  /** The raw bytes, little-endian, in the tensor's own dtype. */
+  async readBytes(): Promise<Uint8Array> {
+    this.storage.retain();
+    try {
+      return await this.device.readBytes(this.operand());
+    } finally {
+      this.storage.release();
+    }
+  }
+
+  write(values: ArrayLike<number>): void {
+    invariant(values.length === this.size, `${values.length} values are written to a tensor of ${this.size}`);
+    this.device.writeBytes(this.operand(), encodeBytes(values, this.dtype));
+  }
+
+  writeBytes(bytes: Uint8Array): void {
+    const wanted = this.size * BYTES_PER_ELEMENT[this.dtype];
+    invariant(
+      bytes.byteLength === wanted,
+      `${bytes.byteLength} bytes are written to a tensor of ${wanted} bytes`,
+    );
+    this.device.writeBytes(this.operand(), bytes);
+  }
+
+  /** Gives up one hold on the memory. For owners outside any scope; scopes do it by themselves. */
+  dispose(): void {
+    this.storage.release();
+  }
+
+  [Symbol.dispose](): void {
+    this.dispose();
+  }
+}
+
+function decodeBytes(bytes: Uint8Array, dtype: Dtype): Values {
+  const copy = bytes.byteOffset % 8 === 0 ? bytes : bytes.slice();
+  const length = copy.byteLength / BYTES_PER_ELEMENT[dtype];
+  switch (dtype) {
+    case "f64":
+      return new Float64Array(copy.buffer, copy.byteOffset, length);
+    case "i32":
+      return new Int32Array(copy.buffer, copy.byteOffset, length);
+    case "bf16":
+      return Float32Array.from(new Uint16Array(copy.buffer, copy.byteOffset, length), bf16ToNumber);
+    case "f8e4m3":
+      return Int32Array.from(copy);
+    case "f32":
+      return new Float32Array(copy.buffer, copy.byteOffset, length);
+  }
+}
+
+function encodeBytes(values: ArrayLike<number>, dtype: Dtype): Uint8Array {
+  switch (dtype) {
+    case "f64":
+      return new Uint8Array(Float64Array.from(values).buffer);
+    case "i32":
+      return new Uint8Array(Int32Array.from(values).buffer);
+    case "bf16":
+      return new Uint8Array(Uint16Array.from(values, bf16FromNumber).buffer);
+    case "f8e4m3":
+      return Uint8Array.from(values);
+    case "f32":
+      return new Uint8Array(Float32Array.from(values).buffer);
+  }
+}
