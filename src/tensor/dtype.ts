@@ -24,7 +24,7 @@ const scratchBits: Uint32Array = new Uint32Array(scratchF32.buffer);
 export function bf16FromNumber(value: number): number {
   scratchF32[0] = value;
   const bits = scratchBits[0]!;
-  if (value !== value) return (bits >>> 16) | 0x40;
+  if (Number.isNaN(value)) return (bits >>> 16) | 0x40;
   return (bits + 0x7fff + ((bits >>> 16) & 1)) >>> 16;
 }
 
