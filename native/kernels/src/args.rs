@@ -261,7 +261,7 @@ impl<'a> Args<'a> {
     /// A count or index: an integer from 0 to 2^53.
     pub fn usize(&mut self, name: &'static str) -> Result<usize, KernelError> {
         let value = self.word(name)?;
-        if value >= 0.0 && value <= 9_007_199_254_740_992.0 && value.fract() == 0.0 {
+        if (0.0..=9_007_199_254_740_992.0).contains(&value) && value.fract() == 0.0 {
             Ok(value as usize)
         } else {
             Err(KernelError::new(name, format!("{value} is not a count")))

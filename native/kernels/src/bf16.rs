@@ -5,6 +5,8 @@
 pub trait Element: Copy + Send + Sync + Default + 'static {
     fn to_f32(self) -> f32;
     fn from_f32(value: f32) -> Self;
+    /// bf16 bits, rounded if this is f32.
+    fn to_bf16(self) -> u16;
 }
 
 impl Element for f32 {
@@ -16,6 +18,10 @@ impl Element for f32 {
     fn from_f32(value: f32) -> f32 {
         value
     }
+    #[inline(always)]
+    fn to_bf16(self) -> u16 {
+        from_f32(self)
+    }
 }
 
 impl Element for u16 {
@@ -26,6 +32,10 @@ impl Element for u16 {
     #[inline(always)]
     fn from_f32(value: f32) -> u16 {
         from_f32(value)
+    }
+    #[inline(always)]
+    fn to_bf16(self) -> u16 {
+        self
     }
 }
 
