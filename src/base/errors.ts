@@ -39,59 +39,121 @@ export abstract class BaseError extends Error {
 
 const brand: unique symbol = Symbol.for("minke.BaseError") as never;
 
-/** A tensor has a shape that the operation cannot take. */
+/**
+ * A tensor has a shape that the operation cannot take.
+ *
+ * Thrown when the operation is enqueued, with the shapes and the parameter's path. In a config that Minke accepted it is
+ * worth a report; in code of your own compare the shapes with the docstring of the operation.
+ */
 export class ShapeError extends BaseError {
   readonly code = "ERR_SHAPE";
 }
-/** A tensor has a dtype that the operation cannot take. */
+/**
+ * A tensor has a dtype that the operation cannot take.
+ *
+ * Convert with `to(...)` where the precision table allows it; f64 exists in the reference backend only.
+ */
 export class DtypeError extends BaseError {
   readonly code = "ERR_DTYPE";
 }
-/** The backend failed, or cannot be loaded. */
+/**
+ * The backend failed, or cannot be loaded.
+ *
+ * `minke doctor` says which backend was chosen and why, tests the kernels, and names what to install.
+ */
 export class BackendError extends BaseError {
   readonly code = "ERR_BACKEND";
 }
-/** A tensor is used after its scope gave its memory back. */
+/**
+ * A tensor is used after its scope gave its memory back.
+ *
+ * Return it from the scope with `scope.keep(tensor)`, or read its numbers before the scope ends.
+ */
 export class ReleasedTensorError extends BaseError {
   readonly code = "ERR_RELEASED_TENSOR";
 }
-/** The arena has no room for a tensor. */
+/**
+ * The arena has no room for a tensor.
+ *
+ * The message says how much was asked for and how much is in use. Fewer rows in a micro-batch, a shorter context or a
+ * smaller preset need less; the estimate that is printed before a run names the largest parts.
+ */
 export class OutOfMemoryError extends BaseError {
   readonly code = "ERR_OUT_OF_MEMORY";
 }
-/** A setting is unknown, of the wrong kind, or impossible together with another. */
+/**
+ * A setting is unknown, of the wrong kind, or impossible together with another.
+ *
+ * Its fields name the source, the path of the key, the value found, and for an unknown key the nearest known one.
+ * Nothing has been started or written when it is thrown.
+ */
 export class ConfigError extends BaseError {
   readonly code = "ERR_CONFIG";
 }
-/** The command line cannot be understood. */
+/**
+ * The command line cannot be understood.
+ *
+ * `minke COMMAND --help` shows the flags with examples.
+ */
 export class UsageError extends BaseError {
   readonly code = "ERR_USAGE";
 }
-/** A document, folder or shard cannot be read as training data. */
+/**
+ * A document, folder or shard cannot be read as training data.
+ *
+ * The message names the file and the place in it. `minke data inspect` shows what Minke makes of a source.
+ */
 export class DataError extends BaseError {
   readonly code = "ERR_DATA";
 }
-/** A checkpoint is missing, damaged, or does not fit the model. */
+/**
+ * A checkpoint is missing, damaged, or does not fit the model.
+ *
+ * `minke inspect CHECKPOINT` verifies every hash and lists what is inside. A run goes on from the newest checkpoint that is
+ * whole.
+ */
 export class CheckpointError extends BaseError {
   readonly code = "ERR_CHECKPOINT";
 }
-/** A tokenizer file is damaged, or does not fit its use. */
+/**
+ * A tokenizer file is damaged, or does not fit its use.
+ *
+ * A model works with the tokenizer that it was trained with: the one that lies in its checkpoint.
+ */
 export class TokenizerError extends BaseError {
   readonly code = "ERR_TOKENIZER";
 }
-/** A run folder is locked, read-only, or not a run folder. */
+/**
+ * A run folder is locked, read-only, or not a run folder.
+ *
+ * A lock whose process has died on this machine is taken over by itself. A lock of another machine is not: only you can know
+ * whether that process still lives.
+ */
 export class RunError extends BaseError {
   readonly code = "ERR_RUN";
 }
-/** The disk has no room for what is about to be written. */
+/**
+ * The disk has no room for what is about to be written.
+ *
+ * What was written before stays valid. Free some space, or move the run folder to another disk, and resume.
+ */
 export class DiskError extends BaseError {
   readonly code = "ERR_DISK";
 }
-/** A loss, gradient or weight is NaN or infinite. */
+/**
+ * A loss, gradient or weight is NaN or infinite.
+ *
+ * Single bad steps are skipped and logged. This error means that they repeat: the named tensor is where to look, a lower peak
+ * learning rate is the first thing to try.
+ */
 export class NonFiniteError extends BaseError {
   readonly code = "ERR_NON_FINITE";
 }
-/** A prompt and its answer do not fit the model's context. */
+/**
+ * A prompt and its answer do not fit the model's context.
+ *
+ * Shorten the prompt or ask for fewer tokens; the model's `maxPositionEmbeddings` is the limit.
+ */
 export class ContextLengthError extends BaseError {
   readonly code = "ERR_CONTEXT_LENGTH";
 }
