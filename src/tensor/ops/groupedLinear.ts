@@ -4,13 +4,15 @@
  * Rows arrive sorted by expert; `offsets` bounds each expert's part and lives on the queue, so no
  * shape depends on what the router chose. Gathering a token's row is part of the multiplication.
  */
-import { invariant } from "../../base/index.ts";
+import { invariant, ShapeError } from "../../base/index.ts";
 import type { Dtype } from "../dtype.ts";
 import { defineKernel, type Kernel } from "../kernel.ts";
 import { panelElements, panelIndex } from "../panels.ts";
 import type { Parameter } from "../parameter.ts";
+import { sameShape } from "../shape.ts";
 import type { Tensor } from "../tensor.ts";
-import { type DispatchPlan, gatherSum, planTensors } from "./dispatch.ts";
+import { gatherSum } from "./combine.ts";
+import { type DispatchPlan, planTensors } from "./dispatch.ts";
 import { computeCode, gradWeightReference, rounding } from "./linear.ts";
 
 export const groupedMatmulKernel: Kernel = defineKernel({
@@ -55,6 +57,7 @@ export const groupedMatmulGradWeightKernel: Kernel = defineKernel({
  * @param x       [T, K] with `gather` (each row fetches its token's), else [R, K] rows already in expert order
  * @param w       [E, N, K]
  * @returns       [R, N] with R = T * numExpertsPerTok
+ * @throws        {ShapeError} if x, the plan and the weight differ in rows, K or E
  */
 export function groupedLinear(
   x: Tensor,
@@ -64,10 +67,11 @@ export function groupedLinear(
   dtype: Dtype,
 ): Tensor {
   const [E, N, K] = [w.shape[0]!, w.shape[1]!, w.shape[2]!];
-  const { panels } = w;
-  invariant(panels !== null && x.dim(-1) === K, `${w.path} takes rows of ${K}`);
   const { device } = x;
+  const { panels } = w;
   const R = plan.rows.size;
+  invariant(panels !== null, `${w.path} has no packed copy`);
+  requireFit(x, w, plan, gather);
   const y = device.empty([R, N], dtype);
   const routed = { rows: gather ? plan.rows : null, offsets: plan.offsets };
   device.run(groupedMatmulKernel, { x, ...routed, panels, y }, { R, N, K, E }, w.path);
@@ -90,6 +94,19 @@ export function groupedLinear(
     },
   });
   return y;
+}
+
+function requireFit(x: Tensor, w: Parameter, plan: DispatchPlan, gather: boolean): void {
+  const [E, , K] = w.shape;
+  const experts = plan.offsets.size - 1;
+  const wanted = [gather ? plan.slotRow.dim(0) : plan.rows.size, K!];
+  if (sameShape(x.shape, wanted) && experts === E) return;
+  const found = `x is [${x.shape.join(", ")}] in a plan of ${experts} experts`;
+  throw new ShapeError(`${w.path}: ${found}, the weight is [${w.shape.join(", ")}]`, {
+    why: `this plan and this weight take x as [${wanted.join(", ")}] and ${E} experts`,
+    fix: "make the plan with planDispatch from the same tokens and for the weight's number of experts",
+    fields: { path: w.path, x: x.shape, w: w.shape, wanted, experts },
+  });
 }
 
 export const groupedLinearKernels: readonly Kernel[] = [groupedMatmulKernel, groupedMatmulGradWeightKernel];
