@@ -10,6 +10,7 @@ export { type DispatchPlan, expertLoad, planDispatch } from "./ops/dispatch.ts";
 export { add, axpy, cast, copyInto, fill, scale } from "./ops/elementwise.ts";
 export { groupedLinear } from "./ops/groupedLinear.ts";
 export { linear } from "./ops/linear.ts";
+export { blockWords, philox, randomNormal } from "./ops/random.ts";
 export { type Route, type RouteOptions, route } from "./ops/route.ts";
 export { moveRouterBias } from "./ops/routerBias.ts";
 export { type SequenceBalanceOptions, sequenceBalanceLoss } from "./ops/sequenceBalance.ts";

@@ -6,6 +6,7 @@ import { elementwiseKernels } from "./elementwise.ts";
 import { groupedLinearKernels } from "./groupedLinear.ts";
 import { linearKernels } from "./linear.ts";
 import { packWeightKernel } from "./packWeight.ts";
+import { randomKernels } from "./random.ts";
 import { routeKernels } from "./route.ts";
 import { routerBiasKernels } from "./routerBias.ts";
 import { sequenceBalanceKernels } from "./sequenceBalance.ts";
@@ -15,6 +16,7 @@ export const allKernels: readonly Kernel[] = [
   ...linearKernels,
   ...groupedLinearKernels,
   ...elementwiseKernels,
+  ...randomKernels,
   ...routeKernels,
   ...sequenceBalanceKernels,
   ...dispatchKernels,
