@@ -1,0 +1,20 @@
+export {
+  eosTokenId,
+  isMoeLayer,
+  latentWidth,
+  type ModelConfig,
+  qkHeadDim,
+  type YarnConfig,
+} from "./config.ts";
+export { modelConfigFromJson, modelConfigToJson } from "./configJson.ts";
+export { modelConfigSchema, parseModelConfig } from "./configSchema.ts";
+export { countParameters, type FlopCounts, type ParameterCounts, trainingFlopsPerToken } from "./counts.ts";
+export { type FactoryOptions, type ModelBuffer, ParameterFactory } from "./layers/factory.ts";
+export type { LatentCache, Pass } from "./layers/pass.ts";
+export { maxViolation, updateRouterBias } from "./moe/balance.ts";
+export type { MoeReport } from "./moe/moe.ts";
+export type { MtpOutput } from "./mtp.ts";
+export { type Precision, type PrecisionName, precisions } from "./precision.ts";
+export { presetConfig, presets } from "./presets.ts";
+export { makeRopeTable } from "./rope.ts";
+export { type MainOutput, Transformer } from "./transformer.ts";

@@ -1,0 +1,112 @@
+/**
+ * Makes a model's parameters: where a weight gets its path, its dtype and its first values.
+ *
+ * Modules say which tensors they have; the factory decides how they are stored and, when the model is
+ * whole, fills them. First values depend on seed and path alone, so a model with another layer or MTP
+ * module more has the same weights elsewhere.
+ */
+import {
+  type Device,
+  type Dtype,
+  fill,
+  Parameter,
+  randomNormal,
+  type Shape,
+  type Tensor,
+} from "../../tensor/index.ts";
+import type { ModelConfig } from "../config.ts";
+import type { Precision } from "../precision.ts";
+
+/** State that is no parameter: no gradient, no decay. The router bias is the only kind. */
+export interface ModelBuffer {
+  readonly path: string;
+  readonly value: Tensor;
+}
+
+export interface FactoryOptions {
+  readonly precision: Precision;
+  /** Makes gradient buffers and transposed weights too. */
+  readonly isTrained: boolean;
+}
+
+type Start = "normal" | "ones";
+
+export class ParameterFactory {
+  readonly device: Device;
+  readonly config: ModelConfig;
+  readonly options: FactoryOptions;
+  readonly parameters: Parameter[] = [];
+  readonly buffers: ModelBuffer[] = [];
+  /** Gradient buffers on weights that another module owns. */
+  readonly tied: { readonly owner: Parameter; readonly alias: Parameter }[] = [];
+  readonly #starts: Map<Parameter, Start> = new Map();
+
+  constructor(device: Device, config: ModelConfig, options: FactoryOptions) {
+    this.device = device;
+    this.config = config;
+    this.options = options;
+  }
+
+  /** A projection [N, K], or one per expert [E, N, K], multiplied in the compute dtype. */
+  matrix(path: string, shape: Shape): Parameter {
+    return this.#make(path, shape, this.options.precision.compute, "normal");
+  }
+
+  /** A projection that is multiplied in f32 whatever the compute dtype: the router. */
+  exactMatrix(path: string, shape: Shape): Parameter {
+    return this.#make(path, shape, this.options.precision.router, "normal");
+  }
+
+  /** A table [V, D] of which rows are looked up. */
+  table(path: string, shape: Shape): Parameter {
+    return this.#make(path, shape, null, "normal");
+  }
+
+  /** A norm's gain [D]. */
+  gain(path: string, size: number): Parameter {
+    return this.#make(path, [size], null, "ones");
+  }
+
+  /** A vector of zeros that no gradient reaches. */
+  buffer(path: string, size: number): ModelBuffer {
+    const buffer = { path, value: this.device.temporary([size], this.options.precision.router) };
+    this.buffers.push(buffer);
+    return buffer;
+  }
+
+  /** The same weight for a second user, whose gradient is kept apart and added at the end of a step. */
+  share(owner: Parameter, path: string): Parameter {
+    const alias = owner.tied(path);
+    this.tied.push({ owner, alias });
+    return alias;
+  }
+
+  /** Draws every parameter: matrices from N(0, initializerRange), gains 1, buffers 0. Source: report section 4.2. */
+  initialize(seed: number): void {
+    for (const parameter of this.parameters) {
+      if (this.#starts.get(parameter) === "ones") fill(parameter.master, 1);
+      else randomNormal(parameter.master, this.config.initializerRange, seed, streamOf(parameter.path));
+      parameter.repack();
+    }
+    for (const { value } of this.buffers) fill(value, 0);
+  }
+
+  #make(path: string, shape: Shape, compute: Dtype | null, start: Start): Parameter {
+    const { precision, isTrained } = this.options;
+    const parameter = Parameter.make(this.device, path, shape, {
+      compute,
+      master: precision.master,
+      isTrained,
+    });
+    this.parameters.push(parameter);
+    this.#starts.set(parameter, start);
+    return parameter;
+  }
+}
+
+/** FNV-1a, 32 bits: a random stream of its own for each path. */
+function streamOf(path: string): number {
+  let hash = 0x811c9dc5;
+  for (const byte of new TextEncoder().encode(path)) hash = Math.imul(hash ^ byte, 0x01000193) >>> 0;
+  return hash;
+}
