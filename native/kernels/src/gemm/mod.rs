@@ -1,6 +1,34 @@
-//! Matrix products over packed weights.
+//! Matrix products over packed weights: `packWeight`, `matmul`, `matmulGradWeight`, `groupedMatmul`,
+//! `groupedMatmulGradWeight`.
+//!
+//! Reading order: `micro` (one tile in registers), `panels` and `pack` (the layouts), `product` (one thread's
+//! part), `plan` (the cut into tasks), then the ops. Other kernels use `matmul`, `matmul_grad_weight` (whole
+//! regions) or `pack_*` and `micro::kernel` (inside a task of theirs).
+
+pub mod grad_weight;
+pub mod grouped;
+pub mod matmul;
+pub mod micro;
+pub mod pack;
+pub mod panels;
+mod plan;
+mod product;
+
+#[cfg(test)]
+mod tests;
+
+pub use grad_weight::matmul_grad_weight;
+pub use matmul::{Matrix, matmul};
+pub use micro::Arithmetic;
+pub use panels::{Panels, pack_panel, panel_len, panels_len};
 
 use crate::ops::Kernel;
 
 /// This family's ops, in the order of their codes.
-pub const OPS: &[(&str, Kernel)] = &[];
+pub const OPS: &[(&str, Kernel)] = &[
+    ("packWeight", panels::pack_weight),
+    ("matmul", matmul::op),
+    ("matmulGradWeight", grad_weight::op),
+    ("groupedMatmul", grouped::op),
+    ("groupedMatmulGradWeight", grad_weight::grouped_op),
+];

@@ -1,0 +1,231 @@
+//! matmulGradWeight, groupedMatmulGradWeight: dw [N, K] += dy^T [N, T] @ x [T, K]
+//!
+//! contract   tensor/ops (matmul's and groupedMatmul's weight part)
+//! layout     dy, x row-major by token, x's rows optionally gathered; dw row-major
+//! dtype      dy, x f32 or bf16, rounded or widened to `compute`; dw f32
+//! limits     T = 0 and empty experts add nothing; odd T is padded with a zero token
+//! tiling     tasks of some rows of dw (outputs) by a run of 32-column panels (inputs), all of T in one chain
+//! why so     both sides are packed by their task: a token's row is already a line of A and of B, so packing is
+//!            copying; pairs run along tokens
+//! versions   v1 (this file)
+
+use super::grouped::{Gather, check_offsets, gather};
+use super::matmul::Matrix;
+use super::micro::{self, ALayout, Arithmetic, PANEL, TILE_FLOATS};
+use super::pack::{Rows, pack_columns, pack_token_panel, packed_columns_words};
+use super::plan;
+use super::product::{Addend, Part, Place, Target, as_words, store, tile_start};
+use crate::args::{Args, Floats, FloatsMut};
+use crate::error::KernelError;
+use crate::isa::Isa;
+use crate::ops::Ctx;
+use crate::pool::Scratch;
+use crate::with_floats;
+
+/// One gradient: tokens `0..tokens` of dy and x.
+struct WeightGrad<'a> {
+    isa: Isa,
+    arithmetic: Arithmetic,
+    dy: Floats<'a>,
+    dy_rows: Rows<'a>,
+    x: Floats<'a>,
+    x_rows: Rows<'a>,
+    tokens: usize,
+    k: usize,
+    /// dw, and the same memory as addend.
+    dw: Target,
+    addend: Addend,
+}
+
+/// Adds one part of the gradient: rows of dw by panels of 32 of its columns.
+///
+/// # Safety
+/// No other thread touches the part's elements of dw.
+unsafe fn accumulate(grad: &WeightGrad, part: Part, scratch: &mut Scratch) {
+    let (isa, arithmetic, tokens) = (grad.isa, grad.arithmetic, grad.tokens);
+    let form = arithmetic.a_form(isa);
+    let column_words = packed_columns_words(form, 1, tokens);
+    let tiles = part.rows.div_ceil(micro::TILE_ROWS);
+    let panel_words = arithmetic.panel_words(tokens);
+    let buffer = scratch.f32(part.rows * column_words + panel_words + TILE_FLOATS);
+    let (packed, rest) = buffer.split_at_mut(part.rows * column_words);
+    let (panel_buffer, tile) = rest.split_at_mut(panel_words);
+    let (packed, panel_buffer) = (as_words(packed), as_words(panel_buffer));
+    for t in 0..tiles {
+        let (from, to) = (tile_start(part.rows, t), tile_start(part.rows, t + 1));
+        let out = &mut packed[from * column_words..to * column_words];
+        let at = grad.dy_rows.shift(part.row + from);
+        with_floats!(grad.dy, |dy| pack_columns(
+            isa,
+            form,
+            dy,
+            at,
+            tokens,
+            to - from,
+            out
+        ));
+    }
+    for panel in part.panel..part.panel + part.panels {
+        let column = panel * PANEL;
+        let columns = (grad.k - column).min(PANEL);
+        let at = grad.x_rows.shift(column);
+        with_floats!(grad.x, |x| pack_token_panel(
+            isa,
+            arithmetic,
+            x,
+            at,
+            tokens,
+            columns,
+            panel_buffer
+        ));
+        for t in 0..tiles {
+            let (from, to) = (tile_start(part.rows, t), tile_start(part.rows, t + 1));
+            let run = micro::kernel(isa, arithmetic, ALayout::ByColumns, to - from, 1);
+            let a = packed[from * column_words..].as_ptr();
+            let place = Place {
+                row: part.row + from,
+                rows: to - from,
+                column,
+                columns,
+                width: PANEL,
+            };
+            // SAFETY: both sides are packed for `tokens`; the rest by this function's contract.
+            unsafe {
+                run(
+                    arithmetic.steps(tokens),
+                    a,
+                    panel_buffer.as_ptr(),
+                    panel_words,
+                    tile.as_mut_ptr(),
+                );
+                store(isa, &grad.dw, grad.addend, &place, tile);
+            }
+        }
+    }
+}
+
+/// The whole gradient as one region: `dw[i, j] += sum over t of dy[t, i] * x[t, j]`, rows of dw `k` apart.
+pub fn matmul_grad_weight(
+    ctx: &Ctx,
+    arithmetic: Arithmetic,
+    dy: Matrix,
+    x: Matrix,
+    (tokens, n, k): (usize, usize, usize),
+    dw: &mut [f32],
+) {
+    assert!(dw.len() >= n * k, "dw has {} elements, not {n} x {k}", dw.len());
+    if tokens == 0 {
+        return;
+    }
+    let (addend, dw) = whole(dw, k);
+    let grad = WeightGrad {
+        isa: ctx.isa,
+        arithmetic,
+        dy: dy.data,
+        dy_rows: dy.rows(),
+        x: x.data,
+        x_rows: x.rows(),
+        tokens,
+        k,
+        dw,
+        addend,
+    };
+    let parts = plan::grad_parts(n, k.div_ceil(PANEL), tokens, ctx.pool.threads());
+    ctx.pool.run(parts.len(), &|i, scratch| {
+        // SAFETY: parts are disjoint.
+        unsafe { accumulate(&grad, parts[i], scratch) };
+    });
+}
+
+/// dw as what is added to and what is written.
+fn whole(dw: &mut [f32], k: usize) -> (Addend, Target) {
+    let start: *const f32 = dw.as_mut_ptr();
+    (Addend::F32(start), Target::new(FloatsMut::F32(dw), k))
+}
+
+fn arithmetic_of(compute: bool) -> Arithmetic {
+    if compute {
+        Arithmetic::Bf16
+    } else {
+        Arithmetic::F32
+    }
+}
+
+/// The op: dy, x, dw; T, N, K, compute.
+pub fn op(ctx: &Ctx, a: &mut Args) -> Result<(), KernelError> {
+    let dy = a.floats("dy")?;
+    let x = a.floats("x")?;
+    let dw = a.f32s("dw")?;
+    let (t, n, k) = (a.usize("T")?, a.usize("N")?, a.usize("K")?);
+    let arithmetic = arithmetic_of(a.flag("compute")?);
+    a.end()?;
+    let dy = Matrix::new(dy.slice(t * n)?, n);
+    let x = Matrix::new(x.slice(t * k)?, k);
+    matmul_grad_weight(ctx, arithmetic, dy, x, (t, n, k), dw.f32s_mut(n * k)?);
+    Ok(())
+}
+
+/// The op: dy, x, rows?, offsets, dw; R, N, K, E, compute.
+pub fn grouped_op(ctx: &Ctx, a: &mut Args) -> Result<(), KernelError> {
+    let dy = a.floats("dy")?;
+    let x = a.floats("x")?;
+    let rows = a.i32s_optional("rows")?;
+    let offsets = a.i32s("offsets")?;
+    let dw = a.f32s("dw")?;
+    let (r, n, k, e) = (a.usize("R")?, a.usize("N")?, a.usize("K")?, a.usize("E")?);
+    let arithmetic = arithmetic_of(a.flag("compute")?);
+    a.end()?;
+    let offsets = offsets.i32s(e + 1)?;
+    check_offsets(offsets, r)?;
+    let dy = dy.slice(r * n)?;
+    let Gather { x, rows } = gather(&x, rows, r, k)?;
+    let dw = dw.f32s_mut(e * n * k)?;
+    let (threads, panels) = (ctx.pool.threads(), k.div_ceil(PANEL));
+    let mut tasks: Vec<(WeightGrad, Part)> = Vec::new();
+    for (expert, dw) in dw.chunks_exact_mut((n * k).max(1)).enumerate() {
+        let (first, last) = (offsets[expert] as usize, offsets[expert + 1] as usize);
+        if first == last {
+            continue;
+        }
+        let (addend, dw) = whole(dw, k);
+        for part in plan::grad_parts(
+            n,
+            panels,
+            last - first,
+            if e >= 4 * threads { 1 } else { threads },
+        ) {
+            let grad = WeightGrad {
+                isa: ctx.isa,
+                arithmetic,
+                dy,
+                dy_rows: Rows::Even {
+                    start: first * n,
+                    stride: n,
+                },
+                x,
+                x_rows: rows.skip(first),
+                tokens: last - first,
+                k,
+                dw,
+                addend,
+            };
+            tasks.push((grad, part));
+        }
+    }
+    let work: f64 = tasks
+        .iter()
+        .map(|(grad, p)| plan::estimate_ns(p.rows, p.panels, grad.tokens))
+        .sum();
+    let per_task = if plan::is_small(work) {
+        tasks.len().max(1)
+    } else {
+        1
+    };
+    ctx.pool.run(tasks.len().div_ceil(per_task), &|task, scratch| {
+        for (grad, part) in &tasks[task * per_task..((task + 1) * per_task).min(tasks.len())] {
+            // SAFETY: parts are disjoint.
+            unsafe { accumulate(grad, *part, scratch) };
+        }
+    });
+    Ok(())
+}

@@ -1,0 +1,108 @@
+//! groupedMatmul: y[r, :] = x[rows ? rows[r] : r, :] @ w[expert of r]^T       one product per expert over its rows
+//!
+//! contract   tensor/ops (groupedMatmul)
+//! layout     x [Tx, K], y [R, N] row-major; w packed, [E] matrices one after another; offsets [E + 1] ascending
+//! dtype      arithmetic = dtype of the panels; x and y f32 or bf16
+//! limits     empty experts and R = 0 are legal; row indices are checked before anything is written
+//! tiling     tasks of at most 96 rows of one expert by a run of its panels
+//! why so     the gather of token rows is part of packing A: the permuted rows are never written to memory
+//! versions   v1 (this file)
+
+use super::pack::Rows;
+use super::panels::Panels;
+use super::plan;
+use super::product::{Addend, Product, Target, multiply};
+use crate::args::{Args, Floats};
+use crate::error::KernelError;
+use crate::ops::Ctx;
+
+/// Rows of x by output row, checked against x.
+pub(super) struct Gather<'a> {
+    pub x: Floats<'a>,
+    pub rows: Rows<'a>,
+}
+
+/// Takes x [Tx, K] and rows? [R]: Tx is as many rows as the indices ask for, or R.
+pub(super) fn gather<'a>(
+    x: &crate::args::Operand<'a>,
+    rows: Option<crate::args::Operand<'a>>,
+    r: usize,
+    k: usize,
+) -> Result<Gather<'a>, KernelError> {
+    let Some(rows) = rows else {
+        return Ok(Gather {
+            x: x.slice(r * k)?,
+            rows: Rows::Even { start: 0, stride: k },
+        });
+    };
+    let index = rows.i32s(r)?;
+    if let Some(bad) = index.iter().find(|i| **i < 0) {
+        return Err(KernelError::new("rows", format!("{bad} is no row of x")));
+    }
+    let needed = index.iter().max().map_or(0, |max| *max as usize + 1);
+    Ok(Gather {
+        x: x.slice(needed * k)?,
+        rows: Rows::Gathered {
+            index,
+            start: 0,
+            stride: k,
+        },
+    })
+}
+
+/// Refuses offsets that do not run from 0 to R, ascending.
+pub(super) fn check_offsets(offsets: &[i32], r: usize) -> Result<(), KernelError> {
+    let ascending = offsets.windows(2).all(|pair| pair[0] <= pair[1]);
+    let whole = offsets.first() == Some(&0) && offsets.last().map(|last| *last as usize) == Some(r);
+    if ascending && whole {
+        return Ok(());
+    }
+    let message = format!(
+        "{} offsets from {} to {} do not ascend from 0 to R = {r}",
+        offsets.len(),
+        offsets.first().unwrap_or(&-1),
+        offsets.last().unwrap_or(&-1)
+    );
+    Err(KernelError::new("offsets", message))
+}
+
+/// The op: x, rows?, offsets, panels, y; R, N, K, E.
+pub fn op(ctx: &Ctx, a: &mut Args) -> Result<(), KernelError> {
+    let x = a.floats("x")?;
+    let rows = a.i32s_optional("rows")?;
+    let offsets = a.i32s("offsets")?;
+    let panels = a.floats("panels")?;
+    let y = a.floats("y")?;
+    let (r, n, k, e) = (a.usize("R")?, a.usize("N")?, a.usize("K")?, a.usize("E")?);
+    a.end()?;
+    let offsets = offsets.i32s(e + 1)?;
+    check_offsets(offsets, r)?;
+    let Gather { x, rows } = gather(&x, rows, r, k)?;
+    let panels = Panels::take(&panels, e, n, k)?;
+    let y = Target::new(y.slice_mut(r * n)?, n);
+    let parts = plan::grouped_parts(offsets, panels.count(), k, ctx.pool.threads());
+    let small: f64 = parts
+        .iter()
+        .map(|(_, p)| plan::estimate_ns(p.rows, p.panels, k))
+        .sum();
+    let per_task = if plan::is_small(small) {
+        parts.len().max(1)
+    } else {
+        1
+    };
+    ctx.pool.run(parts.len().div_ceil(per_task), &|task, scratch| {
+        for (expert, part) in &parts[task * per_task..((task + 1) * per_task).min(parts.len())] {
+            let product = Product {
+                isa: ctx.isa,
+                x,
+                rows,
+                panels: panels.matrix(*expert),
+                addend: Addend::None,
+                y,
+            };
+            // SAFETY: parts are disjoint.
+            unsafe { multiply(&product, *part, scratch) };
+        }
+    });
+    Ok(())
+}

@@ -1,0 +1,87 @@
+//! matmul: y [M, N] = x [M, K] @ w^T, plus an addend
+//!
+//! contract   tensor/ops (matmul), and every product inside other fused kernels
+//! layout     x, addend, y row-major with a stride; w packed (see panels.rs)
+//! dtype      arithmetic = dtype of the panels; x is rounded or widened to it; y and addend f32 or bf16
+//! limits     M, N, K of any size; K = 0 gives zeros (plus the addend)
+//! tiling     tasks of at most 96 rows by a run of panels, drawn from one counter; a few rows are split along N
+//! why so     a panel is read once a task, A lies packed in the second cache; no barrier inside the region
+//! versions   v1 (this file)
+
+use super::panels::Panels;
+use super::plan;
+use super::product::{Addend, Part, Product, Target, multiply};
+use crate::args::{Args, Floats, FloatsMut};
+use crate::error::KernelError;
+use crate::gemm::pack::Rows;
+use crate::ops::Ctx;
+
+/// A row-major matrix inside a slice: row `i` begins at `i * stride`.
+#[derive(Clone, Copy)]
+pub struct Matrix<'a> {
+    pub data: Floats<'a>,
+    pub stride: usize,
+}
+
+impl<'a> Matrix<'a> {
+    pub fn new(data: Floats<'a>, stride: usize) -> Matrix<'a> {
+        Matrix { data, stride }
+    }
+
+    pub(super) fn rows(&self) -> Rows<'a> {
+        Rows::Even {
+            start: 0,
+            stride: self.stride,
+        }
+    }
+}
+
+/// The whole product as one region: `y[i, j] = sum over k of x[i, k] * w[j, k]` for `rows` rows and the panels'
+/// `n` columns, rows of y `y_stride` apart. The addend, if any, is laid out as y and may be y's own memory.
+pub fn matmul(
+    ctx: &Ctx,
+    x: Matrix,
+    rows: usize,
+    panels: Panels,
+    addend: Option<Floats>,
+    y: FloatsMut,
+    y_stride: usize,
+) {
+    let product = Product {
+        isa: ctx.isa,
+        x: x.data,
+        rows: x.rows(),
+        panels,
+        addend: Addend::new(addend),
+        y: Target::new(y, y_stride),
+    };
+    run(
+        ctx,
+        &product,
+        &plan::parts(rows, panels.count(), panels.k, ctx.pool.threads()),
+    );
+}
+
+fn run(ctx: &Ctx, product: &Product, parts: &[Part]) {
+    ctx.pool.run(parts.len(), &|i, scratch| {
+        // SAFETY: parts are disjoint.
+        unsafe { multiply(product, parts[i], scratch) };
+    });
+}
+
+/// The op: x, panels, addend?, y; M, N, K.
+pub fn op(ctx: &Ctx, a: &mut Args) -> Result<(), KernelError> {
+    let x = a.floats("x")?;
+    let panels = a.floats("panels")?;
+    let addend = a.floats_optional("addend")?;
+    let y = a.floats("y")?;
+    let (m, n, k) = (a.usize("M")?, a.usize("N")?, a.usize("K")?);
+    a.end()?;
+    let x = Matrix::new(x.slice(m * k)?, k);
+    let panels = Panels::take(&panels, 1, n, k)?;
+    let addend = addend.map(|addend| addend.slice(m * n)).transpose()?;
+    if m * n > 0 {
+        matmul(ctx, x, m, panels, addend, y.slice_mut(m * n)?, n);
+    }
+    Ok(())
+}

@@ -1,0 +1,82 @@
+//! Tiles in 512-bit registers: bf16 by `vdpbf16ps`, which is two FMAs a pair, the odd element first.
+
+use std::arch::x86_64::*;
+
+use super::{ALayout, Arithmetic, MicroKernel, PANEL, RUN, choose};
+
+pub fn kernel(arithmetic: Arithmetic, layout: ALayout, rows: usize, panels: usize) -> MicroKernel {
+    choose!(tile, arithmetic, layout, rows, panels)
+}
+
+/// # Safety
+/// As `MicroKernel`: A, B and the tile have the sizes that the parameters imply; the processor has the features.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+unsafe fn tile<const ROWS: usize, const PANELS: usize, const BF16: bool, const BY_ROWS: bool>(
+    steps: usize,
+    mut a: *const u32,
+    mut b: *const u32,
+    panel_words: usize,
+    tile: *mut f32,
+) {
+    let row_stride = if BY_ROWS { RUN } else { 1 };
+    let unit_stride = if BY_ROWS { 1 } else { ROWS };
+    let mut sums = [[[_mm512_setzero_ps(); 2]; PANELS]; ROWS];
+    let mut left = steps;
+    while left > 0 {
+        let run = if BY_ROWS { left.min(RUN) } else { left };
+        for _ in 0..run {
+            // SAFETY: `steps` words per row of A and `steps` lines of 32 words per panel are there.
+            unsafe {
+                let mut columns = [[_mm512_setzero_si512(); 2]; PANELS];
+                for q in 0..PANELS {
+                    for half in 0..2 {
+                        columns[q][half] = _mm512_loadu_si512(b.add(q * panel_words + half * 16).cast());
+                    }
+                }
+                for r in 0..ROWS {
+                    let word = _mm512_set1_epi32(*a.add(r * row_stride) as i32);
+                    for q in 0..PANELS {
+                        for half in 0..2 {
+                            sums[r][q][half] = multiply_add::<BF16>(word, columns[q][half], sums[r][q][half]);
+                        }
+                    }
+                }
+                a = a.add(unit_stride);
+                b = b.add(PANEL);
+            }
+        }
+        if BY_ROWS {
+            // The next run of sixteen units lies behind the other rows' runs (wrapping: past the last run this
+            // may point beyond A, and is not read).
+            a = a.wrapping_add((ROWS - 1) * RUN);
+        }
+        left -= run;
+    }
+    for r in 0..ROWS {
+        for q in 0..PANELS {
+            for half in 0..2 {
+                // SAFETY: the tile has ROWS * PANELS * 32 floats.
+                unsafe {
+                    _mm512_storeu_ps(tile.add((r * PANELS + q) * PANEL + half * 16), sums[r][q][half]);
+                }
+            }
+        }
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+fn multiply_add<const BF16: bool>(a: __m512i, b: __m512i, sum: __m512) -> __m512 {
+    if BF16 {
+        // SAFETY: __m512bh and __m512i are the same 64 bytes.
+        unsafe {
+            _mm512_dpbf16_ps(
+                sum,
+                std::mem::transmute::<__m512i, __m512bh>(a),
+                std::mem::transmute::<__m512i, __m512bh>(b),
+            )
+        }
+    } else {
+        _mm512_fmadd_ps(_mm512_castsi512_ps(a), _mm512_castsi512_ps(b), sum)
+    }
+}
