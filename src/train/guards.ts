@@ -1,0 +1,74 @@
+/**
+ * Decides whether a step's update is taken: not if it is not finite, not if it is a 6-sigma spike.
+ *
+ * A skipped step leaves weights, moments, router bias and averages as they were; the data moves on. The second
+ * repeat in a row ends the run: then it is the model that is broken, not a batch.
+ */
+export type Verdict =
+  | { readonly kind: "take" }
+  | { readonly kind: "skip"; readonly reason: string }
+  | { readonly kind: "stop"; readonly reason: string };
+
+/** Steps that the running mean and deviation look back on, and how many must be there before they judge. */
+const WINDOW = 128;
+const MINIMUM = 32;
+const SIGMAS = 6;
+const STOP_AFTER = 3;
+
+export interface GuardState {
+  readonly losses: readonly number[];
+  readonly norms: readonly number[];
+  readonly skippedInARow: number;
+}
+
+export class SpikeGuard {
+  #losses: number[] = [];
+  #norms: number[] = [];
+  #skippedInARow = 0;
+
+  judge(loss: number, gradNorm: number): Verdict {
+    const reason =
+      nonFiniteReason(loss, gradNorm) ??
+      spikeReason("loss", loss, this.#losses) ??
+      spikeReason("gradient norm", gradNorm, this.#norms);
+    if (reason === null) {
+      this.#skippedInARow = 0;
+      remember(this.#losses, loss);
+      remember(this.#norms, gradNorm);
+      return { kind: "take" };
+    }
+    this.#skippedInARow++;
+    return { kind: this.#skippedInARow >= STOP_AFTER ? "stop" : "skip", reason };
+  }
+
+  /** Part of a checkpoint: a resumed run must judge as the uninterrupted one. */
+  get state(): GuardState {
+    return { losses: [...this.#losses], norms: [...this.#norms], skippedInARow: this.#skippedInARow };
+  }
+
+  set state(state: GuardState) {
+    this.#losses = [...state.losses];
+    this.#norms = [...state.norms];
+    this.#skippedInARow = state.skippedInARow;
+  }
+}
+
+function nonFiniteReason(loss: number, gradNorm: number): string | null {
+  if (!Number.isFinite(loss)) return `the loss is ${loss}`;
+  if (!Number.isFinite(gradNorm)) return `the gradient norm is ${gradNorm}`;
+  return null;
+}
+
+/** Only upward: a loss that falls fast is no accident. */
+function spikeReason(name: string, value: number, past: readonly number[]): string | null {
+  if (past.length < MINIMUM) return null;
+  const mean = past.reduce((sum, x) => sum + x, 0) / past.length;
+  const deviation = Math.sqrt(past.reduce((sum, x) => sum + (x - mean) ** 2, 0) / past.length);
+  if (value <= mean + SIGMAS * Math.max(deviation, 0.01 * Math.abs(mean))) return null;
+  return `the ${name} ${value.toPrecision(4)} lies more than ${SIGMAS} standard deviations above its mean ${mean.toPrecision(4)}`;
+}
+
+function remember(window: number[], value: number): void {
+  window.push(value);
+  if (window.length > WINDOW) window.shift();
+}

@@ -1,0 +1,70 @@
+/**
+ * The training loss of one micro-batch: L = L_main + (lambda / D) * sum_k L_k + sum of balance losses.
+ *
+ * Each cross-entropy is a mean over the targets of the whole step, so micro-batches add up to the same loss
+ * however the step is cut.
+ *
+ * Source: DeepSeek-V3 report, eq. (17)-(20), (24)-(25).
+ */
+import type { MoeReport, Pass, Transformer } from "../model/index.ts";
+import { fill, linearCrossEntropy, type Tape, type Tensor } from "../tensor/index.ts";
+import type { BatchTensors } from "./batch.ts";
+
+/** What each sum is divided by, and what it weighs. */
+export interface LossWeights {
+  /** Main targets in the whole step. */
+  readonly mainCount: number;
+  /** Targets of each MTP module in the whole step. */
+  readonly mtpCounts: readonly number[];
+  /** lambda; shared evenly by the modules. */
+  readonly mtpWeight: number;
+}
+
+export interface TokenLosses {
+  /** [T] f32, nats; 0 where there is no target */
+  readonly loss: Tensor;
+  /** [T] i32: 1 where the most likely token is the target */
+  readonly hits: Tensor;
+}
+
+export interface Losses {
+  readonly main: TokenLosses;
+  readonly mtp: readonly TokenLosses[];
+  /** Of every MoE layer, MTP's last. */
+  readonly reports: readonly MoeReport[];
+}
+
+/** Builds the forward pass; with a tape, everything that a backward pass needs. */
+export function buildLosses(
+  model: Transformer,
+  batch: BatchTensors,
+  pass: Pass,
+  weights: LossWeights,
+): Losses {
+  const output = model.forward(batch.ids, pass);
+  const mainScale = 1 / Math.max(1, weights.mainCount);
+  const main = linearCrossEntropy(output.normed, model.lmHead, batch.targets, mainScale);
+  const reports: MoeReport[] = [...output.reports];
+  const mtp: TokenLosses[] = [];
+  let { hidden } = output;
+  for (const [k, module] of model.mtp.entries()) {
+    const shifted = batch.mtp[k]!;
+    const predicted = module.forward(hidden, shifted.ids, pass);
+    const scale = weights.mtpWeight / model.mtp.length / Math.max(1, weights.mtpCounts[k]!);
+    mtp.push(linearCrossEntropy(predicted.normed, module.lmHead, shifted.targets, scale));
+    if (predicted.report !== null) reports.push(predicted.report);
+    hidden = predicted.hidden;
+  }
+  return { main, mtp, reports };
+}
+
+/** Starts the backward pass at every loss. Their weights are inside the losses, so each seed is 1. */
+export function seedLosses(tape: Tape, { main, mtp, reports }: Losses): void {
+  const roots = [main.loss, ...mtp.map((module) => module.loss)];
+  for (const { balanceLoss } of reports) if (balanceLoss !== null) roots.push(balanceLoss);
+  for (const root of roots) {
+    const one = root.device.empty(root.shape, root.dtype);
+    fill(one, 1);
+    tape.seed(root, one);
+  }
+}
