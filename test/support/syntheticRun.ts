@@ -3,6 +3,7 @@
  * real ones. For tests and for looking at reports; no number here is a measurement.
  */
 import { type LayerLoad, type RunEvent, type RunEventBody, stampEvent } from "../../src/base/index.ts";
+import { makeRandom } from "./random.ts";
 
 export interface SyntheticRunOptions {
   readonly steps: number;
@@ -23,17 +24,6 @@ const numExperts = 16;
 const tokensPerStep = 2048;
 const topK = 4;
 
-/** A generator of numbers in [0, 1) that depends on its seed alone (mulberry32). */
-export function seededRandom(seed: number): () => number {
-  let state = seed >>> 0;
-  return () => {
-    state = (state + 0x6d2b79f5) >>> 0;
-    let mixed = Math.imul(state ^ (state >>> 15), state | 1);
-    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61);
-    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32;
-  };
-}
-
 export function* syntheticRun(options: SyntheticRunOptions): Generator<RunEvent, void, void> {
   const {
     steps,
@@ -43,7 +33,7 @@ export function* syntheticRun(options: SyntheticRunOptions): Generator<RunEvent,
     seed = 1,
     isCompleted = true,
   } = options;
-  const random = seededRandom(seed);
+  const random = makeRandom(seed);
   let clock = Date.parse("2026-11-21T20:00:00Z");
   const at = (seconds: number, body: RunEventBody): RunEvent => {
     clock += seconds * 1000;
