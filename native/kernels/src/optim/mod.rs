@@ -1,6 +1,19 @@
-//! AdamW, gradient norm, moving average.
+//! What happens to parameters between two steps: gradient norm, AdamW, moving average.
+
+mod adamw;
+mod ema;
+mod norm;
+mod pack_rows;
+
+#[cfg(test)]
+pub mod test_arena;
 
 use crate::ops::Kernel;
 
 /// This family's ops, in the order of their codes.
-pub const OPS: &[(&str, Kernel)] = &[];
+pub const OPS: &[(&str, Kernel)] = &[
+    ("sumSquares", norm::sum_squares),
+    ("gradNorm", norm::grad_norm),
+    ("adamw", adamw::adamw),
+    ("ema", ema::ema),
+];

@@ -1,0 +1,531 @@
+//! adamw: one AdamW step of one parameter, and its packed copies
+//!
+//! ```text
+//! g = grad * min(1, clip / (norm + 1e-6))        m = beta1 m + (1 - beta1) g       v = beta2 v + (1 - beta2) g^2
+//! w = w (1 - learningRate weightDecay) - learningRate / (1 - beta1^step) * m / (sqrt(v / (1 - beta2^step)) + eps)
+//! ```
+//!
+//! contract   tensor/ops/adamw.ts
+//! layout     w, grad, m, v [B, N, K] row-major; panels and panelsT as packWeight writes them
+//! dtype      w, grad f32; m, v f32 or bf16, each on its own; panels f32 or bf16; arithmetic f32
+//! limits     any B, N, K, 0 included; a NaN norm makes every weight NaN, it is never read as "no clipping"
+//! tiling     a task owns whole panels: it updates 32 rows, then packs them out of its cache
+//! why so     28 bytes per weight go through memory whatever is computed; packing what is still in cache adds
+//!            only the writes. Walking the rows in square tiles instead was 1.5 times slower: too many streams. The weights follow the moments before these are rounded for storage.
+//!            The constants of a step are made from doubles once, so that all paths share their bits.
+
+use super::pack_rows::{PANEL, PanelElement, pack_panel, pack_transposed};
+use crate::args::{Args, FloatsMut, Operand};
+use crate::bf16::Element;
+use crate::error::KernelError;
+use crate::isa::Isa;
+use crate::ops::Ctx;
+use crate::pool::Disjoint;
+use crate::{by_isa, isa_twins, with_floats_mut};
+
+/// Weights per task, at the least: about 10 us.
+const TASK: usize = 16_384;
+
+/// The numbers of one step that all its weights share.
+#[derive(Clone, Copy)]
+struct Step {
+    grad_scale: f32,
+    beta1: f32,
+    beta2: f32,
+    one_minus_beta1: f32,
+    one_minus_beta2: f32,
+    /// 1 / sqrt(1 - beta2^step)
+    v_scale: f32,
+    eps: f32,
+    /// learningRate / (1 - beta1^step)
+    rate: f32,
+    /// 1 - learningRate * weightDecay
+    keep: f32,
+}
+
+isa_twins! {
+    fn update<M: Element, V: Element>(w: &mut [f32], grad: &[f32], m: &mut [M], v: &mut [V], step: Step) {
+        let n = w.len();
+        let (grad, m, v) = (&grad[..n], &mut m[..n], &mut v[..n]);
+        for i in 0..n {
+            let g = grad[i] * step.grad_scale;
+            let m_new = step.beta1.mul_add(m[i].to_f32(), step.one_minus_beta1 * g);
+            let v_new = step.beta2.mul_add(v[i].to_f32(), step.one_minus_beta2 * g * g);
+            m[i] = M::from_f32(m_new);
+            v[i] = V::from_f32(v_new);
+            let direction = m_new / v_new.sqrt().mul_add(step.v_scale, step.eps);
+            w[i] = (-step.rate).mul_add(direction, w[i] * step.keep);
+        }
+    }
+}
+
+/// The parameter as a batch of matrices, and where its tasks may write.
+struct Work<'a, M, V> {
+    n: usize,
+    k: usize,
+    w: Disjoint<'a, f32>,
+    grad: &'a [f32],
+    m: Disjoint<'a, M>,
+    v: Disjoint<'a, V>,
+    step: Step,
+    isa: Isa,
+}
+
+impl<'a, M: Element, V: Element> Work<'a, M, V> {
+    /// Updates weights `start..start + len` and returns them. Each belongs to one task.
+    fn update(&self, start: usize, len: usize) -> &'a [f32] {
+        // SAFETY: tasks own disjoint ranges.
+        let (w, m, v) = unsafe { (self.w.part(start, len), self.m.part(start, len), self.v.part(start, len)) };
+        let grad = &self.grad[start..start + len];
+        by_isa!(self.isa, update(w, grad, m, v, self.step));
+        w
+    }
+
+    /// Updates the rows of panel `panel` of matrix `matrix` and writes both packed forms of them.
+    fn update_panel<P: PanelElement, Q: PanelElement>(
+        &self,
+        matrix: usize,
+        panel: usize,
+        panels: &Option<Disjoint<P>>,
+        transposed: &Option<Disjoint<Q>>,
+    ) {
+        let (n, k) = (self.n, self.k);
+        let rows = PANEL.min(n - panel * PANEL);
+        let w = self.update((matrix * n + panel * PANEL) * k, rows * k);
+        if let Some(panels) = panels {
+            let len = PANEL * even_up(k);
+            // SAFETY: a panel is written by the task that updates its rows.
+            let out = unsafe { panels.part((matrix * n.div_ceil(PANEL) + panel) * len, len) };
+            by_isa!(self.isa, pack_panel(w, k, out));
+        }
+        if let Some(transposed) = transposed {
+            let columns = k.div_ceil(PANEL);
+            for column in 0..columns {
+                let first = (matrix * columns + column) * even_up(n) + panel * PANEL;
+                // SAFETY: these rows of a transposed panel are this task's alone.
+                let out = unsafe { transposed.part(first * PANEL, even_up(rows) * PANEL) };
+                by_isa!(self.isa, pack_transposed(w, k, column * PANEL, out));
+            }
+        }
+    }
+}
+
+fn even_up(n: usize) -> usize {
+    n + (n & 1)
+}
+
+/// x^n by squaring; the same bits everywhere, unlike a library's pow.
+fn power(x: f64, n: u64) -> f64 {
+    let (mut result, mut factor, mut left) = (1.0, x, n);
+    while left > 0 {
+        if left & 1 == 1 {
+            result *= factor;
+        }
+        factor *= factor;
+        left >>= 1;
+    }
+    result
+}
+
+/// The factor on gradients. A NaN norm stays NaN.
+fn clip_factor(clip: f64, norm: f32) -> f32 {
+    let factor = clip / (norm as f64 + 1e-6);
+    if factor >= 1.0 { 1.0 } else { factor as f32 }
+}
+
+fn decode_step(a: &mut Args, norm: Option<Operand>) -> Result<Step, KernelError> {
+    let learning_rate = a.f64("learningRate")?;
+    let (beta1, beta2) = (a.f64("beta1")?, a.f64("beta2")?);
+    let (eps, weight_decay) = (a.f64("eps")?, a.f64("weightDecay")?);
+    let step = a.usize("step")?;
+    let clip = a.f64("clip")?;
+    a.end()?;
+    if step == 0 {
+        return Err(KernelError::new("step", "is 0; the first step is 1"));
+    }
+    let grad_scale = match norm {
+        Some(norm) => clip_factor(clip, norm.f32s(1)?[0]),
+        None => 1.0,
+    };
+    Ok(Step {
+        grad_scale,
+        beta1: beta1 as f32,
+        beta2: beta2 as f32,
+        one_minus_beta1: (1.0 - beta1) as f32,
+        one_minus_beta2: (1.0 - beta2) as f32,
+        v_scale: (1.0 / (1.0 - power(beta2, step as u64)).sqrt()) as f32,
+        eps: eps as f32,
+        rate: (learning_rate / (1.0 - power(beta1, step as u64))) as f32,
+        keep: (1.0 - learning_rate * weight_decay) as f32,
+    })
+}
+
+pub fn adamw(ctx: &Ctx, a: &mut Args) -> Result<(), KernelError> {
+    let w = a.f32s("w")?;
+    let grad = a.f32s("grad")?;
+    let (m, v) = (a.floats("m")?, a.floats("v")?);
+    let norm = a.f32s_optional("norm")?;
+    let panels = a.floats_optional("panels")?;
+    let transposed = a.floats_optional("panelsT")?;
+    let (b, n, k) = (a.usize("B")?, a.usize("N")?, a.usize("K")?);
+    let step = decode_step(a, norm)?;
+    let size = b * n * k;
+    let w = Disjoint::new(w.f32s_mut(size)?);
+    let grad = grad.f32s(size)?;
+    let panel_size = b * n.div_ceil(PANEL) * PANEL * even_up(k);
+    let transposed_size = b * k.div_ceil(PANEL) * PANEL * even_up(n);
+    let mut panels = panels.map(|p| p.slice_mut(panel_size)).transpose()?;
+    let mut transposed = transposed.map(|p| p.slice_mut(transposed_size)).transpose()?;
+    let isa = ctx.isa;
+    with_floats_mut!(m.slice_mut(size)?, |m| with_floats_mut!(
+        v.slice_mut(size)?,
+        |v| {
+            let (m, v) = (Disjoint::new(m), Disjoint::new(v));
+            let work = Work {
+                n,
+                k,
+                w,
+                grad,
+                m,
+                v,
+                step,
+                isa,
+            };
+            run(ctx, &work, b, &mut panels, &mut transposed);
+        }
+    ));
+    Ok(())
+}
+
+fn run<M: Element, V: Element>(
+    ctx: &Ctx,
+    work: &Work<M, V>,
+    matrices: usize,
+    panels: &mut Option<FloatsMut>,
+    transposed: &mut Option<FloatsMut>,
+) {
+    if panels.is_none() && transposed.is_none() {
+        let size = work.grad.len();
+        ctx.pool.run(size.div_ceil(TASK), &|task, _| {
+            let start = task * TASK;
+            work.update(start, TASK.min(size - start));
+        });
+        return;
+    }
+    match panels {
+        Some(FloatsMut::Bf16(p)) => run_into(ctx, work, matrices, Some(Disjoint::new(p)), transposed),
+        Some(FloatsMut::F32(p)) => run_into(ctx, work, matrices, Some(Disjoint::new(p)), transposed),
+        None => run_into::<M, V, u16>(ctx, work, matrices, None, transposed),
+    }
+}
+
+fn run_into<M: Element, V: Element, P: PanelElement>(
+    ctx: &Ctx,
+    work: &Work<M, V>,
+    matrices: usize,
+    panels: Option<Disjoint<P>>,
+    transposed: &mut Option<FloatsMut>,
+) {
+    match transposed {
+        Some(FloatsMut::Bf16(t)) => run_panels(ctx, work, matrices, &panels, &Some(Disjoint::new(t))),
+        Some(FloatsMut::F32(t)) => run_panels(ctx, work, matrices, &panels, &Some(Disjoint::new(t))),
+        None => run_panels::<M, V, P, u16>(ctx, work, matrices, &panels, &None),
+    }
+}
+
+fn run_panels<M: Element, V: Element, P: PanelElement, Q: PanelElement>(
+    ctx: &Ctx,
+    work: &Work<M, V>,
+    matrices: usize,
+    panels: &Option<Disjoint<P>>,
+    transposed: &Option<Disjoint<Q>>,
+) {
+    let per_matrix = work.n.div_ceil(PANEL);
+    let total = matrices * per_matrix;
+    let per_task = (TASK / (PANEL * work.k).max(1)).max(1);
+    ctx.pool.run(total.div_ceil(per_task), &|task, _| {
+        for index in task * per_task..((task + 1) * per_task).min(total) {
+            work.update_panel(index / per_matrix, index % per_matrix, panels, transposed);
+        }
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bf16;
+    use crate::optim::test_arena::{At, TestArena, noise};
+
+    const SETTINGS: [f64; 7] = [2.2e-3, 0.9, 0.95, 1e-8, 0.1, 3.0, 1.0];
+
+    #[derive(Clone, Copy)]
+    struct Case {
+        dims: [usize; 3],
+        moments_bf16: [bool; 2],
+        /// f32 or bf16 panels, or none.
+        panels: Option<bool>,
+        transposed: Option<bool>,
+        norm: Option<f32>,
+    }
+
+    struct Placed {
+        arena: TestArena,
+        w: At,
+        m: At,
+        v: At,
+        panels: At,
+        transposed: At,
+    }
+
+    fn inputs(size: usize) -> [Vec<f32>; 4] {
+        // No tiny ones: they would magnify the rounding of the gradient without end.
+        let squares = noise(size, 4)
+            .iter()
+            .map(|x| bf16::round(x * x * 0.1 + 0.02))
+            .collect();
+        let m = noise(size, 3).iter().map(|x| bf16::round(x * 0.3)).collect();
+        [noise(size, 1), noise(size, 2), m, squares]
+    }
+
+    fn place(case: Case) -> Placed {
+        let [b, n, k] = case.dims;
+        let [w, grad, m, v] = inputs(b * n * k);
+        let mut arena = TestArena::new();
+        let w = arena.f32s(&w);
+        arena.f32s(&grad);
+        let m = arena.floats(&m, case.moments_bf16[0]);
+        let v = arena.floats(&v, case.moments_bf16[1]);
+        match case.norm {
+            Some(norm) => drop(arena.f32s(&[norm])),
+            None => arena.absent(),
+        }
+        let mut packed = |len: usize, kind: Option<bool>| match kind {
+            Some(is_bf16) => arena.floats(&vec![77.0; len], is_bf16),
+            None => {
+                arena.absent();
+                w
+            }
+        };
+        let panels = packed(b * n.div_ceil(32) * 32 * even_up(k), case.panels);
+        let transposed = packed(b * k.div_ceil(32) * 32 * even_up(n), case.transposed);
+        arena.numbers(&[b as f64, n as f64, k as f64]);
+        arena.numbers(&SETTINGS);
+        Placed {
+            arena,
+            w,
+            m,
+            v,
+            panels,
+            transposed,
+        }
+    }
+
+    /// The definition in doubles: new weight, moments.
+    fn exact(case: Case) -> [Vec<f64>; 3] {
+        let [b, n, k] = case.dims;
+        let [lr, beta1, beta2, eps, decay, step, clip] = SETTINGS;
+        let factor = case
+            .norm
+            .map_or(1.0, |norm| (clip / (norm as f64 + 1e-6)).min(1.0));
+        let [w, grad, m, v] = inputs(b * n * k).map(|x| x.iter().map(|x| *x as f64).collect::<Vec<_>>());
+        let mut result = [Vec::new(), Vec::new(), Vec::new()];
+        for i in 0..b * n * k {
+            let g = grad[i] * factor;
+            let m = beta1 * m[i] + (1.0 - beta1) * g;
+            let v = beta2 * v[i] + (1.0 - beta2) * g * g;
+            let direction = m / (1.0 - beta1.powf(step)) / ((v / (1.0 - beta2.powf(step))).sqrt() + eps);
+            result[0].push(w[i] - lr * decay * w[i] - lr * direction);
+            result[1].push(m);
+            result[2].push(v);
+        }
+        result
+    }
+
+    fn assert_near(actual: &[f32], exact: &[f64], tolerance: f64, what: &str) {
+        for (i, (a, e)) in actual.iter().zip(exact).enumerate() {
+            assert!(
+                (*a as f64 - e).abs() <= tolerance * (e.abs() + 1e-2),
+                "{what}[{i}]: {a} against {e}"
+            );
+        }
+    }
+
+    /// Panels by the formula of the layout; padding zero.
+    fn panels_by_formula(w: &[f32], [b, n, k]: [usize; 3], is_bf16: bool, is_transposed: bool) -> Vec<f32> {
+        let (outputs, depth) = if is_transposed { (k, n) } else { (n, k) };
+        let block = outputs.div_ceil(32) * 32 * even_up(depth);
+        let mut panels = vec![0.0; b * block];
+        for matrix in 0..b {
+            for o in 0..outputs {
+                for d in 0..depth {
+                    let (row, column) = if is_transposed { (d, o) } else { (o, d) };
+                    let value = w[(matrix * n + row) * k + column];
+                    let start = matrix * block + o / 32 * 32 * even_up(depth);
+                    if is_bf16 {
+                        panels[start + d / 2 * 64 + o % 32 * 2 + d % 2] = bf16::round(value);
+                    } else {
+                        panels[start + d * 32 + o % 32] = value;
+                    }
+                }
+            }
+        }
+        panels
+    }
+
+    fn check(case: Case) {
+        let [b, n, k] = case.dims;
+        let size = b * n * k;
+        let [w, m, v] = exact(case);
+        let mut expected: Option<Vec<u8>> = None;
+        for isa in Isa::usable() {
+            for threads in [1, 2] {
+                let mut run = place(case);
+                run.arena.run("adamw", threads, isa).unwrap();
+                let bytes = run.arena.snapshot();
+                assert!(
+                    expected.get_or_insert(bytes.clone()) == &bytes,
+                    "{isa}, {threads} threads"
+                );
+                let w_new = run.arena.read_f32(run.w, size);
+                assert_near(&w_new, &w, 1e-6, "w");
+                for (at, exact, is_bf16, what) in [
+                    (run.m, &m, case.moments_bf16[0], "m"),
+                    (run.v, &v, case.moments_bf16[1], "v"),
+                ] {
+                    let tolerance = if is_bf16 { 4e-3 } else { 1e-6 };
+                    assert_near(&run.arena.read(at, size, is_bf16), exact, tolerance, what);
+                }
+                for (at, kind, is_transposed) in [
+                    (run.panels, case.panels, false),
+                    (run.transposed, case.transposed, true),
+                ] {
+                    let Some(is_bf16) = kind else { continue };
+                    let formula = panels_by_formula(&w_new, case.dims, is_bf16, is_transposed);
+                    let actual = run.arena.read(at, formula.len(), is_bf16);
+                    assert!(
+                        actual == formula,
+                        "{isa} panels of {:?} transposed {is_transposed}",
+                        case.dims
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_step_equals_the_definition_and_its_panels_the_layout() {
+        let base = Case {
+            dims: [1, 70, 150],
+            moments_bf16: [false, false],
+            panels: Some(true),
+            transposed: Some(true),
+            norm: Some(2.5),
+        };
+        check(base);
+        check(Case {
+            moments_bf16: [true, true],
+            ..base
+        });
+        check(Case {
+            moments_bf16: [true, false],
+            norm: None,
+            ..base
+        });
+        check(Case {
+            panels: Some(false),
+            transposed: Some(false),
+            ..base
+        });
+        check(Case {
+            panels: Some(true),
+            transposed: None,
+            norm: Some(0.2),
+            ..base
+        });
+        check(Case {
+            panels: None,
+            transposed: Some(true),
+            ..base
+        });
+        check(Case {
+            panels: None,
+            transposed: None,
+            dims: [1, 3, 20_001],
+            ..base
+        });
+    }
+
+    #[test]
+    fn odd_and_batched_shapes_pad_with_zeros() {
+        for dims in [
+            [1, 1, 1],
+            [3, 33, 31],
+            [2, 32, 128],
+            [1, 31, 129],
+            [5, 5, 257],
+            [2, 0, 7],
+            [2, 7, 0],
+            [40, 64, 64],
+        ] {
+            for is_bf16 in [true, false] {
+                check(Case {
+                    dims,
+                    moments_bf16: [false, false],
+                    panels: Some(is_bf16),
+                    transposed: Some(is_bf16),
+                    norm: None,
+                });
+            }
+        }
+    }
+
+    #[test]
+    fn the_panels_are_those_of_pack_weight() {
+        let case = Case {
+            dims: [3, 45, 77],
+            moments_bf16: [false, false],
+            panels: Some(true),
+            transposed: Some(true),
+            norm: None,
+        };
+        let mut run = place(case);
+        run.arena.run("adamw", 2, Isa::detect()).unwrap();
+        let w = run.arena.read_f32(run.w, 3 * 45 * 77);
+        let mut pack = TestArena::new();
+        pack.f32s(&w);
+        let panels = pack.bf16s(&vec![0.0; 3 * 64 * 78]);
+        let transposed = pack.bf16s(&vec![0.0; 3 * 96 * 46]);
+        pack.numbers(&[3.0, 45.0, 77.0]);
+        pack.run("packWeight", 1, Isa::detect()).unwrap();
+        assert_eq!(
+            run.arena.read_bf16(run.panels, 3 * 64 * 78),
+            pack.read_bf16(panels, 3 * 64 * 78)
+        );
+        assert_eq!(
+            run.arena.read_bf16(run.transposed, 3 * 96 * 46),
+            pack.read_bf16(transposed, 3 * 96 * 46)
+        );
+    }
+
+    #[test]
+    fn a_norm_that_is_no_number_is_not_taken_for_a_small_one() {
+        assert!(clip_factor(1.0, f32::NAN).is_nan());
+        assert_eq!(clip_factor(1.0, f32::INFINITY), 0.0);
+        assert_eq!(clip_factor(1.0, 0.5), 1.0);
+        assert!((clip_factor(1.0, 4.0) - 0.25).abs() < 1e-6);
+    }
+
+    #[test]
+    fn step_zero_is_refused() {
+        let mut arena = TestArena::new();
+        for _ in 0..4 {
+            arena.f32s(&[1.0]);
+        }
+        (0..3).for_each(|_| arena.absent());
+        arena.numbers(&[1.0, 1.0, 1.0, 1e-3, 0.9, 0.95, 1e-8, 0.0, 0.0, 1.0]);
+        assert_eq!(
+            arena.run("adamw", 1, Isa::Portable).unwrap_err().param,
+            Some("step")
+        );
+    }
+}
