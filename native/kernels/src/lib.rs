@@ -10,6 +10,7 @@ pub mod error;
 pub mod isa;
 pub mod math;
 pub mod ops;
+pub mod peak;
 pub mod pool;
 
 pub mod attention;

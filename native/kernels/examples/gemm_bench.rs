@@ -1,0 +1,291 @@
+//! Speed of the GEMM family on this machine, as a share of its register peak measured in the same rounds.
+//!
+//! ```text
+//! cargo run --release -p minke-kernels --example gemm_bench -- [filter]
+//! ```
+//!
+//! One-thread figures use the thread's CPU time, so that other programs' time slices drop out; two-thread
+//! figures are wall clock. All are the best of many rounds, probe and contender in turn.
+
+use std::time::Instant;
+
+use minke_kernels::args::Floats;
+use minke_kernels::args::{Args, FloatsMut, Ledger, Memory};
+use minke_kernels::gemm::{
+    Arithmetic, Matrix, Panels, matmul, matmul_grad_weight, pack_panel, panel_len, panels,
+};
+use minke_kernels::isa::Isa;
+use minke_kernels::ops::{Ctx, table};
+use minke_kernels::peak::{Kind, burst};
+use minke_kernels::pool::Pool;
+
+const SHAPES: [(usize, usize, usize); 12] = [
+    (2048, 1024, 512),
+    (2048, 2048, 1024),
+    (64, 512, 512),
+    (128, 512, 512),
+    (256, 512, 512),
+    (2048, 704, 256),
+    (2048, 256, 704),
+    (128, 256, 256),
+    (128, 256, 128),
+    (1, 1024, 1024),
+    (4, 1024, 1024),
+    (1, 4096, 256),
+];
+
+/// Seconds that this thread has been running.
+#[cfg(unix)]
+fn cpu_seconds() -> f64 {
+    #[repr(C)]
+    struct Timespec {
+        seconds: i64,
+        nanoseconds: i64,
+    }
+    unsafe extern "C" {
+        fn clock_gettime(clock: i32, time: *mut Timespec) -> i32;
+    }
+    const THREAD_CPU: i32 = if cfg!(target_os = "macos") { 16 } else { 3 };
+    let mut time = Timespec {
+        seconds: 0,
+        nanoseconds: 0,
+    };
+    // SAFETY: fills one timespec.
+    unsafe { clock_gettime(THREAD_CPU, &mut time) };
+    time.seconds as f64 + time.nanoseconds as f64 * 1e-9
+}
+
+#[cfg(not(unix))]
+fn cpu_seconds() -> f64 {
+    wall_seconds()
+}
+
+fn wall_seconds() -> f64 {
+    use std::sync::OnceLock;
+    static START: OnceLock<Instant> = OnceLock::new();
+    START.get_or_init(Instant::now).elapsed().as_secs_f64()
+}
+
+/// Best flop rate of `work` and of the peak probe, in turn, for about a third of a second.
+fn race(threads: usize, flops: f64, peak: (Isa, Kind), mut work: impl FnMut()) -> (f64, f64) {
+    let clock = if threads == 1 { cpu_seconds } else { wall_seconds };
+    let (mut best, mut ceiling) = (0.0f64, 0.0f64);
+    let per_round = (5e6 / flops).ceil().max(1.0) as usize;
+    let end = wall_seconds() + 0.35;
+    while wall_seconds() < end {
+        let before = cpu_seconds();
+        let done = burst(peak.0, peak.1);
+        ceiling = ceiling.max(done / (cpu_seconds() - before));
+        for _ in 0..4 {
+            let before = clock();
+            for _ in 0..per_round {
+                work();
+            }
+            best = best.max(flops * per_round as f64 / (clock() - before));
+        }
+    }
+    (best, ceiling * threads as f64)
+}
+
+fn report(name: &str, isa: Isa, threads: usize, (best, ceiling): (f64, f64)) {
+    println!(
+        "{name:<34} {isa:<10} {threads} thr {:>7.1} GFLOP/s {:>5.1} % of {:.1}",
+        best / 1e9,
+        100.0 * best / ceiling,
+        ceiling / 1e9
+    );
+}
+
+fn noise(len: usize) -> Vec<f32> {
+    (0..len)
+        .map(|i| ((i * 7919) % 2003) as f32 / 1001.5 - 1.0)
+        .collect()
+}
+
+fn to_bf16(x: &[f32]) -> Vec<u16> {
+    x.iter().map(|v| minke_kernels::bf16::from_f32(*v)).collect()
+}
+
+fn bench_matmul(ctx: &Ctx, shape: (usize, usize, usize), kind: Kind) {
+    let (m, n, k) = shape;
+    let (x, w) = (noise(m * k), noise(n * k));
+    let count = n.div_ceil(32);
+    let flops = 2.0 * (m * n * k) as f64;
+    let name = format!("matmul {kind:?} {m}x{n}x{k}");
+    let threads = ctx.pool.threads();
+    match kind {
+        Kind::Bf16 => {
+            let x = to_bf16(&x);
+            let mut packed = vec![0u16; count * panel_len(k)];
+            for p in 0..count {
+                let out = &mut packed[p * panel_len(k)..];
+                pack_panel(ctx.isa, &w, panels::Strides::plain(k), n, k, p, out);
+            }
+            let mut y = vec![0u16; m * n];
+            let result = race(threads, flops, (ctx.isa, kind), || {
+                let panels = Panels {
+                    data: Floats::Bf16(&packed),
+                    n,
+                    k,
+                };
+                matmul(
+                    ctx,
+                    Matrix::new(Floats::Bf16(&x), k),
+                    m,
+                    panels,
+                    None,
+                    FloatsMut::Bf16(&mut y),
+                    n,
+                );
+            });
+            report(&name, ctx.isa, threads, result);
+        }
+        Kind::F32 => {
+            let mut packed = vec![0f32; count * panel_len(k)];
+            for p in 0..count {
+                let out = &mut packed[p * panel_len(k)..];
+                pack_panel(ctx.isa, &w, panels::Strides::plain(k), n, k, p, out);
+            }
+            let mut y = vec![0f32; m * n];
+            let result = race(threads, flops, (ctx.isa, kind), || {
+                let panels = Panels {
+                    data: Floats::F32(&packed),
+                    n,
+                    k,
+                };
+                matmul(
+                    ctx,
+                    Matrix::new(Floats::F32(&x), k),
+                    m,
+                    panels,
+                    None,
+                    FloatsMut::F32(&mut y),
+                    n,
+                );
+            });
+            report(&name, ctx.isa, threads, result);
+        }
+    }
+}
+
+fn bench_grad(ctx: &Ctx, (t, n, k): (usize, usize, usize)) {
+    let (dy, x) = (to_bf16(&noise(t * n)), to_bf16(&noise(t * k)));
+    let mut dw = vec![0f32; n * k];
+    let flops = 2.0 * (t * n * k) as f64;
+    let threads = ctx.pool.threads();
+    let result = race(threads, flops, (ctx.isa, Kind::Bf16), || {
+        let (dy, x) = (
+            Matrix::new(Floats::Bf16(&dy), n),
+            Matrix::new(Floats::Bf16(&x), k),
+        );
+        matmul_grad_weight(ctx, Arithmetic::Bf16, dy, x, (t, n, k), &mut dw);
+    });
+    report(
+        &format!("gradWeight bf16 {n}x{k} over {t}"),
+        ctx.isa,
+        threads,
+        result,
+    );
+}
+
+/// groupedMatmul as the op table runs it: `tokens` with `top` experts each of `experts`.
+fn bench_grouped(ctx: &Ctx, (tokens, top, experts): (usize, usize, usize), (n, k): (usize, usize)) {
+    let r = tokens * top;
+    let mut bytes = vec![0u64; (tokens * k * 2 + r * 4 + experts * n * k * 2 + r * n * 2) / 8 + 4096];
+    let base = (bytes.as_mut_ptr() as usize).next_multiple_of(64) as *mut u8;
+    let mut used = 0;
+    let mut room = |len: usize| {
+        let at = used;
+        used = (at + len).next_multiple_of(64);
+        at as f64
+    };
+    let (x, rows, offsets) = (room(tokens * k * 2), room(r * 4), room((experts + 1) * 4));
+    let (w, y) = (room(experts * n.next_multiple_of(32) * k * 2), room(r * n * 2));
+    for i in 0..r {
+        // SAFETY: `rows` has room for r.
+        unsafe {
+            base.add(rows as usize)
+                .cast::<i32>()
+                .add(i)
+                .write(((i * 13) % tokens) as i32)
+        };
+    }
+    for e in 0..=experts {
+        // SAFETY: `offsets` has room for experts + 1.
+        unsafe {
+            base.add(offsets as usize)
+                .cast::<i32>()
+                .add(e)
+                .write((e * r / experts) as i32)
+        };
+    }
+    let words = [
+        x,
+        1.0,
+        rows,
+        3.0,
+        offsets,
+        3.0,
+        w,
+        1.0,
+        y,
+        1.0,
+        r as f64,
+        n as f64,
+        k as f64,
+        experts as f64,
+    ];
+    let table = table();
+    let (_, kernel) = table
+        .iter()
+        .find(|(name, _)| *name == "groupedMatmul")
+        .expect("the op");
+    // SAFETY: the bytes are ours.
+    let memory = unsafe { Memory::from_raw(base, bytes.len() * 8 - 64) };
+    let flops = 2.0 * (r * n * k) as f64;
+    let threads = ctx.pool.threads();
+    let result = race(threads, flops, (ctx.isa, Kind::Bf16), || {
+        let ledger = Ledger::default();
+        kernel(ctx, &mut Args::new(&memory, &words, &ledger)).expect("a legal command");
+    });
+    report(
+        &format!("grouped {experts} experts x {} x {n} x {k}", r / experts),
+        ctx.isa,
+        threads,
+        result,
+    );
+}
+
+fn main() {
+    let filter = std::env::args().nth(1).unwrap_or_default();
+    let wanted = |name: &str| name.contains(&filter);
+    for isa in Isa::usable().into_iter().filter(|isa| *isa != Isa::Portable) {
+        for threads in [1, 2] {
+            let pool = Pool::new(threads);
+            let ctx = Ctx { pool: &pool, isa };
+            for shape in SHAPES {
+                for kind in [Kind::Bf16, Kind::F32] {
+                    if wanted(&format!("matmul {kind:?} {isa} {threads}")) {
+                        bench_matmul(&ctx, shape, kind);
+                    }
+                }
+            }
+            if wanted(&format!("grad {isa} {threads}")) {
+                for shape in [
+                    (2048, 1024, 512),
+                    (2048, 2048, 1024),
+                    (128, 512, 512),
+                    (2048, 256, 256),
+                    (512, 256, 128),
+                ] {
+                    bench_grad(&ctx, shape);
+                }
+            }
+            if wanted(&format!("grouped {isa} {threads}")) {
+                bench_grouped(&ctx, (2048, 4, 16), (256, 256));
+                bench_grouped(&ctx, (2048, 4, 32), (384, 512));
+                bench_grouped(&ctx, (1024, 4, 16), (1024, 512));
+            }
+        }
+    }
+}
