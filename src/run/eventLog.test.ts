@@ -1,13 +1,13 @@
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { appendFile, type FileHandle, mkdtemp, open, readFile, rm, writeFile } from "node:fs/promises";
+import { appendFile, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import fc from "fast-check";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { syntheticRun } from "../../test/support/syntheticRun.ts";
-import { DiskError, formatEvent, RunError, type RunEvent, stampEvent } from "../base/index.ts";
-import { EventLog, type LogFile, openEventLog } from "./eventLog.ts";
+import { formatEvent, RunError, type RunEvent, stampEvent } from "../base/index.ts";
+import { openEventLog } from "./eventLog.ts";
 import { readEvents } from "./eventReader.ts";
 
 let folder: string;
@@ -70,55 +70,6 @@ describe("EventLog", () => {
 
   test("a folder that may not be written is named when the log is opened", async () => {
     await expect(openEventLog("/sys/kernel/events.jsonl")).rejects.toThrow("cannot write events");
-  });
-});
-
-/** A disk with a given number of free bytes around a real file: writes what fits, then says that it is full. */
-class FullDisk implements Pick<LogFile, "datasync" | "close"> {
-  free: number;
-  readonly #file: FileHandle;
-
-  constructor(file: FileHandle, free: number) {
-    this.#file = file;
-    this.free = free;
-  }
-
-  async write(bytes: Buffer, offset: number, length: number, position: number) {
-    if (this.free === 0) throw Object.assign(new Error("no space left on device"), { code: "ENOSPC" });
-    const fits = Math.min(length, this.free);
-    this.free -= fits;
-    return this.#file.write(bytes, offset, fits, position);
-  }
-
-  datasync = () => this.#file.datasync();
-  close = () => this.#file.close();
-}
-
-describe("a full disk", () => {
-  test("is a DiskError at the flush, keeps every event, and a flush after making room loses nothing", async () => {
-    const events = run({ steps: 20 });
-    const disk = new FullDisk(await open(path, "w+"), 5000);
-    const log = new EventLog(path, disk as unknown as LogFile, 0);
-    for (const event of events) log.emit(event);
-    await expect(log.flush()).rejects.toThrow(DiskError);
-    expect(log.failure).toBeInstanceOf(DiskError);
-    expect(log.numPending).toBeGreaterThan(0);
-
-    const late = stampEvent({ type: "run.phase", name: "after", seconds: 1 });
-    log.emit(late);
-    disk.free = 1e9;
-    await log.flush();
-    expect(log.failure).toBeUndefined();
-    expect(log.numPending).toBe(0);
-    expect(await read()).toEqual([...events, late]);
-    await log.close();
-  });
-
-  test("of the real kernel is recognised", async () => {
-    const log = new EventLog("/dev/full", await open("/dev/full", "r+"), 0);
-    log.emit(run({ steps: 1 })[0]!);
-    await expect(log.flush()).rejects.toThrow("cannot write events: no space left for /dev/full");
-    await expect(log.close()).rejects.toThrow(DiskError);
   });
 });
 

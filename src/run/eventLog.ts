@@ -9,20 +9,11 @@
  */
 import { appendFile, type FileHandle, open, rename } from "node:fs/promises";
 import { dirname, join } from "node:path";
-import {
-  type EventSink,
-  formatEvent,
-  parseEvent,
-  RunError,
-  type RunEvent,
-  type RunWarning,
-} from "../base/index.ts";
+import { type EventSink, formatEvent, parseEvent, type RunEvent, type RunWarning } from "../base/index.ts";
+import { Appender } from "./appender.ts";
 import { syncFolder } from "./atomicFile.ts";
 import { readLines } from "./eventLines.ts";
-import { errorCode, explained, explainFileError } from "./fileErrors.ts";
-
-/** The part of a file handle that the log uses; what a test puts a full disk in place of. */
-export type LogFile = Pick<FileHandle, "write" | "datasync" | "close">;
+import { errorCode, explained } from "./fileErrors.ts";
 
 export interface OpenLog {
   readonly log: EventLog;
@@ -48,7 +39,7 @@ export async function openEventLog(
     const { size } = await file.stat();
     const steps = superseded.filter(({ type }) => type === "step.completed" || type === "step.skipped");
     return {
-      log: new EventLog(path, file, size),
+      log: new EventLog(new Appender(path, file, size, "write events")),
       warnings: torn === undefined ? [] : [tornWarning(path, torn)],
       repeatedSteps: steps.length,
     };
@@ -56,82 +47,33 @@ export async function openEventLog(
 }
 
 export class EventLog implements EventSink {
-  readonly path: string;
-  readonly #file: LogFile;
-  #position: number;
-  #pending: string[] = [];
-  #writing: Promise<void> | undefined;
-  #failure: { readonly error: unknown } | undefined;
-  #isClosed = false;
+  readonly #file: Appender;
 
-  /** @param position  where the next line goes: the size of the file */
-  constructor(path: string, file: LogFile, position: number) {
-    this.path = path;
+  constructor(file: Appender) {
     this.#file = file;
-    this.#position = position;
   }
 
   /** Events that are not in the file yet. After a failure they wait here for the next `flush`. */
   get numPending(): number {
-    return this.#pending.length;
+    return this.#file.numPending;
   }
 
   /** What stopped the writing in the background, until a `flush` gets through; a trainer may look at it every step. */
   get failure(): unknown {
-    return this.#failure?.error;
+    return this.#file.failure;
   }
 
   emit(event: RunEvent): void {
-    if (this.#isClosed) throw closedError(this.path, event);
-    this.#pending.push(`${formatEvent(event)}\n`);
-    if (this.#failure === undefined) this.#start();
+    this.#file.append(Buffer.from(`${formatEvent(event)}\n`));
   }
 
   /** @throws {DiskError} if the disk is full; nothing is lost then, and a later flush tries again */
   async flush(): Promise<void> {
-    await this.#writing;
-    this.#failure = undefined;
-    this.#start();
-    await this.#writing;
-    if (this.#failure !== undefined) throw (this.#failure as { readonly error: unknown }).error;
-    await explained(this.path, "write events", () => this.#file.datasync());
+    await this.#file.flush();
   }
 
   async close(): Promise<void> {
-    if (this.#isClosed) return;
-    this.#isClosed = true;
-    try {
-      await this.flush();
-    } finally {
-      await this.#file.close();
-    }
-  }
-
-  #start(): void {
-    this.#writing ??= this.#writePending().then(
-      () => {
-        this.#writing = undefined;
-      },
-      (error: unknown) => {
-        this.#writing = undefined;
-        this.#failure = { error: explainFileError(error, this.path, "write events") };
-      },
-    );
-  }
-
-  async #writePending(): Promise<void> {
-    while (this.#pending.length > 0) {
-      const numLines = this.#pending.length;
-      const bytes = Buffer.from(this.#pending.join(""));
-      // A write that failed half-way is written over from the same place: #position moves only past whole lines.
-      let written = 0;
-      while (written < bytes.length) {
-        const rest = bytes.length - written;
-        written += (await this.#file.write(bytes, written, rest, this.#position + written)).bytesWritten;
-      }
-      this.#position += bytes.length;
-      this.#pending.splice(0, numLines);
-    }
+    await this.#file.close();
   }
 }
 
@@ -210,12 +152,4 @@ function tornWarning(path: string, torn: string): RunWarning {
     why: "the writer was stopped in the middle of an event: killed, or the machine lost power",
     fix: null,
   };
-}
-
-function closedError(path: string, event: RunEvent): RunError {
-  return new RunError(`${path} is closed, and an event ${event.type} came after`, {
-    why: "a log that is closed has been flushed and may be read by others",
-    fix: "close the log after the last event",
-    fields: { path, type: event.type },
-  });
 }
