@@ -4,10 +4,11 @@
  * A skipped step leaves weights, moments, router bias and averages as they were; the data moves on. The second
  * repeat in a row ends the run: then it is the model that is broken, not a batch.
  */
+export type SkipReason = "non-finite loss" | "non-finite gradient" | "loss spike" | "gradient spike";
+
 export type Verdict =
   | { readonly kind: "take" }
-  | { readonly kind: "skip"; readonly reason: string }
-  | { readonly kind: "stop"; readonly reason: string };
+  | { readonly kind: "skip" | "stop"; readonly reason: SkipReason };
 
 /** Steps that the running mean and deviation look back on, and how many must be there before they judge. */
 const WINDOW = 128;
@@ -27,10 +28,7 @@ export class SpikeGuard {
   #skippedInARow = 0;
 
   judge(loss: number, gradNorm: number): Verdict {
-    const reason =
-      nonFiniteReason(loss, gradNorm) ??
-      spikeReason("loss", loss, this.#losses) ??
-      spikeReason("gradient norm", gradNorm, this.#norms);
+    const reason = reasonToSkip(loss, gradNorm, this.#losses, this.#norms);
     if (reason === null) {
       this.#skippedInARow = 0;
       remember(this.#losses, loss);
@@ -53,19 +51,25 @@ export class SpikeGuard {
   }
 }
 
-function nonFiniteReason(loss: number, gradNorm: number): string | null {
-  if (!Number.isFinite(loss)) return `the loss is ${loss}`;
-  if (!Number.isFinite(gradNorm)) return `the gradient norm is ${gradNorm}`;
-  return null;
+function reasonToSkip(
+  loss: number,
+  gradNorm: number,
+  losses: readonly number[],
+  norms: readonly number[],
+): SkipReason | null {
+  if (!Number.isFinite(loss)) return "non-finite loss";
+  if (!Number.isFinite(gradNorm)) return "non-finite gradient";
+  if (isSpike(loss, losses)) return "loss spike";
+  return isSpike(gradNorm, norms) ? "gradient spike" : null;
 }
 
 /** Only upward: a loss that falls fast is no accident. */
-function spikeReason(name: string, value: number, past: readonly number[]): string | null {
-  if (past.length < MINIMUM) return null;
+function isSpike(value: number, past: readonly number[]): boolean {
+  if (past.length < MINIMUM) return false;
   const mean = past.reduce((sum, x) => sum + x, 0) / past.length;
   const deviation = Math.sqrt(past.reduce((sum, x) => sum + (x - mean) ** 2, 0) / past.length);
-  if (value <= mean + SIGMAS * Math.max(deviation, 0.01 * Math.abs(mean))) return null;
-  return `the ${name} ${value.toPrecision(4)} lies more than ${SIGMAS} standard deviations above its mean ${mean.toPrecision(4)}`;
+  // A window that hardly varies would call its own noise a spike.
+  return value > mean + SIGMAS * Math.max(deviation, 0.01 * Math.abs(mean));
 }
 
 function remember(window: number[], value: number): void {

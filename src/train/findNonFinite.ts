@@ -1,0 +1,22 @@
+/** Names the tensor that is not finite: a weight first, for a broken weight breaks every gradient. */
+import type { ParameterFactory } from "../model/index.ts";
+import { reduceSum, type Tensor } from "../tensor/index.ts";
+
+/** @returns the path of the first weight, router bias or gradient that holds a NaN or infinity; null if none does */
+export async function findNonFinite(factory: ParameterFactory): Promise<string | null> {
+  const weights = factory.parameters.map(({ path, master }) => ({ path, tensor: master }));
+  const biases = factory.buffers.map(({ path, value }) => ({ path, tensor: value }));
+  const grads = factory.parameters.flatMap(({ path, grad }) =>
+    grad === null ? [] : [{ path: `${path} (gradient)`, tensor: grad }],
+  );
+  for (const { path, tensor } of [...weights, ...biases, ...grads])
+    if (!(await isFinite(tensor))) return path;
+  return null;
+}
+
+async function isFinite(tensor: Tensor): Promise<boolean> {
+  // One NaN or infinity makes the whole sum so; finite weights are far too small to overflow it.
+  using sum = reduceSum(tensor.reshape(-1), 1);
+  const [value] = Array.from(await sum.read());
+  return Number.isFinite(value);
+}

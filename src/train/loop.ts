@@ -1,0 +1,254 @@
+/**
+ * The training loop: rows in, steps taken or skipped, events out; evaluation, samples and checkpoints in between.
+ *
+ * Where the loop stands is a small plain object that a checkpoint stores; a loop started from it goes on with the
+ * same bits. What a run leaves behind (files, samples of text) is handed in from above.
+ */
+import { finiteOrNull, NonFiniteError, type RunEventBody } from "../base/index.ts";
+import { maxViolation } from "../model/index.ts";
+import type { Rows } from "./batch.ts";
+import { type EvaluationSet, evaluate } from "./eval/evaluate.ts";
+import { findNonFinite } from "./findNonFinite.ts";
+import { type GuardState, SpikeGuard } from "./guards.ts";
+import { type ScheduledValues, scheduleAt } from "./schedule.ts";
+import type { TrainSession } from "./session.ts";
+import type { StepRecord } from "./step.ts";
+
+/** Where training stands: all of it, besides the tensors. */
+export interface LoopState {
+  /** Steps done, skipped ones included. */
+  readonly step: number;
+  /** Optimizer updates done. */
+  readonly updates: number;
+  readonly rowsSeen: number;
+  readonly tokensSeen: number;
+  readonly data: { readonly epoch: number; readonly row: number };
+  readonly guard: GuardState;
+  /** Of the last evaluation: by it the best checkpoint is chosen. */
+  readonly validationLoss: number | null;
+}
+
+export interface RowSource {
+  next(count: number): Rows;
+  position: { readonly epoch: number; readonly row: number };
+}
+
+/** What the loop asks of the rooms above and beside it. */
+export interface LoopHooks {
+  emit(event: RunEventBody): void;
+  save(state: LoopState, reason: "scheduled" | "last" | "interrupted"): Promise<string>;
+  sample(prompt: string): Promise<string>;
+  /** The command that continues this run. */
+  readonly resumeCommand: string;
+  /** FLOP/s of the whole machine, measured; null where it is not known. */
+  readonly peakFlopsPerSecond: number | null;
+  /** Of the mathematics, per token. */
+  readonly flopsPerToken: number;
+  /** Of the training text. */
+  readonly bytesPerToken: number;
+}
+
+export interface LoopInput {
+  readonly session: TrainSession;
+  readonly rows: RowSource;
+  readonly validation: EvaluationSet | null;
+  readonly hooks: LoopHooks;
+  readonly signal: AbortSignal;
+  /** Null starts anew. */
+  readonly from: LoopState | null;
+}
+
+/** Trains to the planned last step, or to the signal. Returns whether the run is complete. */
+export async function trainLoop(input: LoopInput): Promise<boolean> {
+  const loop = new Loop(input);
+  return loop.run();
+}
+
+class Loop {
+  readonly #input: LoopInput;
+  readonly #guard = new SpikeGuard();
+  #step = 0;
+  #rowsSeen = 0;
+  #tokensSeen = 0;
+  #validationLoss: number | null = null;
+  #savedAt = -1;
+
+  constructor(input: LoopInput) {
+    this.#input = input;
+    const { from, session, rows } = input;
+    if (from === null) return;
+    this.#step = from.step;
+    this.#rowsSeen = from.rowsSeen;
+    this.#tokensSeen = from.tokensSeen;
+    this.#validationLoss = from.validationLoss;
+    this.#guard.state = from.guard;
+    this.#savedAt = from.step;
+    session.optimizer.updates = from.updates;
+    rows.position = from.data;
+  }
+
+  get #state(): LoopState {
+    return {
+      step: this.#step,
+      updates: this.#input.session.optimizer.updates,
+      rowsSeen: this.#rowsSeen,
+      tokensSeen: this.#tokensSeen,
+      data: { ...this.#input.rows.position },
+      guard: this.#guard.state,
+      validationLoss: this.#validationLoss,
+    };
+  }
+
+  async run(): Promise<boolean> {
+    const { config } = this.#input.session;
+    const started = performance.now();
+    while (this.#step < config.steps) {
+      if (this.#input.signal.aborted) return this.#interrupt();
+      await this.#oneStep();
+      await this.#afterStep();
+    }
+    await this.#evaluate(Number.MAX_SAFE_INTEGER);
+    if (this.#savedAt !== this.#step) await this.#save("last");
+    const seconds = (performance.now() - started) / 1000;
+    this.#input.hooks.emit({
+      type: "run.completed",
+      step: this.#step,
+      tokensSeen: this.#tokensSeen,
+      seconds,
+    });
+    return true;
+  }
+
+  async #oneStep(): Promise<void> {
+    const { session, rows, hooks } = this.#input;
+    const { config } = session;
+    const started = performance.now();
+    const share = this.#rowsSeen / (config.steps * config.batchRows);
+    const scheduled = scheduleAt(config, { step: this.#step, share });
+    const batch = rows.next(scheduled.batchRows);
+    const record = await session.runner.compute(batch, scheduled);
+    const verdict = this.#guard.judge(record.loss, record.gradNorm);
+    if (verdict.kind === "take") session.runner.commit(scheduled);
+    this.#step++;
+    this.#rowsSeen += batch.count;
+    this.#tokensSeen += batch.count * batch.rowLength;
+    const seconds = (performance.now() - started) / 1000;
+    if (verdict.kind === "take") {
+      hooks.emit(this.#completed(record, scheduled, batch, seconds));
+      return;
+    }
+    const culprit = verdict.reason.startsWith("non-finite") ? await findNonFinite(session.factory) : null;
+    hooks.emit({
+      type: "step.skipped",
+      step: this.#step,
+      reason: verdict.reason,
+      tensor: culprit,
+      loss: finiteOrNull(record.loss),
+      gradNorm: finiteOrNull(record.gradNorm),
+    });
+    if (verdict.kind === "stop") throw this.#broken(verdict.reason, culprit);
+  }
+
+  #completed(record: StepRecord, scheduled: ScheduledValues, batch: Rows, seconds: number): RunEventBody {
+    const { session, hooks } = this.#input;
+    const tokensPerSecond = (batch.count * batch.rowLength) / seconds;
+    const layers = session.factory.buffers.map((buffer) => Number(/\d+/.exec(buffer.path)?.[0]));
+    const peak = hooks.peakFlopsPerSecond;
+    return {
+      type: "step.completed",
+      step: this.#step,
+      tokensSeen: this.#tokensSeen,
+      loss: record.loss,
+      mainLoss: record.mainLoss,
+      mtpLosses: [...record.mtpLosses],
+      balanceLoss: record.balanceLoss,
+      bitsPerByte: record.mainLoss / Math.LN2 / hooks.bytesPerToken,
+      gradNorm: record.gradNorm,
+      learningRate: scheduled.learningRate,
+      gamma: scheduled.gamma,
+      mtpWeight: scheduled.mtpWeight,
+      batchRows: batch.count,
+      tokensPerSecond,
+      shareOfPeak: peak === null ? null : (tokensPerSecond * hooks.flopsPerToken) / peak,
+      seconds,
+      expertLoad: record.expertLoad.map((load, i) => ({ layer: layers[i]!, counts: Array.from(load) })),
+      maxViolation: Math.max(0, ...record.expertLoad.map(maxViolation)),
+      liveBytes: session.device.arena.liveBytes,
+      rssBytes: process.memoryUsage.rss(),
+    };
+  }
+
+  async #afterStep(): Promise<void> {
+    const { session, hooks, signal } = this.#input;
+    const { evaluate: evaluation, sample, checkpoint, steps } = session.config;
+    const isDue = (every: number): boolean => every > 0 && this.#step % every === 0 && this.#step < steps;
+    if (isDue(Math.max(1, Math.floor(steps / 20)))) await this.#emitBias();
+    if (isDue(evaluation.everySteps)) await this.#evaluate(evaluation.rows);
+    if ((isDue(sample.everySteps) || this.#step === 1 || this.#step === steps) && !signal.aborted) {
+      for (const prompt of sample.prompts) {
+        hooks.emit({ type: "sample.generated", step: this.#step, prompt, text: await hooks.sample(prompt) });
+      }
+    }
+    if (isDue(checkpoint.everySteps) && this.#savedAt !== this.#step) await this.#save("scheduled");
+  }
+
+  async #emitBias(): Promise<void> {
+    const { session, hooks } = this.#input;
+    const layers = await Promise.all(
+      session.factory.buffers.map(async ({ path, value }) => ({
+        layer: Number(/\d+/.exec(path)?.[0]),
+        bias: Array.from(await value.read()),
+      })),
+    );
+    hooks.emit({ type: "router.bias", step: this.#step, layers });
+  }
+
+  async #evaluate(maxRows: number): Promise<void> {
+    const { session, validation, hooks } = this.#input;
+    if (validation === null) return;
+    const started = performance.now();
+    const result = await evaluate(session, validation, maxRows);
+    hooks.emit({
+      type: "evaluation.completed",
+      step: this.#step,
+      split: "validation",
+      loss: finiteOrNull(result.loss),
+      bitsPerByte: finiteOrNull(result.bitsPerByte),
+      nextNextTokenAccuracy: result.nextNextTokenAccuracy,
+      tokens: result.targets,
+      seconds: (performance.now() - started) / 1000,
+    });
+    this.#validationLoss = finiteOrNull(result.loss);
+  }
+
+  async #save(reason: "scheduled" | "last" | "interrupted"): Promise<string> {
+    const path = await this.#input.hooks.save(this.#state, reason);
+    this.#savedAt = this.#step;
+    return path;
+  }
+
+  async #interrupt(): Promise<false> {
+    const { hooks, signal } = this.#input;
+    const checkpoint = this.#step === 0 ? null : await this.#save("interrupted");
+    const cause: unknown = signal.reason;
+    hooks.emit({
+      type: "run.interrupted",
+      step: this.#step,
+      signal: typeof cause === "string" ? cause : "AbortSignal",
+      checkpoint,
+      resume: hooks.resumeCommand,
+    });
+    return false;
+  }
+
+  #broken(reason: string, culprit: string | null): NonFiniteError {
+    return new NonFiniteError(`step ${this.#step}: ${reason}, three steps in a row`, {
+      why:
+        culprit === null
+          ? "the updates have led the model astray"
+          : `${culprit} holds a value that is not finite`,
+      fix: "resume from the last checkpoint with a lower learning rate: --resume --set optimizer.learningRate=...",
+      fields: { step: this.#step, tensor: culprit },
+    });
+  }
+}

@@ -1,0 +1,65 @@
+/** A model in training on one device: weights, moments, rotary tables and the step that moves them. */
+import { makeRopeTable, ParameterFactory, type Precision, precisions, Transformer } from "../model/index.ts";
+import type { QueueDevice, RopeTable } from "../tensor/index.ts";
+import type { TrainConfig } from "./config.ts";
+import { Optimizer } from "./optimizer.ts";
+import { StepRunner } from "./step.ts";
+
+/** What the tokenizer says about ids. */
+export interface TokenRoles {
+  /** Stands in for padding. */
+  readonly padId: number;
+  /** Ends a document. */
+  readonly eosId: number;
+}
+
+export class TrainSession {
+  readonly device: QueueDevice;
+  readonly config: TrainConfig;
+  readonly precision: Precision;
+  readonly factory: ParameterFactory;
+  readonly model: Transformer;
+  readonly optimizer: Optimizer;
+  readonly rope: RopeTable;
+  readonly runner: StepRunner;
+
+  /** Allocates everything; weights hold garbage until `initialize` or a checkpoint fills them. */
+  constructor(device: QueueDevice, config: TrainConfig, roles: TokenRoles) {
+    this.device = device;
+    this.config = config;
+    this.precision = precisions[config.precision];
+    this.factory = new ParameterFactory(device, config.model, { precision: this.precision, isTrained: true });
+    this.model = new Transformer(config.model, this.factory);
+    this.optimizer = new Optimizer(device, this.factory.parameters, config.optimizer);
+    this.rope = makeRopeTable(device, config.model, config.model.maxPositionEmbeddings, "f32");
+    this.runner = new StepRunner({
+      device,
+      model: this.model,
+      factory: this.factory,
+      optimizer: this.optimizer,
+      rope: this.rope,
+      precision: this.precision,
+      microBatchRows: config.microBatchRows,
+      gradientShards: config.gradientShards,
+      balanceAlpha: config.balance.alpha,
+      padId: roles.padId,
+      documentEnd: config.data.maskDocuments ? roles.eosId : null,
+    });
+  }
+
+  /** Draws the weights; moments and averages start from them. */
+  initialize(): void {
+    this.factory.initialize(this.config.seed);
+    this.optimizer.initialize();
+  }
+
+  dispose(): void {
+    this.runner.dispose();
+    this.optimizer.dispose();
+    this.rope.cos.dispose();
+    this.rope.sin.dispose();
+    for (const { alias } of this.factory.tied) alias.dispose("grad");
+    for (const parameter of this.factory.parameters) parameter.dispose();
+    for (const { value } of this.factory.buffers) value.dispose();
+  }
+}
