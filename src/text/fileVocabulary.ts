@@ -26,13 +26,7 @@ export function readVocabulary(file: TokenizerFile): Omit<Vocabulary, "config"> 
   for (const { id, content } of addedTokens) tokens.add(id, content, new TextEncoder().encode(content));
   for (const [symbols, id] of Object.entries(file.model.vocab)) {
     if (tokens.idsByText.get(symbols) === id) continue; // an added token that stands in both lists
-    const bytes = symbolsToBytes(symbols);
-    if (bytes === undefined || symbols === "") {
-      throw damaged(`vocab has the token ${JSON.stringify(symbols)}`, "it is not written in byte symbols", {
-        id,
-      });
-    }
-    tokens.add(id, symbols, bytes);
+    tokens.add(id, symbols, symbolsToBytes(symbols));
   }
   return {
     tokens: Array.from(tokens.bytesById),
@@ -47,7 +41,8 @@ class TokensById {
   readonly bytesById: (Uint8Array | undefined)[] = [];
   private readonly textsById: string[] = [];
 
-  add(id: unknown, text: string, bytes: Uint8Array): void {
+  /** `bytes` is undefined or empty for a text that is not written in byte symbols. */
+  add(id: unknown, text: string, bytes: Uint8Array | undefined): void {
     const token = JSON.stringify(text);
     if (typeof id !== "number" || !Number.isInteger(id) || id < 0 || id >= MAX_IDS) {
       throw damaged(`token ${token} has the id ${JSON.stringify(id)}`, `ids go from 0 to ${MAX_IDS - 1}`, {
@@ -63,6 +58,9 @@ class TokensById {
     const otherId = this.idsByText.get(text);
     if (otherId !== undefined) {
       throw damaged(`token ${token} has the ids ${otherId} and ${id}`, "it must have one", { text });
+    }
+    if (bytes === undefined || bytes.length === 0) {
+      throw damaged(`vocab has the token ${token}`, "it is not written in byte symbols", { id, text });
     }
     this.idsByText.set(text, id);
     this.textsById[id] = text;

@@ -24,9 +24,9 @@ export class TokenBytes {
 
   /** A view of the bytes of a token. */
   of(id: number): Uint8Array {
-    const end = this.ends[id] ?? 0;
-    const start = id === 0 ? 0 : (this.ends[id - 1] ?? end);
-    if (start === end) throw unknownId(id, this.ends.length);
+    const end = this.ends[id];
+    const start = id === 0 ? 0 : this.ends[id - 1];
+    if (end === undefined || start === end) throw unknownId(id, this.ends.length);
     return this.arena.subarray(start, end);
   }
 
