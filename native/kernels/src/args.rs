@@ -205,9 +205,10 @@ impl<'a> Args<'a> {
             return Err(KernelError::new(name, message));
         }
         let limit = self.memory.size as f64;
-        if !(address >= 0.0 && address <= limit && address % 64.0 == 0.0) {
+        if !(address >= 0.0 && address <= limit && address % dtype.bytes() as f64 == 0.0) {
             let message = format!(
-                "address {address} is not a multiple of 64 in an arena of {} bytes",
+                "address {address} is no place for {} in an arena of {} bytes",
+                dtype.name(),
                 self.memory.size
             );
             return Err(KernelError::new(name, message));
@@ -379,7 +380,7 @@ impl<'a> Operand<'a> {
         match self.dtype {
             Dtype::Bf16 => {
                 let start = self.checked(len, Dtype::Bf16, false)?;
-                // SAFETY: checked; addresses are multiples of 64 from a base aligned to 64.
+                // SAFETY: checked; addresses are multiples of the element's size from a base aligned to 64.
                 Ok(Floats::Bf16(unsafe {
                     std::slice::from_raw_parts(start.cast(), len)
                 }))
@@ -488,7 +489,7 @@ mod tests {
         assert!(decode(&[0.0, 3.0], |a| a.floats("x").map(|_| ())).is_err());
         assert!(decode(&[0.0, 9.0], |a| a.any("x").map(|_| ())).is_err());
         assert!(decode(&[-1.0, 0.0], |a| a.floats("x").map(|_| ())).is_err());
-        assert!(decode(&[32.0, 0.0], |a| a.floats("x").map(|_| ())).is_err());
+        assert!(decode(&[33.0, 0.0], |a| a.floats("x").map(|_| ())).is_err());
         assert!(decode(&[f64::NAN, 0.0], |a| a.floats("x").map(|_| ())).is_err());
         assert!(decode(&[1.5], |a| a.usize("n").map(|_| ())).is_err());
         assert!(decode(&[2.0], |a| a.flag("round").map(|_| ())).is_err());

@@ -4,6 +4,7 @@
 //! (the table), `args` (how a command is decoded), `pool` (how its tasks run), `isa` (how one body becomes
 //! three), `math` (the arithmetic all bodies share), then one module per kernel family.
 
+pub mod arena;
 pub mod args;
 pub mod bf16;
 pub mod error;
@@ -12,6 +13,7 @@ pub mod math;
 pub mod ops;
 pub mod peak;
 pub mod pool;
+pub mod queue;
 
 pub mod attention;
 pub mod gemm;
