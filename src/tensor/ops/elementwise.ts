@@ -2,7 +2,7 @@
 
 import type { Dtype } from "../dtype.ts";
 import { defineKernel, type Kernel } from "../kernel.ts";
-import { requireShape } from "../shape.ts";
+import { requireDtype, requireShape } from "../shape.ts";
 import type { Tensor } from "../tensor.ts";
 
 export const fillKernel: Kernel = defineKernel({
@@ -102,6 +102,7 @@ export function scale(y: Tensor, alpha: number): void {
 /** Copies x into y, which must have the same shape and dtype. */
 export function copyInto(x: Tensor, y: Tensor): void {
   requireShape(x, y.shape, "copy: x");
+  requireDtype(x, [y.dtype], "copy: x");
   y.device.run(copyKernel, { x, y }, { n: x.size });
 }
 
