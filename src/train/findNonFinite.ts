@@ -10,11 +10,11 @@ export async function findNonFinite(factory: ParameterFactory): Promise<string |
     grad === null ? [] : [{ path: `${path} (gradient)`, tensor: grad }],
   );
   for (const { path, tensor } of [...weights, ...biases, ...grads])
-    if (!(await isFinite(tensor))) return path;
+    if (!(await isAllFinite(tensor))) return path;
   return null;
 }
 
-async function isFinite(tensor: Tensor): Promise<boolean> {
+async function isAllFinite(tensor: Tensor): Promise<boolean> {
   // One NaN or infinity makes the whole sum so; finite weights are far too small to overflow it.
   using sum = reduceSum(tensor.reshape(-1), 1);
   const [value] = Array.from(await sum.read());

@@ -41,7 +41,7 @@ export class Optimizer {
       fill(m, 0);
       fill(v, 0);
     }
-    this.averages.forEach((average, i) => ema(average, this.parameters[i]!.master, 0));
+    for (const [i, average] of this.averages.entries()) ema(average, this.parameters[i]!.master, 0);
   }
 
   /** @param norm  [1], the global gradient norm, from which the kernels take the clip factor */

@@ -110,7 +110,8 @@ export class StepRunner {
   /** Takes the step: weights, then router bias. */
   commit(scheduled: ScheduledValues): void {
     this.parts.optimizer.update(this.#norm, scheduled.learningRate);
-    this.#routers.forEach((router, i) => updateRouterBias(router, this.#loads[i]!, scheduled.gamma));
+    for (const [i, router] of this.#routers.entries())
+      updateRouterBias(router, this.#loads[i]!, scheduled.gamma);
   }
 
   dispose(): void {
