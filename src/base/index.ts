@@ -63,6 +63,7 @@ export {
   formatCount,
   formatDuration,
   formatInteger,
+  formatQuantity,
   formatRate,
   formatScalar,
   formatShare,

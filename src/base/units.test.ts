@@ -6,6 +6,7 @@ import {
   formatCount,
   formatDuration,
   formatInteger,
+  formatQuantity,
   formatRate,
   formatScalar,
   formatShare,
@@ -70,7 +71,9 @@ describe("formatting", () => {
 
   test("rates and shares carry their unit", () => {
     expect(formatRate(8690.4, "tok")).toBe("8,690 tok/s");
-    expect(formatRate(2_500_000, "B")).toBe("2.5M B/s");
+    expect(formatRate(2_500_000, "tok")).toBe("2.5 Mtok/s");
+    expect(formatRate(420e9, "FLOP")).toBe("420 GFLOP/s");
+    expect(formatQuantity(40_900_000, "FLOP")).toBe("40.9 MFLOP");
     expect(formatRate(3.5, "step")).toBe("3.5 step/s");
     expect(formatShare(0.42125)).toBe("42.1%");
   });

@@ -42,10 +42,16 @@ export function formatDuration(seconds: number): string {
   return pair(Math.round(seconds / 3600), 24, "d", "h");
 }
 
-/** `8690.4` and `tok` to `8,690 tok/s`; small rates keep three digits, large ones get a prefix. */
+/** `40_900_000` and `FLOP` to `40.9 MFLOP`. */
+export function formatQuantity(value: number, unit: string): string {
+  const scaled = scale(value, 1000, countUnits);
+  return `${threeDigits(scaled.value)} ${scaled.unit}${unit}`;
+}
+
+/** `8690.4` and `tok` to `8,690 tok/s`; small rates keep three digits, from a million on there is a prefix. */
 export function formatRate(perSecond: number, unit: string): string {
   const isPlain = perSecond >= 1000 && perSecond < 1e6;
-  return `${isPlain ? formatInteger(perSecond) : formatCount(perSecond)} ${unit}/s`;
+  return `${isPlain ? `${formatInteger(perSecond)} ${unit}` : formatQuantity(perSecond, unit)}/s`;
 }
 
 /** `0.4213` to `42.1%`. */
