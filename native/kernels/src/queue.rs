@@ -142,6 +142,11 @@ impl Queue {
         self.shared.arena.size()
     }
 
+    /// Refuses bytes outside the arena.
+    pub fn check_range(&self, address: usize, len: usize) -> Result<(), String> {
+        self.shared.arena.range(address, len).map(|_| ())
+    }
+
     /// Notes down one command: op code, operands (address, dtype), numbers.
     pub fn submit(&self, words: &[f64]) {
         self.push_with(|mailbox| {
@@ -152,7 +157,7 @@ impl Queue {
 
     /// Copies `bytes` now, and into the arena when the queue gets there.
     pub fn write(&self, address: usize, bytes: &[u8]) -> Result<(), String> {
-        self.shared.arena.range(address, bytes.len())?;
+        self.check_range(address, bytes.len())?;
         let bytes = bytes.to_vec();
         self.push_with(|mailbox| mailbox.jobs.push(Job::Write { address, bytes }));
         Ok(())
@@ -165,7 +170,7 @@ impl Queue {
         len: usize,
         done: impl FnOnce(Result<Vec<u8>, Arc<Failure>>) + Send + 'static,
     ) -> Result<(), String> {
-        self.shared.arena.range(address, len)?;
+        self.check_range(address, len)?;
         let done = Box::new(done);
         self.push_with(|mailbox| mailbox.jobs.push(Job::Read { address, len, done }));
         Ok(())
