@@ -1,0 +1,328 @@
+/**
+ * Cases of the MoE kernels: expert counts that are no power of two, one group and many, ties, NaN,
+ * ragged sequences, groups longer than one loop takes, and each storage dtype on each operand.
+ */
+
+import { combineBackwardKernel, combineKernel } from "../../../src/tensor/ops/combine.ts";
+import { dispatchPlanKernel, expertLoadKernel } from "../../../src/tensor/ops/dispatch.ts";
+import { routerBackwardKernel, routerKernel } from "../../../src/tensor/ops/route.ts";
+import { updateRouterBiasKernel } from "../../../src/tensor/ops/routerBias.ts";
+import {
+  sequenceBalanceBackwardKernel,
+  sequenceBalanceKernel,
+} from "../../../src/tensor/ops/sequenceBalance.ts";
+import type { CaseOperand, OpCase } from "../opCase.ts";
+import { integers, makeRandom, normals } from "../random.ts";
+import type { ToleranceClass } from "../tolerance.ts";
+
+type Float = "f32" | "bf16";
+
+function given(shape: readonly number[], values: ArrayLike<number>, dtype: Float = "f32"): CaseOperand {
+  return { shape, dtype, values };
+}
+
+function whole(shape: readonly number[], values: ArrayLike<number>): CaseOperand {
+  return { shape, dtype: "i32", values };
+}
+
+function random(shape: readonly number[], seed: number, dtype: Float = "f32", std: number = 1): CaseOperand {
+  const size = shape.reduce((product, dim) => product * dim, 1);
+  return given(shape, normals(size, seed, std), dtype);
+}
+
+function toleranceOf(dtype: Float): ToleranceClass {
+  return dtype === "bf16" ? "bf16" : "f32";
+}
+
+/** K different experts for each of T tokens, ascending. */
+function makeExpertIds(T: number, K: number, E: number, seed: number): number[] {
+  const next = makeRandom(seed);
+  return Array.from({ length: T }, () => {
+    const rest = [...Array(E).keys()];
+    const chosen = Array.from({ length: K }, () => rest.splice(Math.floor(next() * rest.length), 1)[0]!);
+    return chosen.sort((a, b) => a - b);
+  }).flat();
+}
+
+/** The row of each slot as a stable sort by expert gives it. */
+function makeSlotRows(expertIds: readonly number[]): number[] {
+  const order = [...expertIds.keys()].sort((a, b) => expertIds[a]! - expertIds[b]! || a - b);
+  const rows: number[] = [];
+  for (const [row, slot] of order.entries()) rows[slot] = row;
+  return rows;
+}
+
+function affinities(T: number, E: number, seed: number): Float64Array {
+  return normals(T * E, seed, 1.5).map((x) => 1 / (1 + Math.exp(-x)));
+}
+
+interface RouterShape {
+  readonly T: number;
+  readonly E: number;
+  readonly K: number;
+  readonly G: number;
+  readonly topkGroup: number;
+}
+
+function routerCase(
+  name: string,
+  shape: RouterShape,
+  values: { readonly logits?: ArrayLike<number>; readonly bias?: ArrayLike<number> } = {},
+  normalise: number = 1,
+): OpCase {
+  const { T, E, K } = shape;
+  return {
+    name,
+    kernel: routerKernel,
+    operands: {
+      logits: given([T, E], values.logits ?? normals(T * E, 11 + E, 2)),
+      bias: given([E], values.bias ?? normals(E, 12 + E, 0.2)),
+      affinity: { shape: [T, E], dtype: "f32" },
+      expertIds: { shape: [T, K], dtype: "i32" },
+      weights: { shape: [T, K], dtype: "f32" },
+    },
+    params: { ...shape, scale: 2.5, normalise },
+    tolerance: { affinity: "f32", expertIds: "exact", weights: "f32" },
+  };
+}
+
+const negative = [-0.9, -0.8, -0.85, -0.95, -1.2, -1.3, -1.1, -1.4];
+
+const routerCases: readonly OpCase[] = [
+  routerCase("16 experts, 4 of them in 2 of 4 groups", { T: 300, E: 16, K: 4, G: 4, topkGroup: 2 }),
+  routerCase("30 experts in 5 groups, 7 of them", { T: 33, E: 30, K: 7, G: 5, topkGroup: 3 }),
+  routerCase("12 experts, one group open", { T: 5, E: 12, K: 3, G: 4, topkGroup: 1 }),
+  routerCase("all groups open", { T: 9, E: 8, K: 4, G: 4, topkGroup: 4 }),
+  routerCase("no groups, not normalised", { T: 17, E: 64, K: 6, G: 1, topkGroup: 1 }, {}, 0),
+  routerCase("8 of 256 experts, as V3", { T: 10, E: 256, K: 8, G: 8, topkGroup: 4 }),
+  routerCase("16 of 512 experts", { T: 3, E: 512, K: 16, G: 1, topkGroup: 1 }),
+  routerCase("two experts, both chosen", { T: 4, E: 2, K: 2, G: 1, topkGroup: 1 }),
+  routerCase("no token", { T: 0, E: 8, K: 2, G: 2, topkGroup: 1 }),
+  routerCase(
+    "every open score negative",
+    { T: 1, E: 8, K: 2, G: 2, topkGroup: 1 },
+    { logits: [0.4, -0.3, 1.2, 0.1, 0.5, 0.7, -1, 2], bias: negative },
+  ),
+  routerCase(
+    "all scores tie",
+    { T: 3, E: 12, K: 3, G: 4, topkGroup: 2 },
+    { logits: new Float64Array(36), bias: new Float64Array(12) },
+  ),
+  routerCase(
+    "NaN and infinite logits",
+    { T: 3, E: 8, K: 2, G: 2, topkGroup: 1 },
+    {
+      logits: [3, 3, 3, 3, 0, 0, Number.NaN, 0, ...Array(8).fill(Number.NaN), ...Array(8).fill(-Infinity)],
+      bias: new Float64Array(8),
+    },
+  ),
+];
+
+function routerBackwardCase(
+  name: string,
+  [T, E, K]: readonly [number, number, number],
+  options: { readonly hasAffinity: boolean; readonly normalise: number; readonly dtype?: Float },
+): OpCase {
+  const dtype = options.dtype ?? "f32";
+  return {
+    name,
+    kernel: routerBackwardKernel,
+    operands: {
+      dWeights: random([T, K], 21),
+      dAffinity: options.hasAffinity ? random([T, E], 22, "f32", 0.1) : null,
+      affinity: given([T, E], affinities(T, E, 23)),
+      expertIds: whole([T, K], makeExpertIds(T, K, E, 24)),
+      dlogits: { shape: [T, E], dtype },
+    },
+    params: { T, E, K, scale: 2.5, normalise: options.normalise },
+    tolerance: toleranceOf(dtype),
+  };
+}
+
+const routerBackwardCases: readonly OpCase[] = [
+  routerBackwardCase("both gradients", [130, 16, 4], { hasAffinity: true, normalise: 1 }),
+  routerBackwardCase("from the weights alone", [7, 30, 5], { hasAffinity: false, normalise: 1 }),
+  routerBackwardCase("not normalised", [5, 12, 3], { hasAffinity: true, normalise: 0 }),
+  routerBackwardCase("written as bf16", [9, 64, 8], { hasAffinity: true, normalise: 1, dtype: "bf16" }),
+  routerBackwardCase("one expert of two", [3, 2, 1], { hasAffinity: false, normalise: 0 }),
+];
+
+function balanceCases(name: string, T: number, E: number, K: number, offsets: readonly number[]): OpCase[] {
+  const S = offsets.length - 1;
+  const affinity = given([T, E], affinities(T, E, 31));
+  const seqOffsets = whole([S + 1], offsets);
+  const params = { T, E, K, S, alpha: 0.125 };
+  return [
+    {
+      name,
+      kernel: sequenceBalanceKernel,
+      operands: {
+        affinity,
+        seqOffsets,
+        load: { shape: [S, E], dtype: "f32" },
+        loss: { shape: [1], dtype: "f32" },
+      },
+      params,
+      tolerance: { load: "exact", loss: "f32" },
+    },
+    {
+      name,
+      kernel: sequenceBalanceBackwardKernel,
+      operands: {
+        affinity,
+        seqOffsets,
+        load: given([S, E], integers(S * E, T + 1, 32)),
+        dAffinity: { shape: [T, E], dtype: "f32" },
+      },
+      params,
+      tolerance: "f32",
+    },
+  ];
+}
+
+const sequenceBalanceCases: readonly OpCase[] = [
+  ...balanceCases("ragged sequences, two of them empty", 700, 16, 4, [0, 63, 64, 129, 130, 400, 700, 700]),
+  ...balanceCases("one sequence of 100 experts", 130, 100, 8, [0, 130]),
+  ...balanceCases("tokens before and after all sequences", 10, 5, 2, [2, 6, 8]),
+  ...balanceCases("no token in any sequence", 3, 4, 2, [0, 0, 0]),
+  ...balanceCases("one token, every expert chosen", 1, 3, 3, [0, 1]),
+];
+
+function dispatchCase(name: string, T: number, K: number, E: number, expertIds: readonly number[]): OpCase {
+  return {
+    name,
+    kernel: dispatchPlanKernel,
+    operands: {
+      expertIds: whole([T, K], expertIds),
+      offsets: { shape: [E + 1], dtype: "i32" },
+      rows: { shape: [T * K], dtype: "i32" },
+      slotRow: { shape: [T, K], dtype: "i32" },
+    },
+    params: { T, K, E },
+    tolerance: "exact",
+  };
+}
+
+const dispatchCases: readonly OpCase[] = [
+  dispatchCase("500 tokens, 4 of 16 experts", 500, 4, 16, makeExpertIds(500, 4, 16, 41)),
+  dispatchCase("most of 300 experts stay empty", 20, 8, 300, makeExpertIds(20, 8, 300, 42)),
+  dispatchCase("everyone to the last expert", 3, 1, 5, [4, 4, 4]),
+  dispatchCase("no token", 0, 2, 4, []),
+  {
+    name: "three experts, one idle",
+    kernel: expertLoadKernel,
+    operands: { offsets: whole([4], [0, 5, 5, 12]), load: whole([3], [100, 7, -1]) },
+    params: { E: 3 },
+    tolerance: "exact",
+  },
+];
+
+interface CombineOptions {
+  readonly groupSize: number;
+  readonly experts: number;
+  readonly rows?: Float;
+  readonly shared?: Float | null;
+  readonly y?: Float;
+  readonly hasWeights?: boolean;
+}
+
+function combineCase(
+  name: string,
+  [T, K, D]: readonly [number, number, number],
+  options: CombineOptions,
+): OpCase {
+  const { groupSize, experts, rows = "f32", shared = "f32", y = "f32", hasWeights = true } = options;
+  const expertIds = makeExpertIds(T, K, experts, 51 + T);
+  return {
+    name,
+    kernel: combineKernel,
+    operands: {
+      expertOut: random([T * K, D], 52, rows),
+      slotRow: whole([T, K], makeSlotRows(expertIds)),
+      expertIds: whole([T, K], expertIds),
+      weights: hasWeights ? random([T, K], 53) : null,
+      shared: shared === null ? null : random([T, D], 54, shared),
+      y: { shape: [T, D], dtype: y },
+    },
+    params: { T, K, D, groupSize },
+    tolerance: toleranceOf(y),
+  };
+}
+
+const halves = { rows: "bf16", shared: "bf16", y: "bf16" } as const;
+
+const combineCases: readonly OpCase[] = [
+  combineCase("groups of 4, all bf16", [200, 4, 256], { groupSize: 4, experts: 16, ...halves }),
+  combineCase("all f32, odd width", [13, 3, 37], { groupSize: 2, experts: 6 }),
+  combineCase("one group of 9 slots", [5, 9, 100], { groupSize: 20, experts: 20 }),
+  combineCase("two long groups", [4, 16, 33], { groupSize: 12, experts: 24, rows: "bf16" }),
+  combineCase("wider than one block, f32 into bf16", [3, 2, 1500], { groupSize: 4, experts: 8, y: "bf16" }),
+  combineCase("unit weights, no shared expert", [21, 4, 64], {
+    groupSize: 2,
+    experts: 8,
+    shared: null,
+    hasWeights: false,
+    ...{ rows: "bf16", y: "bf16" },
+  }),
+  combineCase("bf16 rows, f32 shared and sum", [6, 2, 16], { groupSize: 1, experts: 3, rows: "bf16" }),
+  combineCase("one slot", [1, 1, 1], { groupSize: 1, experts: 1 }),
+  combineCase("no token", [0, 2, 8], { groupSize: 2, experts: 4 }),
+];
+
+function combineBackwardCase(
+  name: string,
+  [T, K, D]: readonly [number, number, number],
+  [dy, rows, dRows]: readonly [Float, Float, Float],
+): OpCase {
+  const expertIds = makeExpertIds(T, K, 2 * K, 61);
+  return {
+    name,
+    kernel: combineBackwardKernel,
+    operands: {
+      dy: random([T, D], 62, dy),
+      expertOut: random([T * K, D], 63, rows),
+      slotRow: whole([T, K], makeSlotRows(expertIds)),
+      weights: random([T, K], 64),
+      dExpertOut: { shape: [T * K, D], dtype: dRows },
+      dWeights: { shape: [T, K], dtype: "f32" },
+    },
+    params: { T, K, D },
+    tolerance: { dExpertOut: toleranceOf(dRows), dWeights: "f32" },
+  };
+}
+
+const combineBackwardCases: readonly OpCase[] = [
+  combineBackwardCase("all bf16", [150, 4, 256], ["bf16", "bf16", "bf16"]),
+  combineBackwardCase("all f32, odd width", [11, 3, 65], ["f32", "f32", "f32"]),
+  combineBackwardCase("f32 gradient of bf16 rows", [5, 8, 100], ["f32", "bf16", "bf16"]),
+  combineBackwardCase("bf16 gradient of f32 rows", [4, 2, 1000], ["bf16", "f32", "f32"]),
+  combineBackwardCase("narrower than a vector", [2, 1, 3], ["f32", "f32", "bf16"]),
+];
+
+function biasCase(name: string, load: readonly number[], gamma: number): OpCase {
+  const E = load.length;
+  return {
+    name,
+    kernel: updateRouterBiasKernel,
+    operands: { bias: random([E], 71), load: whole([E], load) },
+    params: { E, gamma },
+    tolerance: "f32",
+  };
+}
+
+const biasCases: readonly OpCase[] = [
+  biasCase("busy, idle and even experts", [10, 2, 6, 4, 8], 0.001),
+  biasCase("a mean that is no binary fraction", [1, 2, 3], 0.01),
+  biasCase("a frozen bias", [9, 0], 0),
+  biasCase("loads near the limit", [2 ** 31 - 1, 2 ** 31 - 1, 0], 0.001),
+];
+
+export const moeCases: readonly OpCase[] = [
+  ...routerCases,
+  ...routerBackwardCases,
+  ...sequenceBalanceCases,
+  ...dispatchCases,
+  ...combineCases,
+  ...combineBackwardCases,
+  ...biasCases,
+];
