@@ -1,6 +1,21 @@
 //! Latent attention, forward and backward, expanded and absorbed.
 
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod backward;
+mod forward;
+#[cfg(test)]
+mod oracle;
+mod shape;
+mod tile;
+mod vector;
+
 use crate::ops::Kernel;
 
 /// This family's ops, in the order of their codes.
-pub const OPS: &[(&str, Kernel)] = &[];
+pub const OPS: &[(&str, Kernel)] = &[
+    ("attention", forward::attention),
+    ("attentionBackward", backward::attention_backward),
+];

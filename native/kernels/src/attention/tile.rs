@@ -1,0 +1,342 @@
+//! What the attention kernels do with small f32 tiles: widen rows into them, transpose them, multiply them.
+//!
+//! Tiles live in a thread's scratch. Their strides are multiples of 16 floats and their row counts multiples of 8,
+//! padding zero, so that no loop below has a ragged end.
+
+use super::vector::{Stored, Vector, WIDTH};
+use crate::args::{Floats, FloatsMut};
+use crate::with_floats;
+
+/// Queries side by side in a panel: the lanes of two vectors.
+pub const PANEL: usize = 2 * WIDTH;
+/// Keys of a tile, counted from the sequence's start. Part of the numbers' definition: sums of a softmax are
+/// rescaled from tile to tile.
+pub const KEY_TILE: usize = 64;
+
+/// Hands out consecutive parts of a scratch buffer, each on a cache line of its own.
+pub struct Parts<'a> {
+    rest: &'a mut [f32],
+}
+
+impl<'a> Parts<'a> {
+    pub fn of(buffer: &'a mut [f32]) -> Parts<'a> {
+        Parts { rest: buffer }
+    }
+
+    /// `rows * stride` floats; `stride` is a multiple of 16.
+    pub fn take(&mut self, rows: usize, stride: usize) -> *mut f32 {
+        let (part, rest) = std::mem::take(&mut self.rest).split_at_mut(rows * stride);
+        self.rest = rest;
+        part.as_mut_ptr()
+    }
+}
+
+/// `M x N` vectors of `acc + A B`, one FMA chain per element over `depth` in ascending order.
+///
+/// Element (m, k) of A lies at `a[m * a_row + k * a_step]` and is broadcast; row k of B is `N` vectors at
+/// `b[k * b_step]`.
+///
+/// # Safety
+/// A and B are as large as said.
+#[inline(always)]
+pub unsafe fn product<V: Vector, const M: usize, const N: usize>(
+    mut acc: [[V; N]; M],
+    a: *const f32,
+    a_row: usize,
+    a_step: usize,
+    b: *const f32,
+    b_step: usize,
+    depth: usize,
+) -> [[V; N]; M] {
+    for k in 0..depth {
+        let mut row = [V::zero(); N];
+        for n in 0..N {
+            row[n] = unsafe { V::load(b.add(k * b_step + n * WIDTH)) };
+        }
+        for m in 0..M {
+            let x = V::splat(unsafe { *a.add(m * a_row + k * a_step) });
+            for n in 0..N {
+                acc[m][n] = x.mul_add(row[n], acc[m][n]);
+            }
+        }
+    }
+    acc
+}
+
+/// `M x N` vectors from rows at `from`.
+///
+/// # Safety
+/// The rows lie there.
+#[inline(always)]
+pub unsafe fn load_block<V: Vector, const M: usize, const N: usize>(
+    from: *const f32,
+    stride: usize,
+) -> [[V; N]; M] {
+    let mut block = [[V::zero(); N]; M];
+    for m in 0..M {
+        for n in 0..N {
+            block[m][n] = unsafe { V::load(from.add(m * stride + n * WIDTH)) };
+        }
+    }
+    block
+}
+
+/// Stores `M x N` vectors as rows at `to`.
+///
+/// # Safety
+/// The rows may be written.
+#[inline(always)]
+pub unsafe fn store_block<V: Vector, const M: usize, const N: usize>(
+    block: [[V; N]; M],
+    to: *mut f32,
+    stride: usize,
+) {
+    for m in 0..M {
+        for n in 0..N {
+            unsafe { block[m][n].store(to.add(m * stride + n * WIDTH)) };
+        }
+    }
+}
+
+/// Where a product's sums begin and where they go, for blocks of any number of rows.
+pub trait Sums<V: Vector, const N: usize> {
+    /// # Safety
+    /// Rows `row..row + M` exist.
+    unsafe fn begin<const M: usize>(&mut self, row: usize) -> [[V; N]; M];
+    /// # Safety
+    /// Rows `row..row + M` exist.
+    unsafe fn end<const M: usize>(&mut self, row: usize, acc: [[V; N]; M]);
+}
+
+/// A tile's factor A of a product: element (row, k) lies at `start[row * row_stride + k * step]`.
+#[derive(Clone, Copy)]
+pub struct Left {
+    pub start: *const f32,
+    pub row_stride: usize,
+    pub step: usize,
+}
+
+/// A tile's factor B of a product: row k begins at `start[k * stride]`.
+#[derive(Clone, Copy)]
+pub struct Right {
+    pub start: *const f32,
+    pub stride: usize,
+}
+
+/// `rows x N` vectors of A B, in blocks of `M` rows while they last; `rows` is even.
+///
+/// # Safety
+/// A, B and what `sums` writes are as large as said.
+#[inline(always)]
+pub unsafe fn multiply<V: Vector, const M: usize, const N: usize>(
+    a: Left,
+    b: Right,
+    rows: usize,
+    depth: usize,
+    sums: &mut impl Sums<V, N>,
+) {
+    let mut row = 0;
+    unsafe {
+        while row + M <= rows {
+            multiply_block::<V, M, N>(a, b, row, depth, sums);
+            row += M;
+        }
+        while row + 4 <= rows {
+            multiply_block::<V, 4, N>(a, b, row, depth, sums);
+            row += 4;
+        }
+        while row < rows {
+            multiply_block::<V, 2, N>(a, b, row, depth, sums);
+            row += 2;
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn multiply_block<V: Vector, const M: usize, const N: usize>(
+    a: Left,
+    b: Right,
+    row: usize,
+    depth: usize,
+    sums: &mut impl Sums<V, N>,
+) {
+    unsafe {
+        let acc = sums.begin::<M>(row);
+        let rows = a.start.add(row * a.row_stride);
+        let acc = product::<V, M, N>(acc, rows, a.row_stride, a.step, b.start, b.stride, depth);
+        sums.end::<M>(row, acc);
+    }
+}
+
+/// Adds a product to rows in memory.
+pub struct Accumulate {
+    pub to: *mut f32,
+    pub stride: usize,
+}
+
+impl<V: Vector, const N: usize> Sums<V, N> for Accumulate {
+    #[inline(always)]
+    unsafe fn begin<const M: usize>(&mut self, row: usize) -> [[V; N]; M] {
+        unsafe { load_block(self.to.add(row * self.stride), self.stride) }
+    }
+    #[inline(always)]
+    unsafe fn end<const M: usize>(&mut self, row: usize, acc: [[V; N]; M]) {
+        unsafe { store_block(acc, self.to.add(row * self.stride), self.stride) }
+    }
+}
+
+/// Widens `width` numbers and multiplies them by `factor`.
+#[inline(always)]
+unsafe fn widen_row<V: Vector, T: Stored>(from: *const T, width: usize, factor: f32, to: *mut f32) {
+    let whole = width / WIDTH * WIDTH;
+    let mut c = 0;
+    unsafe {
+        while c < whole {
+            T::load::<V>(from.add(c)).mul(V::splat(factor)).store(to.add(c));
+            c += WIDTH;
+        }
+        while c < width {
+            *to.add(c) = (*from.add(c)).to_f32() * factor;
+            c += 1;
+        }
+    }
+}
+
+/// Widens `rows` rows of `width` numbers, times `factor`.
+///
+/// # Safety
+/// `rows * to_stride` floats may be written at `to`, less what the last stride goes beyond `width`.
+#[inline(always)]
+pub unsafe fn widen_rows<V: Vector>(
+    from: Floats,
+    first: usize,
+    from_stride: usize,
+    rows: usize,
+    width: usize,
+    factor: f32,
+    to: *mut f32,
+    to_stride: usize,
+) {
+    if rows == 0 || width == 0 {
+        return;
+    }
+    let from = from.range(first, (rows - 1) * from_stride + width);
+    with_floats!(from, |x| {
+        for r in 0..rows {
+            // SAFETY: `range` checked the last row's end.
+            unsafe {
+                widen_row::<V, _>(
+                    x.as_ptr().add(r * from_stride),
+                    width,
+                    factor,
+                    to.add(r * to_stride),
+                )
+            };
+        }
+    });
+}
+
+/// Stores `rows` rows of `width` floats, times `factor`, rounded to the output's dtype, at element `first` on.
+///
+/// # Safety
+/// No other task writes these elements; they exist.
+#[inline(always)]
+pub unsafe fn narrow_rows<V: Vector>(
+    from: *const f32,
+    from_stride: usize,
+    rows: usize,
+    width: usize,
+    factor: f32,
+    to: Output,
+    first: usize,
+    to_stride: usize,
+) {
+    for r in 0..rows {
+        unsafe {
+            let row = from.add(r * from_stride);
+            match to {
+                Output::F32(y) => narrow_row::<V, _>(row, width, factor, y.add(first + r * to_stride)),
+                Output::Bf16(y) => narrow_row::<V, _>(row, width, factor, y.add(first + r * to_stride)),
+            }
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn narrow_row<V: Vector, T: Stored>(from: *const f32, width: usize, factor: f32, to: *mut T) {
+    let whole = width / WIDTH * WIDTH;
+    let mut c = 0;
+    unsafe {
+        while c < whole {
+            T::store(V::load(from.add(c)).mul(V::splat(factor)), to.add(c));
+            c += WIDTH;
+        }
+        while c < width {
+            *to.add(c) = T::from_f32(*from.add(c) * factor);
+            c += 1;
+        }
+    }
+}
+
+/// An output that tasks write in disjoint parts.
+#[derive(Clone, Copy)]
+pub enum Output {
+    F32(*mut f32),
+    Bf16(*mut u16),
+}
+
+// SAFETY: tasks write disjoint elements through it, which `narrow_rows` obliges its callers to.
+unsafe impl Send for Output {}
+unsafe impl Sync for Output {}
+
+impl Output {
+    pub fn of(slice: FloatsMut) -> Output {
+        match slice {
+            FloatsMut::F32(y) => Output::F32(y.as_mut_ptr()),
+            FloatsMut::Bf16(y) => Output::Bf16(y.as_mut_ptr()),
+        }
+    }
+}
+
+/// Row c of `to` becomes column c of `from`, in squares of 16: `rows` and `columns` are rounded up to 16.
+///
+/// # Safety
+/// Both tiles hold the rounded up number of rows and columns.
+#[inline(always)]
+pub unsafe fn transpose<V: Vector>(
+    from: *const f32,
+    from_stride: usize,
+    rows: usize,
+    columns: usize,
+    to: *mut f32,
+    to_stride: usize,
+) {
+    for r in (0..rows).step_by(WIDTH) {
+        for c in (0..columns).step_by(WIDTH) {
+            unsafe {
+                V::transpose(
+                    from.add(r * from_stride + c),
+                    from_stride,
+                    to.add(c * to_stride + r),
+                    to_stride,
+                )
+            };
+        }
+    }
+}
+
+/// Sets `count` floats to `value`.
+///
+/// # Safety
+/// They may be written.
+#[inline(always)]
+pub unsafe fn fill(to: *mut f32, count: usize, value: f32) {
+    for i in 0..count {
+        unsafe { *to.add(i) = value };
+    }
+}
+
+/// The next multiple of a vector's width.
+pub fn whole_vectors(n: usize) -> usize {
+    n.next_multiple_of(WIDTH)
+}

@@ -1,0 +1,357 @@
+//! Sixteen f32 lanes: one AVX-512 register, two AVX2 registers, or an array.
+//!
+//! The width is the same everywhere, and each operation is one correctly rounded IEEE operation per lane, so a
+//! body written over `Vector` gives the same bits on every instruction set. Bodies are generic and
+//! `#[inline(always)]`; `vector_twins!` compiles them once per set, inside a function that has its features.
+//! Trap: no closures and no iterator chains in such bodies, they would lose the features.
+
+use crate::bf16::{self, Element};
+
+/// Lanes of a `Vector`.
+pub const WIDTH: usize = 16;
+
+/// Sixteen f32 lanes. Used only inside the twins of `vector_twins!`, which run only where the features exist:
+/// that is what makes the safe methods safe.
+pub trait Vector: Copy {
+    fn splat(value: f32) -> Self;
+    fn mul_add(self, factor: Self, addend: Self) -> Self;
+    fn add(self, other: Self) -> Self;
+    fn sub(self, other: Self) -> Self;
+    fn mul(self, other: Self) -> Self;
+    fn div(self, other: Self) -> Self;
+    /// `other` where it is greater, else `self`: a NaN in `other` is passed over.
+    fn max(self, other: Self) -> Self;
+    /// The lanes from `first` on, and `fill` below it.
+    fn keep_from(self, first: usize, fill: f32) -> Self;
+    /// 0 where `x < limit`, else `self`.
+    fn zero_where_below(self, x: Self, limit: f32) -> Self;
+    /// `self * 2^n` by adding n to the exponent, where the bits of `shifted` are n plus a multiple of 512.
+    fn scale_by_power(self, shifted: Self) -> Self;
+
+    /// # Safety
+    /// Sixteen floats lie at `from`.
+    unsafe fn load(from: *const f32) -> Self;
+    /// # Safety
+    /// Sixteen floats may be written at `to`.
+    unsafe fn store(self, to: *mut f32);
+    /// Sixteen bf16 numbers, widened.
+    ///
+    /// # Safety
+    /// Sixteen codes lie at `from`.
+    unsafe fn load_bf16(from: *const u16) -> Self;
+    /// Rounded to bf16 as `bf16::from_f32` does it.
+    ///
+    /// # Safety
+    /// Sixteen codes may be written at `to`.
+    unsafe fn store_bf16(self, to: *mut u16);
+    /// Column c of the 16 rows at `from` becomes row c at `to`; the strides are in floats.
+    ///
+    /// # Safety
+    /// Sixteen rows of sixteen floats lie at `from` and may be written at `to`.
+    unsafe fn transpose(from: *const f32, from_stride: usize, to: *mut f32, to_stride: usize);
+
+    #[inline(always)]
+    fn zero() -> Self {
+        Self::splat(0.0)
+    }
+}
+
+/// e^x for x < 88, with the bits of `math::exp` there. Softmax arguments are at most rounding above 0, so the
+/// guard against overflow and the second half of the scaling can be left out.
+#[inline(always)]
+pub fn exp<V: Vector>(x: V) -> V {
+    const MAGIC: f32 = 12_582_912.0;
+    const LN2_HIGH: f32 = 0.693_359_4;
+    const LN2_LOW: f32 = -2.121_944_4e-4;
+    let magic = V::splat(MAGIC);
+    let shifted = x.mul_add(V::splat(std::f32::consts::LOG2_E), magic);
+    let n = shifted.sub(magic);
+    let r = n.mul_add(V::splat(-LN2_HIGH), x);
+    let r = n.mul_add(V::splat(-LN2_LOW), r);
+    let p = V::splat(1.987_569_2e-4);
+    let p = p.mul_add(r, V::splat(1.398_2e-3));
+    let p = p.mul_add(r, V::splat(8.333_452e-3));
+    let p = p.mul_add(r, V::splat(4.166_579_6e-2));
+    let p = p.mul_add(r, V::splat(1.666_666_5e-1));
+    let p = p.mul_add(r, V::splat(0.5));
+    let p = p.mul_add(r.mul(r), r).add(V::splat(1.0));
+    p.scale_by_power(shifted).zero_where_below(x, -87.336_54)
+}
+
+/// A stored float that vectors can read and write.
+pub trait Stored: Element {
+    /// # Safety
+    /// As `Vector::load`.
+    unsafe fn load<V: Vector>(from: *const Self) -> V;
+    /// # Safety
+    /// As `Vector::store`.
+    unsafe fn store<V: Vector>(value: V, to: *mut Self);
+}
+
+impl Stored for f32 {
+    #[inline(always)]
+    unsafe fn load<V: Vector>(from: *const f32) -> V {
+        unsafe { V::load(from) }
+    }
+    #[inline(always)]
+    unsafe fn store<V: Vector>(value: V, to: *mut f32) {
+        unsafe { value.store(to) }
+    }
+}
+
+impl Stored for u16 {
+    #[inline(always)]
+    unsafe fn load<V: Vector>(from: *const u16) -> V {
+        unsafe { V::load_bf16(from) }
+    }
+    #[inline(always)]
+    unsafe fn store<V: Vector>(value: V, to: *mut u16) {
+        unsafe { value.store_bf16(to) }
+    }
+}
+
+/// The lanes as a plain array, for processors without AVX2; a compiler may still use what it has.
+#[derive(Clone, Copy)]
+pub struct Array([f32; WIDTH]);
+
+macro_rules! lanewise {
+    ($l:ident => $value:expr) => {{
+        let mut out = [0.0f32; WIDTH];
+        for $l in 0..WIDTH {
+            out[$l] = $value;
+        }
+        Array(out)
+    }};
+}
+
+impl Vector for Array {
+    #[inline(always)]
+    fn splat(value: f32) -> Array {
+        Array([value; WIDTH])
+    }
+    #[inline(always)]
+    fn mul_add(self, factor: Array, addend: Array) -> Array {
+        lanewise!(l => self.0[l].mul_add(factor.0[l], addend.0[l]))
+    }
+    #[inline(always)]
+    fn add(self, other: Array) -> Array {
+        lanewise!(l => self.0[l] + other.0[l])
+    }
+    #[inline(always)]
+    fn sub(self, other: Array) -> Array {
+        lanewise!(l => self.0[l] - other.0[l])
+    }
+    #[inline(always)]
+    fn mul(self, other: Array) -> Array {
+        lanewise!(l => self.0[l] * other.0[l])
+    }
+    #[inline(always)]
+    fn div(self, other: Array) -> Array {
+        lanewise!(l => self.0[l] / other.0[l])
+    }
+    #[inline(always)]
+    fn max(self, other: Array) -> Array {
+        lanewise!(l => if other.0[l] > self.0[l] { other.0[l] } else { self.0[l] })
+    }
+    #[inline(always)]
+    fn keep_from(self, first: usize, fill: f32) -> Array {
+        lanewise!(l => if l >= first { self.0[l] } else { fill })
+    }
+    #[inline(always)]
+    fn zero_where_below(self, x: Array, limit: f32) -> Array {
+        lanewise!(l => if x.0[l] < limit { 0.0 } else { self.0[l] })
+    }
+    #[inline(always)]
+    fn scale_by_power(self, shifted: Array) -> Array {
+        lanewise!(l => f32::from_bits(self.0[l].to_bits().wrapping_add(shifted.0[l].to_bits() << 23)))
+    }
+    #[inline(always)]
+    unsafe fn load(from: *const f32) -> Array {
+        lanewise!(l => unsafe { *from.add(l) })
+    }
+    #[inline(always)]
+    unsafe fn store(self, to: *mut f32) {
+        for l in 0..WIDTH {
+            unsafe { *to.add(l) = self.0[l] };
+        }
+    }
+    #[inline(always)]
+    unsafe fn load_bf16(from: *const u16) -> Array {
+        lanewise!(l => bf16::to_f32(unsafe { *from.add(l) }))
+    }
+    #[inline(always)]
+    unsafe fn store_bf16(self, to: *mut u16) {
+        for l in 0..WIDTH {
+            unsafe { *to.add(l) = bf16::from_f32(self.0[l]) };
+        }
+    }
+    #[inline(always)]
+    unsafe fn transpose(from: *const f32, from_stride: usize, to: *mut f32, to_stride: usize) {
+        for r in 0..WIDTH {
+            for c in 0..WIDTH {
+                unsafe { *to.add(c * to_stride + r) = *from.add(r * from_stride + c) };
+            }
+        }
+    }
+}
+
+/// Compiles a generic body for each instruction set, as `name::call(isa, args...)`.
+///
+/// The body is an `#[inline(always)] unsafe fn body<V: Vector, const M: usize, const N: usize>`; `M` rows times `N`
+/// vectors is the block of sums that the set's registers hold.
+macro_rules! vector_twins {
+    ($vis:vis mod $name:ident = $body:ident ( $($arg:ident : $type:ty),* $(,)? )) => {
+        $vis mod $name {
+            #[allow(unused_imports)]
+            use super::*;
+
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,avx512vbmi,avx2,fma")]
+            unsafe fn avx512($($arg: $type),*) {
+                unsafe { $body::<$crate::attention::avx512::Zmm, 8, 2>($($arg),*) }
+            }
+
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx2,fma")]
+            unsafe fn avx2($($arg: $type),*) {
+                unsafe { $body::<$crate::attention::avx2::YmmPair, 6, 1>($($arg),*) }
+            }
+
+            unsafe fn portable($($arg: $type),*) {
+                unsafe { $body::<$crate::attention::vector::Array, 4, 1>($($arg),*) }
+            }
+
+            /// # Safety
+            /// As the body's.
+            pub unsafe fn call(isa: $crate::isa::Isa, $($arg: $type),*) {
+                match isa {
+                    // SAFETY: `Isa::detect`, `force` and `usable` give only what the processor has.
+                    #[cfg(target_arch = "x86_64")]
+                    $crate::isa::Isa::Avx512Bf16 => unsafe { avx512($($arg),*) },
+                    #[cfg(target_arch = "x86_64")]
+                    $crate::isa::Isa::Avx2 => unsafe { avx2($($arg),*) },
+                    _ => unsafe { portable($($arg),*) },
+                }
+            }
+        }
+    };
+}
+pub(crate) use vector_twins;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::isa::Isa;
+    use crate::math;
+    use crate::pool::FloatMode;
+
+    const COUNT: usize = 64 * WIDTH;
+
+    /// Every operation of the trait on the same numbers, one after another.
+    #[inline(always)]
+    unsafe fn all_operations<V: Vector, const M: usize, const N: usize>(
+        x: &[f32; COUNT],
+        out: &mut Vec<u32>,
+    ) {
+        let mut put = |value: V| {
+            let mut lanes = [0.0f32; WIDTH];
+            unsafe { value.store(lanes.as_mut_ptr()) };
+            out.extend(lanes.map(f32::to_bits));
+        };
+        for i in (0..COUNT - 2 * WIDTH).step_by(WIDTH) {
+            let at = |k: usize| unsafe { V::load(x.as_ptr().add(i + k * WIDTH)) };
+            let (a, b, c) = (at(0), at(1), at(2));
+            put(a.mul_add(b, c));
+            put(a.add(b));
+            put(a.sub(b));
+            put(a.mul(b));
+            put(a.div(b));
+            put(a.max(b));
+            put(a.keep_from(i / WIDTH % 17, f32::NEG_INFINITY));
+            put(a.zero_where_below(b, 0.25));
+            put(exp(a.mul(V::splat(20.0))));
+        }
+        let mut codes = [0u16; WIDTH];
+        let mut square = [0.0f32; WIDTH * 20];
+        unsafe {
+            V::load(x.as_ptr()).store_bf16(codes.as_mut_ptr());
+            put(V::load_bf16(codes.as_ptr()));
+            V::transpose(x.as_ptr(), 24, square.as_mut_ptr(), 20);
+        }
+        out.extend(square.map(f32::to_bits));
+    }
+
+    vector_twins! {
+        mod all_operations_twins = all_operations(x: &[f32; COUNT], out: &mut Vec<u32>)
+    }
+
+    fn sample() -> [f32; COUNT] {
+        let mut x = [0.0; COUNT];
+        for (i, v) in x.iter_mut().enumerate() {
+            *v = (i as f32 * 0.618_034).fract() * 4.0 - 2.2;
+        }
+        x[3] = f32::NAN;
+        x[WIDTH + 5] = f32::NEG_INFINITY;
+        x[2 * WIDTH + 7] = f32::INFINITY;
+        x
+    }
+
+    fn run(isa: Isa) -> Vec<u32> {
+        let mut out = Vec::new();
+        // SAFETY: plain slices; the set is usable.
+        unsafe { all_operations_twins::call(isa, &sample(), &mut out) };
+        // Which NaN comes out is the processor's choice.
+        out.iter()
+            .map(|bits| {
+                if f32::from_bits(*bits).is_nan() {
+                    0x7fc0_0000
+                } else {
+                    *bits
+                }
+            })
+            .collect()
+    }
+
+    #[test]
+    fn every_operation_has_the_same_bits_on_every_instruction_set() {
+        let expected = run(Isa::Portable);
+        for isa in Isa::usable() {
+            assert!(run(isa) == expected, "{isa}");
+        }
+    }
+
+    #[test]
+    fn a_transposed_square_has_its_columns_as_rows() {
+        let x = sample();
+        let mut square = [0.0f32; WIDTH * 20];
+        unsafe { Array::transpose(x.as_ptr(), 24, square.as_mut_ptr(), 20) };
+        for r in 0..WIDTH {
+            for c in 0..WIDTH {
+                assert_eq!(square[c * 20 + r].to_bits(), x[r * 24 + c].to_bits());
+            }
+        }
+    }
+
+    #[test]
+    fn exp_has_the_bits_of_the_common_exp_for_every_softmax_argument() {
+        let _flushing = FloatMode::enter();
+        let mut lanes = [0.0f32; WIDTH];
+        let check = |x: f32, lanes: &mut [f32; WIDTH]| {
+            unsafe { exp(Array::splat(x)).store(lanes.as_mut_ptr()) };
+            assert_eq!(lanes[0].to_bits(), math::exp(x).to_bits(), "{x:e}");
+        };
+        for i in 0..400_000 {
+            check(-87.4 + i as f32 * (90.0 / 400_000.0), &mut lanes);
+        }
+        // All floats around the cut where results become denormal.
+        let cut = (-87.336_54_f32).to_bits();
+        for bits in cut - 2000..cut + 2000 {
+            check(f32::from_bits(bits), &mut lanes);
+        }
+        for x in [0.0, -0.0, -1e-30, -1000.0, f32::MIN, f32::NEG_INFINITY] {
+            check(x, &mut lanes);
+        }
+        unsafe { exp(Array::splat(f32::NAN)).store(lanes.as_mut_ptr()) };
+        assert!(lanes[0].is_nan());
+    }
+}
