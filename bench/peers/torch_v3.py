@@ -1,0 +1,131 @@
+"""Times a training step of a small DeepSeek-V3 in PyTorch.
+
+    python torch_v3.py --preset nano --precision bf16 --compile --steps 10     one JSON line per step
+    python torch_v3.py --preset nano --precision bf16 --serve                  obeys lines on standard input
+
+With --serve it prints {"ready": true, ...} once it is warm, then answers each line "step N" with one line
+{"seconds", "tokens", "loss"} after N steps, and leaves at "quit" or at the end of its input: so another program can
+time its own steps and these in turns, under the same disturbances.
+"""
+
+import argparse
+import json
+import os
+import sys
+import time
+from typing import Any
+
+# glibc returns large blocks to the system at every free, and faults them in again page by page at the next use.
+MALLOC = {"MALLOC_MMAP_THRESHOLD_": str(1 << 32), "MALLOC_TRIM_THRESHOLD_": str(1 << 40), "MALLOC_TOP_PAD_": str(1 << 28)}
+
+# The default of 1,024 kernels is fewer than the shapes that experts' ragged shares have.
+ONEDNN = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "20000"}
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--preset", choices=["micro", "nano", "mini"], default="nano")
+    parser.add_argument("--precision", choices=["f32", "bf16"], default="f32", help="bf16: autocast over float32 weights")
+    parser.add_argument("--compile", action="store_true", help="torch.compile instead of eager")
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--experts", choices=["loop", "grouped", "batched"], default="loop")
+    parser.add_argument("--round-rows", type=int, default=64, help="pad each expert's rows to a multiple of this")
+    parser.add_argument("--attention", choices=["pad", "plain"], default="pad")
+    parser.add_argument("--loss", choices=["linear", "chunked"], default="linear")
+    parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--warmup", type=int, default=3)
+    parser.add_argument("--serve", action="store_true")
+    parser.add_argument("--profile", action="store_true", help="print where the time goes instead")
+    return parser.parse_args()
+
+
+class Trainer:
+    """One model, its optimizer, and random tokens."""
+
+    def __init__(self, args: argparse.Namespace):
+        import torch
+        from torch_model import PRESETS, Choices, Transformer
+
+        torch.set_num_threads(args.threads)
+        torch.manual_seed(0)
+        self.torch, self.p = torch, PRESETS[args.preset]
+        self.model = Transformer(self.p, Choices(args.experts, args.round_rows, args.attention, args.loss))
+        self.autocast = torch.autocast("cpu", dtype=torch.bfloat16, enabled=args.precision == "bf16")
+        trained = list(self.model.parameters())
+        groups = [
+            {"params": [p for p in trained if p.ndim >= 2], "weight_decay": 0.1},
+            {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
+        ]
+        self.optimizer = torch.optim.AdamW(groups, lr=2e-3, betas=(0.9, 0.95), eps=1e-8, fused=True)
+        self.forward = torch.compile(self.model) if args.compile else self.model
+        self.rows = 2048 // self.p.tokens
+        self.batches = [torch.randint(self.p.vocab, (self.rows, self.p.tokens + 2)) for _ in range(8)]
+        self.done = 0
+
+    def step(self) -> float:
+        with self.autocast:
+            loss = self.forward(self.batches[self.done % len(self.batches)], 0.3, 1e-4)
+        loss.backward()
+        self.torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0, foreach=True)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        for router in self.model.routers():
+            router.update_bias(0.001)
+        self.done += 1
+        return loss.item()
+
+    def timed(self, steps: int) -> dict[str, float]:
+        start = time.perf_counter()
+        for _ in range(steps):
+            loss = self.step()
+        return {"seconds": time.perf_counter() - start, "tokens": steps * self.rows * self.p.tokens, "loss": loss}
+
+
+def say(record: dict[str, Any]) -> None:
+    print(json.dumps(record), flush=True)
+
+
+def serve(trainer: Trainer, settings: dict[str, Any]) -> None:
+    say({"ready": True, **settings})
+    for line in sys.stdin:
+        word, *rest = line.split() or ["quit"]
+        if word == "quit":
+            return
+        if word != "step" or len(rest) != 1 or not rest[0].isdigit() or int(rest[0]) < 1:
+            say({"error": f"cannot read {line.strip()!r}: say 'step N' or 'quit'"})
+            continue
+        say(trainer.timed(int(rest[0])))
+
+
+def direct(trainer: Trainer, steps: int, settings: dict[str, Any]) -> None:
+    best = 0.0
+    for _ in range(steps):
+        record = trainer.timed(1)
+        best = max(best, record["tokens"] / record["seconds"])
+        say(record)
+    say({"best_tokens_per_second": round(best), **settings})
+
+
+def main() -> None:
+    args = arguments()
+    # OpenMP and malloc read the environment once, at start.
+    wanted = {"OMP_NUM_THREADS": str(args.threads), "MKL_NUM_THREADS": str(args.threads), **MALLOC, **ONEDNN}
+    if any(os.environ.get(k) != v for k, v in wanted.items()):
+        os.environ.update(wanted)
+        os.execv(sys.executable, [sys.executable, *sys.argv])
+    trainer = Trainer(args)
+    settings = {k: getattr(args, k) for k in ("preset", "precision", "compile", "threads", "experts", "round_rows", "attention", "loss")}
+    settings |= {"torch": trainer.torch.__version__, "parameters": sum(p.numel() for p in trainer.model.parameters())}
+    trainer.timed(args.warmup)
+    if args.profile:
+        with trainer.torch.profiler.profile() as profile:
+            trainer.timed(3)
+        print(profile.key_averages().table(sort_by="self_cpu_time_total", row_limit=25))
+    elif args.serve:
+        serve(trainer, settings)
+    else:
+        direct(trainer, args.steps, settings)
+
+
+if __name__ == "__main__":
+    main()
