@@ -1,6 +1,11 @@
 //! Fused linear and cross-entropy, loss reductions.
 
+mod linear_cross_entropy;
 mod reduce;
+mod softmax;
+
+#[cfg(test)]
+mod tests;
 
 pub use reduce::chunked_sum;
 
@@ -8,6 +13,10 @@ use crate::ops::Kernel;
 
 /// This family's ops, in the order of their codes.
 pub const OPS: &[(&str, Kernel)] = &[
+    (
+        "linearCrossEntropy",
+        linear_cross_entropy::linear_cross_entropy,
+    ),
     ("reduceSum", reduce::reduce_sum),
     ("countPositive", reduce::count_positive),
 ];

@@ -7,6 +7,8 @@ mod pack_rows;
 
 #[cfg(test)]
 pub mod test_arena;
+#[cfg(test)]
+mod tests;
 
 use crate::ops::Kernel;
 

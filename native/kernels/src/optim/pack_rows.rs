@@ -132,7 +132,13 @@ mod tests {
     fn every_weight_lands_where_the_panel_layout_says() {
         for (rows, columns) in [(32, 64), (32, 33), (31, 62), (5, 31), (1, 1)] {
             let w = noise(rows * columns, 1);
-            let at = |n: usize, k: usize| if n < rows && k < columns { w[n * columns + k] } else { 0.0 };
+            let at = |n: usize, k: usize| {
+                if n < rows && k < columns {
+                    w[n * columns + k]
+                } else {
+                    0.0
+                }
+            };
             for isa in Isa::usable() {
                 let pairs = columns.div_ceil(2);
                 let mut narrow = Box::new(Panels([9u16; 4096]));
@@ -142,11 +148,19 @@ mod tests {
                 for n in 0..32 {
                     for k in 0..2 * pairs {
                         let stored = narrow.0[k / 2 * 64 + n * 2 + k % 2];
-                        assert_eq!(stored, bf16::from_f32(at(n, k)), "{isa} {rows}x{columns}: {n} {k}");
+                        assert_eq!(
+                            stored,
+                            bf16::from_f32(at(n, k)),
+                            "{isa} {rows}x{columns}: {n} {k}"
+                        );
                         assert_eq!(wide.0[k * 32 + n], at(n, k), "{isa} {rows}x{columns}: {n} {k}");
                     }
                 }
-                assert_eq!((narrow.0[pairs * 64], wide.0[pairs * 64]), (9, 9.0), "nothing beyond the panel");
+                assert_eq!(
+                    (narrow.0[pairs * 64], wide.0[pairs * 64]),
+                    (9, 9.0),
+                    "nothing beyond the panel"
+                );
             }
         }
     }
@@ -155,18 +169,35 @@ mod tests {
     fn the_transposed_panel_pairs_rows_instead_of_columns() {
         for (rows, columns, k) in [(32, 64, 32), (31, 33, 0), (31, 33, 32), (7, 5, 0)] {
             let w = noise(rows * columns, 2);
-            let at = |n: usize, k: usize| if n < rows && k < columns { w[n * columns + k] } else { 0.0 };
+            let at = |n: usize, k: usize| {
+                if n < rows && k < columns {
+                    w[n * columns + k]
+                } else {
+                    0.0
+                }
+            };
             for isa in Isa::usable() {
                 let pairs = rows.div_ceil(2);
                 let mut narrow = Box::new(Panels([9u16; 4096]));
                 by_isa!(isa, pack_transposed(&w, columns, k, &mut narrow.0[..pairs * 64]));
                 let mut wide = Box::new(Panels([9f32; 4096]));
-                by_isa!(isa, pack_transposed(&w, columns, k, &mut wide.0[..2 * pairs * 32]));
+                by_isa!(
+                    isa,
+                    pack_transposed(&w, columns, k, &mut wide.0[..2 * pairs * 32])
+                );
                 for n in 0..2 * pairs {
                     for i in 0..32 {
                         let stored = narrow.0[n / 2 * 64 + i * 2 + n % 2];
-                        assert_eq!(stored, bf16::from_f32(at(n, k + i)), "{isa} {rows}x{columns}: {n} {i}");
-                        assert_eq!(wide.0[n * 32 + i], at(n, k + i), "{isa} {rows}x{columns}: {n} {i}");
+                        assert_eq!(
+                            stored,
+                            bf16::from_f32(at(n, k + i)),
+                            "{isa} {rows}x{columns}: {n} {i}"
+                        );
+                        assert_eq!(
+                            wide.0[n * 32 + i],
+                            at(n, k + i),
+                            "{isa} {rows}x{columns}: {n} {i}"
+                        );
                     }
                 }
             }
