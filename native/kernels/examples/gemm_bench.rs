@@ -96,6 +96,15 @@ fn report(name: &str, isa: Isa, threads: usize, (best, ceiling): (f64, f64)) {
     );
 }
 
+/// A copy that begins at a multiple of 64 bytes, as everything in an arena does: (buffer, first element).
+fn aligned<T: Copy + Default>(values: &[T]) -> (Vec<T>, usize) {
+    let spare = 64 / size_of::<T>();
+    let mut buffer = vec![T::default(); values.len() + spare];
+    let start = buffer.as_ptr().align_offset(64);
+    buffer[start..start + values.len()].copy_from_slice(values);
+    (buffer, start)
+}
+
 fn noise(len: usize) -> Vec<f32> {
     (0..len)
         .map(|i| ((i * 7919) % 2003) as f32 / 1001.5 - 1.0)
@@ -116,7 +125,8 @@ fn bench_matmul(ctx: &Ctx, shape: (usize, usize, usize), kind: Kind) {
     match kind {
         Kind::Bf16 => {
             let x = to_bf16(&x);
-            let mut packed = vec![0u16; count * panel_len(k)];
+            let (mut packed, start) = aligned(&vec![0u16; count * panel_len(k)]);
+            let packed = &mut packed[start..];
             for p in 0..count {
                 let out = &mut packed[p * panel_len(k)..];
                 pack_panel(ctx.isa, &w, panels::Strides::plain(k), n, k, p, out);
@@ -124,7 +134,7 @@ fn bench_matmul(ctx: &Ctx, shape: (usize, usize, usize), kind: Kind) {
             let mut y = vec![0u16; m * n];
             let result = race(threads, flops, (ctx.isa, kind), || {
                 let panels = Panels {
-                    data: Floats::Bf16(&packed),
+                    data: Floats::Bf16(packed),
                     n,
                     k,
                 };
@@ -141,7 +151,8 @@ fn bench_matmul(ctx: &Ctx, shape: (usize, usize, usize), kind: Kind) {
             report(&name, ctx.isa, threads, result);
         }
         Kind::F32 => {
-            let mut packed = vec![0f32; count * panel_len(k)];
+            let (mut packed, start) = aligned(&vec![0f32; count * panel_len(k)]);
+            let packed = &mut packed[start..];
             for p in 0..count {
                 let out = &mut packed[p * panel_len(k)..];
                 pack_panel(ctx.isa, &w, panels::Strides::plain(k), n, k, p, out);
@@ -149,7 +160,7 @@ fn bench_matmul(ctx: &Ctx, shape: (usize, usize, usize), kind: Kind) {
             let mut y = vec![0f32; m * n];
             let result = race(threads, flops, (ctx.isa, kind), || {
                 let panels = Panels {
-                    data: Floats::F32(&packed),
+                    data: Floats::F32(packed),
                     n,
                     k,
                 };

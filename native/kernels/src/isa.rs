@@ -5,6 +5,9 @@
 //! for AVX-512, AVX2 and the baseline, and `by_isa!` may pick any of them.
 
 use std::fmt;
+use std::sync::OnceLock;
+
+use crate::peak::{self, Kind};
 
 /// An instruction set that kernels are compiled for, widest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -73,6 +76,19 @@ impl Isa {
     pub fn available(self) -> bool {
         self == Isa::Portable
     }
+}
+
+/// True if `isa` multiplies bf16 pairs faster by its own instruction than by two f32 FMAs, which give the same
+/// bits. Processors differ: Zen 4 doubles the speed of f32 by `vdpbf16ps`, Sapphire Rapids halves it. Measured
+/// once a process, in about a millisecond.
+pub fn bf16_instruction_pays(isa: Isa) -> bool {
+    static PAYS: OnceLock<bool> = OnceLock::new();
+    isa == Isa::Avx512Bf16
+        && *PAYS.get_or_init(|| {
+            let best = |kind| (0..5).map(|_| peak::timed_burst(isa, kind)).fold(0.0, f64::max);
+            // Widening costs the FMAs about a twelfth, so that equal peaks speak for the instruction.
+            best(Kind::Bf16) > 0.9 * best(Kind::F32)
+        })
 }
 
 impl fmt::Display for Isa {

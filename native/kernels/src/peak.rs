@@ -43,6 +43,13 @@ pub fn burst(isa: Isa, kind: Kind) -> f64 {
     }
 }
 
+/// Multiplications and additions a second in one burst.
+pub fn timed_burst(isa: Isa, kind: Kind) -> f64 {
+    let before = Instant::now();
+    let work = burst(isa, kind);
+    work / before.elapsed().as_secs_f64()
+}
+
 /// Multiplications and additions per second: every thread's best burst within `time`, added up.
 pub fn measure(pool: &Pool, isa: Isa, kind: Kind, threads: usize, time: Duration) -> f64 {
     let threads = threads.clamp(1, pool.threads());
@@ -51,9 +58,7 @@ pub fn measure(pool: &Pool, isa: Isa, kind: Kind, threads: usize, time: Duration
     pool.run(threads, &|i, _| {
         let mut mine = 0.0f64;
         loop {
-            let before = Instant::now();
-            let work = burst(isa, kind);
-            mine = mine.max(work / before.elapsed().as_secs_f64());
+            mine = mine.max(timed_burst(isa, kind));
             if start.elapsed() >= time {
                 break;
             }

@@ -4,16 +4,20 @@
 
 use std::arch::x86_64::*;
 
-use super::{ALayout, Arithmetic, MicroKernel, PANEL, RUN, choose};
+use super::{ALayout, F32, MicroKernel, PANEL, RUN, Step, WIDENED, choose};
 
-pub fn kernel(arithmetic: Arithmetic, layout: ALayout, rows: usize, panels: usize) -> MicroKernel {
-    choose!(tile, arithmetic, layout, rows, panels)
+pub fn kernel(step: Step, layout: ALayout, rows: usize, panels: usize) -> MicroKernel {
+    match step {
+        Step::F32 => choose!(tile, F32, layout, rows, panels),
+        // No instruction for pairs: `AForm::Pairs` is never chosen here.
+        Step::Pair | Step::Widened => choose!(tile, WIDENED, layout, rows, panels),
+    }
 }
 
 /// # Safety
 /// As `MicroKernel`.
 #[target_feature(enable = "avx2,fma")]
-unsafe fn tile<const ROWS: usize, const PANELS: usize, const BF16: bool, const BY_ROWS: bool>(
+unsafe fn tile<const ROWS: usize, const PANELS: usize, const STEP: u8, const BY_ROWS: bool>(
     steps: usize,
     a: *const u32,
     b: *const u32,
@@ -32,12 +36,12 @@ unsafe fn tile<const ROWS: usize, const PANELS: usize, const BF16: bool, const B
                 let tile = tile.add(first * PANELS * PANEL + column);
                 let width = PANELS * PANEL;
                 match rows {
-                    1 => block::<1, ROWS, BF16, BY_ROWS>(steps, a, b, tile, width),
-                    2 => block::<2, ROWS, BF16, BY_ROWS>(steps, a, b, tile, width),
-                    3 => block::<3, ROWS, BF16, BY_ROWS>(steps, a, b, tile, width),
-                    4 => block::<4, ROWS, BF16, BY_ROWS>(steps, a, b, tile, width),
-                    5 => block::<5, ROWS, BF16, BY_ROWS>(steps, a, b, tile, width),
-                    _ => block::<6, ROWS, BF16, BY_ROWS>(steps, a, b, tile, width),
+                    1 => block::<1, ROWS, STEP, BY_ROWS>(steps, a, b, tile, width),
+                    2 => block::<2, ROWS, STEP, BY_ROWS>(steps, a, b, tile, width),
+                    3 => block::<3, ROWS, STEP, BY_ROWS>(steps, a, b, tile, width),
+                    4 => block::<4, ROWS, STEP, BY_ROWS>(steps, a, b, tile, width),
+                    5 => block::<5, ROWS, STEP, BY_ROWS>(steps, a, b, tile, width),
+                    _ => block::<6, ROWS, STEP, BY_ROWS>(steps, a, b, tile, width),
                 }
             }
         }
@@ -50,7 +54,7 @@ unsafe fn tile<const ROWS: usize, const PANELS: usize, const BF16: bool, const B
 /// # Safety
 /// `a`, `b` and `tile` point at the block's first row and column.
 #[target_feature(enable = "avx2,fma")]
-unsafe fn block<const N: usize, const ROWS: usize, const BF16: bool, const BY_ROWS: bool>(
+unsafe fn block<const N: usize, const ROWS: usize, const STEP: u8, const BY_ROWS: bool>(
     steps: usize,
     mut a: *const u32,
     mut b: *const u32,
@@ -59,7 +63,7 @@ unsafe fn block<const N: usize, const ROWS: usize, const BF16: bool, const BY_RO
 ) {
     let row_stride = if BY_ROWS { RUN } else { 1 };
     let unit_stride = if BY_ROWS { 1 } else { ROWS };
-    let units = if BF16 { 2 } else { 1 };
+    let units = if STEP == WIDENED { 2 } else { 1 };
     let odd_half = _mm256_set1_epi32(0xffff_0000_u32 as i32);
     let mut sums = [[_mm256_setzero_ps(); 2]; N];
     let mut left = steps;
@@ -70,7 +74,7 @@ unsafe fn block<const N: usize, const ROWS: usize, const BF16: bool, const BY_RO
             unsafe {
                 let words = [_mm256_loadu_si256(b.cast()), _mm256_loadu_si256(b.add(8).cast())];
                 for unit in 0..units {
-                    let columns = match (BF16, unit) {
+                    let columns = match (STEP == WIDENED, unit) {
                         (false, _) => words,
                         (true, 0) => [
                             _mm256_and_si256(words[0], odd_half),

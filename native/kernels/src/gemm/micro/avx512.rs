@@ -1,17 +1,22 @@
-//! Tiles in 512-bit registers: bf16 by `vdpbf16ps`, which is two FMAs a pair, the odd element first.
+//! Tiles in 512-bit registers: bf16 by `vdpbf16ps`, which is two FMAs a pair, the odd element first, or by
+//! those two FMAs themselves where they are faster.
 
 use std::arch::x86_64::*;
 
-use super::{ALayout, Arithmetic, MicroKernel, PANEL, RUN, choose};
+use super::{ALayout, F32, MicroKernel, PAIR, PANEL, RUN, Step, WIDENED, choose};
 
-pub fn kernel(arithmetic: Arithmetic, layout: ALayout, rows: usize, panels: usize) -> MicroKernel {
-    choose!(tile, arithmetic, layout, rows, panels)
+pub fn kernel(step: Step, layout: ALayout, rows: usize, panels: usize) -> MicroKernel {
+    match step {
+        Step::F32 => choose!(tile, F32, layout, rows, panels),
+        Step::Pair => choose!(tile, PAIR, layout, rows, panels),
+        Step::Widened => choose!(tile, WIDENED, layout, rows, panels),
+    }
 }
 
 /// # Safety
 /// As `MicroKernel`: A, B and the tile have the sizes that the parameters imply; the processor has the features.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-unsafe fn tile<const ROWS: usize, const PANELS: usize, const BF16: bool, const BY_ROWS: bool>(
+unsafe fn tile<const ROWS: usize, const PANELS: usize, const STEP: u8, const BY_ROWS: bool>(
     steps: usize,
     mut a: *const u32,
     mut b: *const u32,
@@ -20,30 +25,41 @@ unsafe fn tile<const ROWS: usize, const PANELS: usize, const BF16: bool, const B
 ) {
     let row_stride = if BY_ROWS { RUN } else { 1 };
     let unit_stride = if BY_ROWS { 1 } else { ROWS };
+    let units = if STEP == WIDENED { 2 } else { 1 };
+    let odd_half = _mm512_set1_epi32(0xffff_0000_u32 as i32);
     let mut sums = [[[_mm512_setzero_ps(); 2]; PANELS]; ROWS];
     let mut left = steps;
     while left > 0 {
-        let run = if BY_ROWS { left.min(RUN) } else { left };
+        let run = if BY_ROWS { left.min(RUN / units) } else { left };
         for _ in 0..run {
-            // SAFETY: `steps` words per row of A and `steps` lines of 32 words per panel are there.
-            unsafe {
-                let mut columns = [[_mm512_setzero_si512(); 2]; PANELS];
-                for q in 0..PANELS {
-                    for half in 0..2 {
-                        columns[q][half] = _mm512_loadu_si512(b.add(q * panel_words + half * 16).cast());
-                    }
-                }
-                for r in 0..ROWS {
-                    let word = _mm512_set1_epi32(*a.add(r * row_stride) as i32);
+            for unit in 0..units {
+                // SAFETY: `steps` steps per row of A and `steps` lines of 32 words per panel are there.
+                unsafe {
+                    let mut columns = [[_mm512_setzero_si512(); 2]; PANELS];
                     for q in 0..PANELS {
                         for half in 0..2 {
-                            sums[r][q][half] = multiply_add::<BF16>(word, columns[q][half], sums[r][q][half]);
+                            let words = _mm512_loadu_si512(b.add(q * panel_words + half * 16).cast());
+                            columns[q][half] = match (STEP == WIDENED, unit) {
+                                (false, _) => words,
+                                (true, 0) => _mm512_and_si512(words, odd_half),
+                                (true, _) => _mm512_slli_epi32(words, 16),
+                            };
                         }
                     }
+                    for r in 0..ROWS {
+                        let word = _mm512_set1_epi32(*a.add(r * row_stride) as i32);
+                        for q in 0..PANELS {
+                            for half in 0..2 {
+                                sums[r][q][half] =
+                                    multiply_add::<STEP>(word, columns[q][half], sums[r][q][half]);
+                            }
+                        }
+                    }
+                    a = a.add(unit_stride);
                 }
-                a = a.add(unit_stride);
-                b = b.add(PANEL);
             }
+            // SAFETY: at most one past the panel's last line.
+            b = unsafe { b.add(PANEL) };
         }
         if BY_ROWS {
             // The next run of sixteen units lies behind the other rows' runs (wrapping: past the last run this
@@ -66,16 +82,16 @@ unsafe fn tile<const ROWS: usize, const PANELS: usize, const BF16: bool, const B
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-fn multiply_add<const BF16: bool>(a: __m512i, b: __m512i, sum: __m512) -> __m512 {
-    if BF16 {
+fn multiply_add<const STEP: u8>(a: __m512i, b: __m512i, sum: __m512) -> __m512 {
+    if STEP == PAIR {
         // SAFETY: __m512bh and __m512i are the same 64 bytes.
-        unsafe {
-            _mm512_dpbf16_ps(
-                sum,
+        let (a, b) = unsafe {
+            (
                 std::mem::transmute::<__m512i, __m512bh>(a),
                 std::mem::transmute::<__m512i, __m512bh>(b),
             )
-        }
+        };
+        _mm512_dpbf16_ps(sum, a, b)
     } else {
         _mm512_fmadd_ps(_mm512_castsi512_ps(a), _mm512_castsi512_ps(b), sum)
     }

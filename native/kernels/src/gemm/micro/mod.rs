@@ -19,7 +19,7 @@ mod avx2;
 mod avx512;
 mod portable;
 
-use crate::isa::Isa;
+use crate::isa::{Isa, bf16_instruction_pays};
 
 /// Outputs of a panel.
 pub const PANEL: usize = 32;
@@ -68,7 +68,7 @@ impl Arithmetic {
     pub fn a_form(self, isa: Isa) -> AForm {
         match (self, isa) {
             (Arithmetic::F32, _) => AForm::F32,
-            (Arithmetic::Bf16, Isa::Avx512Bf16) => AForm::Pairs,
+            (Arithmetic::Bf16, isa) if bf16_instruction_pays(isa) => AForm::Pairs,
             (Arithmetic::Bf16, _) => AForm::SwappedF32,
         }
     }
@@ -111,6 +111,22 @@ pub fn panels_at_once(rows: usize) -> usize {
     }
 }
 
+/// How one step of a micro-kernel multiplies; as a number, a constant parameter of the tiles.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+enum Step {
+    /// One f32 FMA: A is `AForm::F32`.
+    F32,
+    /// A pair by one instruction: A is `AForm::Pairs`.
+    Pair,
+    /// A pair by two f32 FMAs, odd element first: A is `AForm::SwappedF32`.
+    Widened,
+}
+
+const F32: u8 = Step::F32 as u8;
+const PAIR: u8 = Step::Pair as u8;
+const WIDENED: u8 = Step::Widened as u8;
+
 /// The micro-kernel of `isa` for a tile of `rows` (1..=12) by `panels` (1, or `panels_at_once(rows)` by rows).
 pub fn kernel(isa: Isa, arithmetic: Arithmetic, layout: ALayout, rows: usize, panels: usize) -> MicroKernel {
     assert!(
@@ -121,53 +137,184 @@ pub fn kernel(isa: Isa, arithmetic: Arithmetic, layout: ALayout, rows: usize, pa
         panels == 1 || (layout == ALayout::ByRows && panels == panels_at_once(rows)),
         "{panels} panels at once for {rows} rows"
     );
+    let step = match arithmetic.a_form(isa) {
+        AForm::F32 => Step::F32,
+        AForm::Pairs => Step::Pair,
+        AForm::SwappedF32 => Step::Widened,
+    };
+    kernel_by(isa, step, layout, rows, panels)
+}
+
+fn kernel_by(isa: Isa, step: Step, layout: ALayout, rows: usize, panels: usize) -> MicroKernel {
     match isa {
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512Bf16 => avx512::kernel(arithmetic, layout, rows, panels),
+        Isa::Avx512Bf16 => avx512::kernel(step, layout, rows, panels),
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 => avx2::kernel(arithmetic, layout, rows, panels),
-        _ => portable::kernel(arithmetic, layout, rows, panels),
+        Isa::Avx2 => avx2::kernel(step, layout, rows, panels),
+        _ => portable::kernel(step, layout, rows, panels),
     }
 }
 
-/// Picks `$module::tile::<rows, panels, BF16, BY_ROWS>` from the table of all tiles.
+/// Picks `$function::<rows, panels, STEP, BY_ROWS>` from the table of all tiles.
 macro_rules! choose {
-    ($function:path, $arithmetic:expr, $layout:expr, $rows:expr, $panels:expr) => {
-        match ($arithmetic, $layout) {
-            (Arithmetic::F32, ALayout::ByRows) => choose!(@rows $function, $rows, $panels, false, true),
-            (Arithmetic::Bf16, ALayout::ByRows) => choose!(@rows $function, $rows, $panels, true, true),
-            (Arithmetic::F32, ALayout::ByColumns) => choose!(@single $function, $rows, false, false),
-            (Arithmetic::Bf16, ALayout::ByColumns) => choose!(@single $function, $rows, true, false),
+    ($function:path, $step:expr, $layout:expr, $rows:expr, $panels:expr) => {
+        match $layout {
+            ALayout::ByRows => choose!(@rows $function, $rows, $panels, $step, true),
+            ALayout::ByColumns => choose!(@single $function, $rows, $step, false),
         }
     };
-    (@rows $function:path, $rows:expr, $panels:expr, $bf16:literal, $by_rows:literal) => {{
+    (@rows $function:path, $rows:expr, $panels:expr, $step:expr, $by_rows:literal) => {{
         use $function as tile;
         match ($rows, $panels) {
-            (1, 4) => tile::<1, 4, $bf16, $by_rows> as MicroKernel,
-            (2, 4) => tile::<2, 4, $bf16, $by_rows>,
-            (3, 2) => tile::<3, 2, $bf16, $by_rows>,
-            (4, 2) => tile::<4, 2, $bf16, $by_rows>,
-            (5, 2) => tile::<5, 2, $bf16, $by_rows>,
-            (6, 2) => tile::<6, 2, $bf16, $by_rows>,
-            _ => choose!(@single $function, $rows, $bf16, $by_rows),
+            (1, 4) => tile::<1, 4, $step, $by_rows> as MicroKernel,
+            (2, 4) => tile::<2, 4, $step, $by_rows>,
+            (3, 2) => tile::<3, 2, $step, $by_rows>,
+            (4, 2) => tile::<4, 2, $step, $by_rows>,
+            (5, 2) => tile::<5, 2, $step, $by_rows>,
+            (6, 2) => tile::<6, 2, $step, $by_rows>,
+            _ => choose!(@single $function, $rows, $step, $by_rows),
         }
     }};
-    (@single $function:path, $rows:expr, $bf16:literal, $by_rows:literal) => {{
+    (@single $function:path, $rows:expr, $step:expr, $by_rows:literal) => {{
         use $function as tile;
         match $rows {
-            1 => tile::<1, 1, $bf16, $by_rows> as MicroKernel,
-            2 => tile::<2, 1, $bf16, $by_rows>,
-            3 => tile::<3, 1, $bf16, $by_rows>,
-            4 => tile::<4, 1, $bf16, $by_rows>,
-            5 => tile::<5, 1, $bf16, $by_rows>,
-            6 => tile::<6, 1, $bf16, $by_rows>,
-            7 => tile::<7, 1, $bf16, $by_rows>,
-            8 => tile::<8, 1, $bf16, $by_rows>,
-            9 => tile::<9, 1, $bf16, $by_rows>,
-            10 => tile::<10, 1, $bf16, $by_rows>,
-            11 => tile::<11, 1, $bf16, $by_rows>,
-            _ => tile::<12, 1, $bf16, $by_rows>,
+            1 => tile::<1, 1, $step, $by_rows> as MicroKernel,
+            2 => tile::<2, 1, $step, $by_rows>,
+            3 => tile::<3, 1, $step, $by_rows>,
+            4 => tile::<4, 1, $step, $by_rows>,
+            5 => tile::<5, 1, $step, $by_rows>,
+            6 => tile::<6, 1, $step, $by_rows>,
+            7 => tile::<7, 1, $step, $by_rows>,
+            8 => tile::<8, 1, $step, $by_rows>,
+            9 => tile::<9, 1, $step, $by_rows>,
+            10 => tile::<10, 1, $step, $by_rows>,
+            11 => tile::<11, 1, $step, $by_rows>,
+            _ => tile::<12, 1, $step, $by_rows>,
         }
     }};
 }
 use choose;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bf16;
+    use crate::gemm::pack::{Rows, pack_columns, pack_rows, pack_token_panel, packed_rows_words};
+    use crate::pool::FloatMode;
+
+    fn noise(len: usize, seed: usize) -> Vec<f32> {
+        (0..len)
+            .map(|i| bf16::round((((i + seed) * 7919) % 2003) as f32 / 1001.5 - 1.0))
+            .collect()
+    }
+
+    /// The tile by its definition, as bits.
+    fn expected(step: Step, a: &[f32], b: &[Vec<f32>], rows: usize, k: usize) -> Vec<u32> {
+        let mut tile = Vec::new();
+        for row in 0..rows {
+            for panel in b {
+                for c in 0..PANEL {
+                    let term = |j: usize, sum: f32| {
+                        if j < k {
+                            a[row * k + j].mul_add(panel[j * PANEL + c], sum)
+                        } else {
+                            0.0f32.mul_add(0.0, sum)
+                        }
+                    };
+                    let sum = match step {
+                        Step::F32 => (0..k).fold(0.0, |sum, j| term(j, sum)),
+                        _ => (0..k.div_ceil(2)).fold(0.0, |sum, p| term(2 * p, term(2 * p + 1, sum))),
+                    };
+                    tile.push(sum.to_bits());
+                }
+            }
+        }
+        tile
+    }
+
+    fn computed(
+        isa: Isa,
+        step: Step,
+        layout: ALayout,
+        a: &[f32],
+        b: &[Vec<f32>],
+        rows: usize,
+        k: usize,
+    ) -> Vec<u32> {
+        let (arithmetic, form) = match step {
+            Step::F32 => (Arithmetic::F32, AForm::F32),
+            Step::Pair => (Arithmetic::Bf16, AForm::Pairs),
+            Step::Widened => (Arithmetic::Bf16, AForm::SwappedF32),
+        };
+        let mut packed = vec![0u32; packed_rows_words(form, rows, k)];
+        if layout == ALayout::ByRows {
+            pack_rows(
+                isa,
+                form,
+                a,
+                Rows::Even { start: 0, stride: k },
+                rows,
+                k,
+                &mut packed,
+            );
+        } else {
+            let by_token: Vec<f32> = (0..k * rows).map(|i| a[i % rows * k + i / rows]).collect();
+            let at = Rows::Even {
+                start: 0,
+                stride: rows,
+            };
+            pack_columns(isa, form, &by_token, at, k, rows, &mut packed);
+        }
+        let words = arithmetic.panel_words(k);
+        let mut panels = vec![0u32; words * b.len()];
+        for (panel, out) in b.iter().zip(panels.chunks_exact_mut(words)) {
+            let at = Rows::Even {
+                start: 0,
+                stride: PANEL,
+            };
+            pack_token_panel(isa, arithmetic, panel, at, k, PANEL, out);
+        }
+        let mut tile = vec![f32::NAN; rows * b.len() * PANEL];
+        let run = kernel_by(isa, step, layout, rows, b.len());
+        // SAFETY: packed as the kernel wants it.
+        unsafe {
+            run(
+                arithmetic.steps(k),
+                packed.as_ptr(),
+                panels.as_ptr(),
+                words,
+                tile.as_mut_ptr(),
+            )
+        };
+        tile.iter().map(|v| v.to_bits()).collect()
+    }
+
+    #[test]
+    fn every_tile_of_every_instruction_set_is_its_definition_bit_for_bit() {
+        let _flush = FloatMode::enter();
+        for rows in 1..=TILE_ROWS {
+            for (k, panels, layout) in [
+                (37, 1, ALayout::ByRows),
+                (37, 1, ALayout::ByColumns),
+                (64, panels_at_once(rows), ALayout::ByRows),
+                (1, panels_at_once(rows), ALayout::ByRows),
+            ] {
+                let a = noise(rows * k, 1);
+                let b: Vec<Vec<f32>> = (0..panels).map(|q| noise(k * PANEL, 100 + q)).collect();
+                for step in [Step::F32, Step::Pair, Step::Widened] {
+                    let right = expected(step, &a, &b, rows, k);
+                    for isa in Isa::usable() {
+                        if step == Step::Pair && isa != Isa::Avx512Bf16 {
+                            continue;
+                        }
+                        let tile = computed(isa, step, layout, &a, &b, rows, k);
+                        assert!(
+                            tile == right,
+                            "{isa} {step:?} {layout:?} {rows} rows, {panels} panels, K {k}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+}

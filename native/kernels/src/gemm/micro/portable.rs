@@ -1,14 +1,17 @@
 //! The plain twin: the same chains, one row at a time, with `mul_add`.
 
-use super::{ALayout, Arithmetic, MicroKernel, PANEL, RUN, choose};
+use super::{ALayout, F32, MicroKernel, PANEL, RUN, Step, WIDENED, choose};
 
-pub fn kernel(arithmetic: Arithmetic, layout: ALayout, rows: usize, panels: usize) -> MicroKernel {
-    choose!(tile, arithmetic, layout, rows, panels)
+pub fn kernel(step: Step, layout: ALayout, rows: usize, panels: usize) -> MicroKernel {
+    match step {
+        Step::F32 => choose!(tile, F32, layout, rows, panels),
+        Step::Pair | Step::Widened => choose!(tile, WIDENED, layout, rows, panels),
+    }
 }
 
 /// # Safety
 /// As `MicroKernel`.
-unsafe fn tile<const ROWS: usize, const PANELS: usize, const BF16: bool, const BY_ROWS: bool>(
+unsafe fn tile<const ROWS: usize, const PANELS: usize, const STEP: u8, const BY_ROWS: bool>(
     steps: usize,
     a: *const u32,
     b: *const u32,
@@ -31,7 +34,7 @@ unsafe fn tile<const ROWS: usize, const PANELS: usize, const BF16: bool, const B
                 for (c, sum) in sums.iter_mut().enumerate() {
                     // SAFETY: inside the panel.
                     let word = unsafe { *b.add(panel * panel_words + step * PANEL + c) };
-                    *sum = if BF16 {
+                    *sum = if STEP == WIDENED {
                         let odd = f32::from_bits(word & 0xffff_0000);
                         let even = f32::from_bits(word << 16);
                         let first = unit_of(row, 2 * step).mul_add(odd, *sum);
