@@ -17,6 +17,7 @@ export {
 } from "./folder.ts";
 export { collectHistory, RunHistory } from "./history.ts";
 export { type WindowLoad, type WorstLoad, windowLoads, worstLoads } from "./loadBalance.ts";
+export { type WrittenReport, writeReport } from "./report/report.ts";
 export { type ConfigDifference, configDifferences, flattenConfig } from "./runDifferences.ts";
 export { type IndexedRun, openRunStore, type RunComparison, type RunStore } from "./store.ts";
 export { type RunStatus, type RunSummary, summarize } from "./summary.ts";

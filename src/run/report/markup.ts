@@ -1,0 +1,29 @@
+/** Markup as text, with everything that was not written here escaped: a model may write any character. */
+
+const entities: Readonly<Record<string, string>> = {
+  "&": "&amp;",
+  "<": "&lt;",
+  ">": "&gt;",
+  '"': "&quot;",
+  "'": "&#39;",
+};
+
+export function escapeMarkup(text: string): string {
+  // XML and HTML know no way to write most control characters: they are shown as the sign for "not a character".
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: finding control characters is the purpose
+  const visible = text.replaceAll(/[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]/g, "\ufffd");
+  return visible.replaceAll(/[&<>"']/g, (letter) => entities[letter]!);
+}
+
+/** A coordinate: a tenth of a pixel is finer than any screen shows. */
+export function coordinate(value: number): string {
+  return String(Math.round(value * 10) / 10);
+}
+
+/** @param rows  cells are markup already */
+export function htmlTable(head: readonly string[], rows: readonly (readonly string[])[]): string {
+  const cells = (tag: "th" | "td", row: readonly string[]) =>
+    row.map((cell) => `<${tag}>${cell}</${tag}>`).join("");
+  const body = rows.map((row) => `<tr>${cells("td", row)}</tr>`).join("\n");
+  return `<div class="table"><table>\n<thead><tr>${cells("th", head)}</tr></thead>\n<tbody>\n${body}\n</tbody>\n</table></div>`;
+}
