@@ -36,9 +36,24 @@ function chinese(): string {
   const random = makeRandom(20260101);
   const pick = (from: readonly string[]): string => from[Math.floor(random() * from.length)]!;
   const { model } = JSON.parse(v3TokenizerJson) as { model: { vocab: Record<string, number> } };
-  const words = Object.keys(model.vocab).map(fromSymbols).filter((word) => /^\p{Script=Han}+$/u.test(word));
-  const between = [..."，。、；：？！“”《》（）·…  \n\r\t", "\n\n", "。\n", "2026", "第3.14", " GPU ", "的", "か", "한"];
-  const parts = [readAll("@biomejs/biome", /zh-(CN|TW)\.md$/), readAll("zod/src/v4/locales", /zh-(CN|TW)\.ts$/)];
+  const words = Object.keys(model.vocab)
+    .map(fromSymbols)
+    .filter((word) => /^\p{Script=Han}+$/u.test(word));
+  const between = [
+    ..."，。、；：？！“”《》（）·…  \n\r\t",
+    "\n\n",
+    "。\n",
+    "2026",
+    "第3.14",
+    " GPU ",
+    "的",
+    "か",
+    "한",
+  ];
+  const parts = [
+    readAll("@biomejs/biome", /zh-(CN|TW)\.md$/),
+    readAll("zod/src/v4/locales", /zh-(CN|TW)\.ts$/),
+  ];
   for (let numBytes = 0; numBytes < 1_300_000; ) {
     const part = random() < 0.75 ? pick(words) : pick(between);
     numBytes += Buffer.byteLength(part);
@@ -48,7 +63,13 @@ function chinese(): string {
 }
 
 function code(): string {
-  const folders = ["zod/src/v4", "vite/dist/node", "commander/lib", "hyparquet/src", "@huggingface/tokenizers/types"];
+  const folders = [
+    "zod/src/v4",
+    "vite/dist/node",
+    "commander/lib",
+    "hyparquet/src",
+    "@huggingface/tokenizers/types",
+  ];
   return folders.map((folder) => readAll(folder, /\.(js|mjs|ts)$/).slice(0, 500_000)).join("\n");
 }
 

@@ -17,7 +17,10 @@ export function makePair(): Pair {
 }
 
 /** How many bytes and tokens were equal; throws at the first token that differs. */
-export function compareIds({ ours, peer }: Pair, parts: readonly CorpusPart[]): { bytes: number; tokens: number } {
+export function compareIds(
+  { ours, peer }: Pair,
+  parts: readonly CorpusPart[],
+): { bytes: number; tokens: number } {
   const total = { bytes: 0, tokens: 0 };
   for (const [index, { kind, text }] of parts.entries()) {
     const got = ours.encode(text, { allowSpecial: true });
@@ -26,7 +29,9 @@ export function compareIds({ ours, peer }: Pair, parts: readonly CorpusPart[]): 
     for (let at = 0; at < length; at++) {
       if (got[at] === expected[at]) continue;
       const before = JSON.stringify(ours.decode(got.subarray(Math.max(0, at - 5), at + 3)));
-      throw new Error(`part ${index} (${kind}), token ${at}: ${got[at]}, the peer has ${expected[at]}, near ${before}`);
+      throw new Error(
+        `part ${index} (${kind}), token ${at}: ${got[at]}, the peer has ${expected[at]}, near ${before}`,
+      );
     }
     total.bytes += Buffer.byteLength(text);
     total.tokens += length;

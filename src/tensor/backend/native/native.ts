@@ -1,0 +1,154 @@
+/**
+ * The native backend: a thread with its own pool executes commands in order, so JavaScript only writes them down.
+ *
+ * A command is a handful of numbers. What can fail in a kernel comes back through reads and drains, as one error
+ * that names the op, the parameter and the shapes.
+ */
+import { availableParallelism, totalmem } from "node:os";
+import { BackendError, type BaseError, invariant } from "../../../base/index.ts";
+import { BYTES_PER_ELEMENT, DTYPE_CODE } from "../../dtype.ts";
+import type { Kernel } from "../../kernel.ts";
+import type { Backend, Operand } from "../backend.ts";
+import { type Isa, isNativeFailure, loadAddon, type NativeQueue } from "./addon.ts";
+
+export interface NativeOptions {
+  /** Threads that compute; all of the machine's by default. */
+  readonly threads?: number;
+  /** Forces an instruction set; the best by default. */
+  readonly isa?: Isa;
+  /** Address space for tensors in bytes; the machine's memory by default. */
+  readonly reserveBytes?: number;
+  /** Another addon than the package's own. */
+  readonly file?: string;
+}
+
+/** Labels kept for error messages: a failing command is looked up by its number. */
+const LABELS_KEPT = 65_536;
+
+export class NativeBackend implements Backend {
+  readonly name = "native";
+  readonly description: string;
+  readonly isa: Isa;
+  readonly threads: number;
+  readonly reserveBytes: number;
+  readonly #queue: NativeQueue;
+  readonly #codes: ReadonlyMap<string, number>;
+  readonly #labels: string[] = [];
+  #commands = 0;
+  #failure: BaseError | null = null;
+
+  /** @throws {BackendError} if the addon cannot be loaded, with the reason and what to install */
+  constructor(options: NativeOptions = {}) {
+    const { addon, reason } = loadAddon(options.file);
+    if (addon === null) {
+      throw new BackendError("the native backend cannot be used", {
+        why: reason,
+        fix: "install Rust (https://rustup.rs) and run npm run build; the reference backend works without it, slowly",
+        fields: { reason },
+      });
+    }
+    const { ops, parallelism } = addon.info();
+    this.threads = options.threads ?? Math.min(parallelism, availableParallelism());
+    this.reserveBytes = options.reserveBytes ?? totalmem();
+    this.#codes = new Map(ops.map((name, code) => [name, code]));
+    const isa = options.isa === undefined ? {} : { isa: options.isa };
+    this.#queue = addon.createQueue({ threads: this.threads, reserveBytes: this.reserveBytes, ...isa });
+    this.isa = this.#queue.isa;
+    this.description = `native backend: ${this.isa}, ${this.threads} thread${this.threads === 1 ? "" : "s"}`;
+  }
+
+  /** Names of the kernels that native code has. */
+  get kernels(): readonly string[] {
+    return [...this.#codes.keys()];
+  }
+
+  // Addresses are decided by the arena in TypeScript; pages are committed when they are first touched.
+  allocate(): void {}
+  release(): void {}
+
+  enqueue(
+    kernel: Kernel,
+    operands: readonly (Operand | null)[],
+    params: readonly number[],
+    label: string,
+  ): void {
+    const code = this.#codes.get(kernel.name);
+    invariant(code !== undefined, `native code has no kernel ${kernel.name}`);
+    const { words } = this.#queue;
+    let at = 0;
+    words[at++] = code;
+    for (const operand of operands) {
+      words[at++] = operand === null ? -1 : operand.base + operand.offset;
+      words[at++] = operand === null ? 0 : DTYPE_CODE[operand.dtype];
+    }
+    for (const param of params) words[at++] = param;
+    this.#labels[this.#commands++ % LABELS_KEPT] = label;
+    this.#queue.submit(at);
+  }
+
+  write(target: Operand, bytes: Uint8Array): void {
+    this.#queue.write(target.base + target.offset, bytes);
+  }
+
+  read(source: Operand): Promise<Uint8Array> {
+    const bytes = source.length * BYTES_PER_ELEMENT[source.dtype];
+    return this.#explained(this.#queue.read(source.base + source.offset, bytes));
+  }
+
+  drain(): Promise<void> {
+    return this.#explained(this.#queue.drain());
+  }
+
+  /** Register peak of the machine, multiplications and additions a second. */
+  peak(kind: "f32" | "bf16", seconds: number, threads: number = this.threads): Promise<number> {
+    return this.#explained(this.#queue.peak(kind, seconds, threads));
+  }
+
+  /** Starts or stops noting when each command ran. */
+  setTrace(on: boolean): void {
+    this.#queue.setTrace(on);
+  }
+
+  /** Commands that ran since the last call: kernel name, begin and end in nanoseconds. */
+  takeTrace(): readonly { readonly op: string; readonly begin: number; readonly end: number }[] {
+    const names = this.kernels;
+    const flat = this.#queue.takeTrace();
+    return Array.from({ length: flat.length / 3 }, (_, i) => ({
+      op: names[flat[3 * i]!] ?? "?",
+      begin: flat[3 * i + 1]!,
+      end: flat[3 * i + 2]!,
+    }));
+  }
+
+  dispose(): Promise<void> {
+    return this.#queue.dispose();
+  }
+
+  #explained<T>(promise: Promise<T>): Promise<T> {
+    const explained = promise.catch((error: unknown) => {
+      throw this.#explain(error);
+    });
+    // Whoever awaits it is told; a failure that nobody awaits must not end the process.
+    explained.catch(() => undefined);
+    return explained;
+  }
+
+  /** One error for one failure, however many reads it rejects. */
+  #explain(error: unknown): unknown {
+    if (!isNativeFailure(error)) return error;
+    if (this.#failure !== null) return this.#failure;
+    const label =
+      this.#commands - error.command <= LABELS_KEPT ? this.#labels[error.command % LABELS_KEPT] : "";
+    const place = label === undefined || label === "" ? "" : ` at ${label}`;
+    this.#failure = new BackendError(`${error.op}${place} failed: ${error.reason}`, {
+      why:
+        error.param === null
+          ? "the kernel refused its operands or gave up"
+          : `its operand ${error.param} is wrong`,
+      fix: "run `minke doctor`; if its self-test passes, this is a bug in minke: report it with these lines",
+      fields: { op: error.op, param: error.param, label, words: error.words },
+      cause: error,
+    });
+    return this.#failure;
+  }
+}

@@ -1,0 +1,62 @@
+import { describe, expect, test } from "vitest";
+import type { TrainConfig } from "./config.ts";
+import { defaultTrainConfig } from "./configSchema.ts";
+import { learningRateAt, planSteps, scheduleAt } from "./schedule.ts";
+
+/** The report's own run: peak 2.2e-4, 14.8T tokens, warm-up long past. */
+const report: TrainConfig = (() => {
+  const config = defaultTrainConfig("nano", 1000);
+  return { ...config, optimizer: { ...config.optimizer, learningRate: 2.2e-4 } };
+})();
+
+describe("learningRateAt", () => {
+  test.each([
+    [9, 2.2e-4],
+    [11, 1.9473e-4],
+    [12.15, 1.21e-4],
+    [13, 6.3396e-5],
+    [14.3, 2.2e-5],
+    [14.5, 2.2e-5],
+    [14.7, 7.3e-6],
+  ])("is the report's after %fT of 14.8T tokens", (trillions, wanted) => {
+    const rate = learningRateAt(report, { step: 500, share: trillions / 14.8 });
+    expect(rate / wanted).toBeCloseTo(1, 4);
+  });
+
+  test("rises linearly over the warm-up and reaches the peak with its last step", () => {
+    const rates = [0, 1, 14, 29, 30].map((step) => learningRateAt(report, { step, share: 0 }) / 2.2e-4);
+    expect(rates).toEqual([1 / 30, 2 / 30, 15 / 30, 1, 1]);
+  });
+});
+
+describe("scheduleAt", () => {
+  test("freezes the router bias for the last 3.4 % and lowers the MTP weight at 67.6 % of the tokens", () => {
+    const at = (share: number): [number, number] => {
+      const { gamma, mtpWeight } = scheduleAt(report, { step: 500, share });
+      return [gamma, mtpWeight];
+    };
+    expect(at(0)).toEqual([0.008, 0.3]);
+    expect(at(0.68)).toEqual([0.008, 0.1]);
+    expect(at(0.97)).toEqual([0, 0.1]);
+  });
+});
+
+describe("planSteps", () => {
+  test("grows the batch from a fifth to the whole in whole micro-batches and never shrinks it", () => {
+    const config = {
+      ...report,
+      batchRows: 40,
+      microBatchRows: 4,
+      schedule: { ...report.schedule, rampStart: 0.2, rampUntil: 0.1 },
+    };
+    const rows = planSteps(config);
+    expect(rows).toHaveLength(1000);
+    expect(rows[0]).toBe(8);
+    expect(rows.at(-1)).toBe(40);
+    expect(rows.every((count, i) => count % 4 === 0 && count >= (rows[i - 1] ?? 0))).toBe(true);
+  });
+
+  test("has no ramp where a batch has fewer than 16 rows", () => {
+    expect(new Set(planSteps(report))).toEqual(new Set([report.batchRows]));
+  });
+});
