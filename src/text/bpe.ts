@@ -9,15 +9,8 @@
 
 import { growInt32 } from "./growable.ts";
 import { Heap } from "./heap.ts";
-import { PairTable } from "./pairTable.ts";
+import type { MergeTable } from "./mergeTable.ts";
 import { PieceTable } from "./pieceTable.ts";
-
-/** A rule of BPE: `left` and `right`, adjacent, become `id`. Its rank is its place in the list. */
-export interface Merge {
-  readonly left: number;
-  readonly right: number;
-  readonly id: number;
-}
 
 /** Token ids that pile up. */
 export class IdList {
@@ -49,41 +42,36 @@ export class IdList {
   }
 }
 
-/** Pieces up to this many bytes are merged without a heap: at 32 bytes both ways take the same time. */
-const MAX_SHORT_BYTES = 32;
-/** Longer pieces hardly come twice. */
-const MAX_CACHED_PIECE_BYTES = 64;
+/**
+ * Pieces up to this many bytes are merged without a heap and kept in the cache: up to here looking through
+ * all pairs is as fast as a heap, and longer pieces hardly come twice.
+ */
+const MAX_SHORT_BYTES = 64;
 /** Both bounds together keep the cache below 16 MB, its ids (at most one a byte) included. */
 const MAX_CACHED_PIECES = 1 << 17;
 const MAX_CACHED_BYTES = 1 << 21;
-/** Four times V3. The heap's keys are rank * 2^32 + position and must stay exact in a double. */
-export const MAX_MERGES: number = 1 << 19;
-
 const NO_RANK = 0x7fffffff;
+/** A key of the heap is rank * POSITIONS + position, exact in a double: by rank, then from the left. */
+const POSITIONS = 2 ** 32;
 
 export class BytePairEncoder {
   private readonly byteIds: Int32Array;
-  private readonly pairs: PairTable = new PairTable();
-  private readonly mergedIds: Int32Array;
+  private readonly merges: MergeTable;
   private readonly cache: PieceTable = new PieceTable();
   private readonly cachedIds: IdList = new IdList();
   private cachedEnds: Int32Array = new Int32Array(512);
   private readonly ids: Int32Array = new Int32Array(MAX_SHORT_BYTES);
   private readonly ranks: Int32Array = new Int32Array(MAX_SHORT_BYTES);
 
-  /**
-   * @param byteIds  [256] the id of each byte
-   * @param merges   in rank order, at most MAX_MERGES, no pair twice
-   */
-  constructor(byteIds: Int32Array, merges: readonly Merge[]) {
+  /** @param byteIds  [256] the id of each byte */
+  constructor(byteIds: Int32Array, merges: MergeTable) {
     this.byteIds = byteIds;
-    this.mergedIds = Int32Array.from(merges, ({ id }) => id);
-    for (const { left, right } of merges) this.pairs.add(left, right);
+    this.merges = merges;
   }
 
   /** Appends the ids of the piece bytes[start, end) to `output`. */
   encode(bytes: Uint8Array, start: number, end: number, output: IdList): void {
-    if (end - start > MAX_CACHED_PIECE_BYTES) {
+    if (end - start > MAX_SHORT_BYTES) {
       this.mergeLong(bytes, start, end, output);
       return;
     }
@@ -99,14 +87,13 @@ export class BytePairEncoder {
   }
 
   private fillCache(index: number, bytes: Uint8Array, start: number, end: number): void {
-    if (end - start <= MAX_SHORT_BYTES) this.mergeShort(bytes, start, end, this.cachedIds);
-    else this.mergeLong(bytes, start, end, this.cachedIds);
+    this.mergeShort(bytes, start, end, this.cachedIds);
     this.cachedEnds = growInt32(this.cachedEnds, index + 1);
     this.cachedEnds[index] = this.cachedIds.length;
   }
 
   private rankOf(left: number, right: number): number {
-    const rank = this.pairs.find(left, right);
+    const rank = this.merges.rankOf(left, right);
     return rank < 0 ? NO_RANK : rank;
   }
 
@@ -119,10 +106,11 @@ export class BytePairEncoder {
       let best = 0;
       for (let at = 1; at + 1 < length; at++) if (ranks[at]! < ranks[best]!) best = at;
       if (ranks[best] === NO_RANK) break;
-      ids[best] = this.mergedIds[ranks[best]!]!;
+      ids[best] = this.merges.idOf(ranks[best]!);
       length--;
-      ids.copyWithin(best + 1, best + 2, length + 1);
-      ranks.copyWithin(best, best + 1, length);
+      // Loops, because a call of `copyWithin` costs more than to move the few ids of a word.
+      for (let at = best + 1; at < length; at++) ids[at] = ids[at + 1]!;
+      for (let at = best; at + 1 < length; at++) ranks[at] = ranks[at + 1]!;
       if (best > 0) ranks[best - 1] = this.rankOf(ids[best - 1]!, ids[best]!);
       if (best + 1 < length) ranks[best] = this.rankOf(ids[best]!, ids[best + 1]!);
     }
@@ -131,29 +119,35 @@ export class BytePairEncoder {
 
   private mergeLong(bytes: Uint8Array, start: number, end: number, output: IdList): void {
     const length = end - start;
-    const ids = Int32Array.from({ length }, (_, at) => this.byteIds[bytes[start + at]!]!);
-    const next = Int32Array.from({ length }, (_, at) => at + 1);
-    const previous = Int32Array.from({ length }, (_, at) => at - 1);
+    const ids = new Int32Array(length);
+    const next = new Int32Array(length);
+    const previous = new Int32Array(length);
     const heap = new Heap((a, b) => a < b);
-    const offer = (at: number): void => {
-      if (at < 0 || next[at]! >= length) return;
-      const rank = this.pairs.find(ids[at]!, ids[next[at]!]!);
-      if (rank >= 0) heap.push(rank * 2 ** 32 + at);
+    const offer = (left: number, right: number): void => {
+      const rank = this.merges.rankOf(ids[left]!, ids[right]!);
+      if (rank >= 0) heap.push(rank * POSITIONS + left);
     };
-    for (let at = 0; at < length; at++) offer(at);
-
+    for (let at = 0; at < length; at++) {
+      ids[at] = this.byteIds[bytes[start + at]!]!;
+      next[at] = at + 1;
+      previous[at] = at - 1;
+      if (at > 0) offer(at - 1, at);
+    }
     for (let key = heap.pop(); key !== undefined; key = heap.pop()) {
-      const rank = Math.floor(key / 2 ** 32);
-      const at = key % 2 ** 32;
-      const right = next[at]!;
+      const rank = Math.floor(key / POSITIONS);
+      const left = key - rank * POSITIONS;
+      const right = next[left]!;
       // A pair has one rank, so an entry whose rank still holds is no leftover of an earlier pair.
-      if (ids[at] === GONE || right >= length || this.pairs.find(ids[at]!, ids[right]!) !== rank) continue;
-      ids[at] = this.mergedIds[rank]!;
+      if (ids[left] === GONE || right === length || this.merges.rankOf(ids[left]!, ids[right]!) !== rank)
+        continue;
+      ids[left] = this.merges.idOf(rank);
       ids[right] = GONE;
-      next[at] = next[right]!;
-      if (next[at]! < length) previous[next[at]!] = at;
-      offer(previous[at]!);
-      offer(at);
+      const after = next[right]!;
+      next[left] = after;
+      if (left > 0) offer(previous[left]!, left);
+      if (after === length) continue;
+      previous[after] = left;
+      offer(left, after);
     }
     for (let at = 0; at < length; at = next[at]!) output.push(ids[at]!);
   }

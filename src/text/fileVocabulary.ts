@@ -5,9 +5,9 @@
 
 import { TokenizerError } from "../base/index.ts";
 import type { AddedToken } from "./addedTokens.ts";
-import { MAX_MERGES, type Merge } from "./bpe.ts";
 import { byteSymbols, symbolsToBytes } from "./byteSymbols.ts";
-import { PairTable } from "./pairTable.ts";
+import { MAX_MERGES, MergeTable } from "./mergeTable.ts";
+import { TokenBytes } from "./tokenBytes.ts";
 import type { Vocabulary } from "./tokenizer.ts";
 import type { TokenizerFile } from "./tokenizerSchema.ts";
 
@@ -22,45 +22,52 @@ export function readVocabulary(file: TokenizerFile): Omit<Vocabulary, "config"> 
     special,
     normalized,
   }));
-  const tokens = new TokensById();
-  for (const { id, content } of addedTokens) tokens.add(id, content, new TextEncoder().encode(content));
-  for (const [symbols, id] of Object.entries(file.model.vocab)) {
-    if (tokens.idsByText.get(symbols) === id) continue; // an added token that stands in both lists
-    tokens.add(id, symbols, symbolsToBytes(symbols));
+  const { vocab, merges } = file.model;
+  const symbols = Object.keys(vocab);
+  const addedOnly = addedTokens.filter(({ content }) => !Object.hasOwn(vocab, content));
+  const index = new TokenIndex(symbols.length + addedOnly.length);
+  for (const { id, content } of addedTokens) index.add(id, content, new TextEncoder().encode(content));
+  for (const text of symbols) {
+    // An added token may stand in both lists.
+    if (index.idsByText.get(text) !== vocab[text]) index.add(vocab[text], text, symbolsToBytes(text));
   }
   return {
-    tokens: Array.from(tokens.bytesById),
-    byteIds: readByteIds(tokens.idsByText),
-    merges: readMerges(file.model.merges, tokens.idsByText),
+    tokens: new TokenBytes(index.bytesById),
+    byteIds: readByteIds(index.idsByText),
+    merges: readMerges(merges, index.idsByText),
     addedTokens,
   };
 }
 
-class TokensById {
+class TokenIndex {
   readonly idsByText: Map<string, number> = new Map();
-  readonly bytesById: (Uint8Array | undefined)[] = [];
-  private readonly textsById: string[] = [];
+  readonly bytesById: (Uint8Array | undefined)[];
+  private readonly textsById: (string | undefined)[];
+
+  // At full length from the start: numbers come first among the keys of an object, with ids far apart, and
+  // an array that grows by leaps becomes a slow one.
+  constructor(numIds: number) {
+    this.bytesById = new Array<undefined>(numIds);
+    this.textsById = new Array<undefined>(numIds);
+  }
 
   /** `bytes` is undefined or empty for a text that is not written in byte symbols. */
   add(id: unknown, text: string, bytes: Uint8Array | undefined): void {
-    const token = JSON.stringify(text);
     if (typeof id !== "number" || !Number.isInteger(id) || id < 0 || id >= MAX_IDS) {
-      throw damaged(`token ${token} has the id ${JSON.stringify(id)}`, `ids go from 0 to ${MAX_IDS - 1}`, {
+      throw damaged(`${quote(text)} has the id ${JSON.stringify(id)}`, `ids go from 0 to ${MAX_IDS - 1}`, {
         text,
       });
     }
     const otherText = this.textsById[id];
     if (otherText !== undefined) {
-      throw damaged(`id ${id} stands for ${JSON.stringify(otherText)} and for ${token}`, "it can mean one", {
-        id,
-      });
+      throw damaged(`id ${id} stands for ${quote(otherText)} and ${quote(text)}`, "it can mean one", { id });
     }
     const otherId = this.idsByText.get(text);
     if (otherId !== undefined) {
-      throw damaged(`token ${token} has the ids ${otherId} and ${id}`, "it must have one", { text });
+      throw damaged(`${quote(text)} has the ids ${otherId} and ${id}`, "it must have one", { text });
     }
     if (bytes === undefined || bytes.length === 0) {
-      throw damaged(`vocab has the token ${token}`, "it is not written in byte symbols", { id, text });
+      throw damaged(`vocab has the token ${quote(text)}`, "it is not written in byte symbols", { id, text });
     }
     this.idsByText.set(text, id);
     this.textsById[id] = text;
@@ -72,22 +79,18 @@ function readByteIds(idsByText: ReadonlyMap<string, number>): Int32Array {
   return Int32Array.from(byteSymbols, (symbol, byte) => {
     const id = idsByText.get(symbol);
     if (id !== undefined) return id;
-    throw damaged(
-      `vocab lacks the byte ${byte} (${JSON.stringify(symbol)})`,
-      "all 256 bytes must have a token",
-      {
-        byte,
-      },
-    );
+    throw damaged(`vocab lacks the byte ${byte} (${quote(symbol)})`, "all 256 bytes must have a token", {
+      byte,
+    });
   });
 }
 
-function readMerges(merges: readonly unknown[], idsByText: ReadonlyMap<string, number>): Merge[] {
-  if (merges.length > MAX_MERGES) {
-    throw damaged(`there are ${merges.length} merges`, `at most ${MAX_MERGES} can be ranked`, {});
+function readMerges(list: readonly unknown[], idsByText: ReadonlyMap<string, number>): MergeTable {
+  if (list.length > MAX_MERGES) {
+    throw damaged(`there are ${list.length} merges`, `at most ${MAX_MERGES} can be ranked`, {});
   }
-  const known = new PairTable();
-  return merges.map((merge, rank): Merge => {
+  const merges = new MergeTable();
+  for (const [rank, merge] of list.entries()) {
     const [leftText, rightText] = mergeParts(merge, rank);
     const left = idsByText.get(leftText);
     const right = idsByText.get(rightText);
@@ -95,30 +98,36 @@ function readMerges(merges: readonly unknown[], idsByText: ReadonlyMap<string, n
     if (left === undefined || right === undefined || id === undefined) {
       const missing = left === undefined ? leftText : right === undefined ? rightText : leftText + rightText;
       throw damaged(
-        `merge ${rank} (${JSON.stringify(merge)}) needs the token ${JSON.stringify(missing)}`,
+        `merge ${rank} (${quote(merge)}) needs the token ${quote(missing)}`,
         "vocab does not have it",
-        { rank, missing },
+        {
+          rank,
+          missing,
+        },
       );
     }
-    if (known.add(left, right) !== rank) {
-      throw damaged(`merge ${rank} (${JSON.stringify(merge)}) stands there twice`, "a pair has one rank", {
-        rank,
-      });
+    if (!merges.add(left, right, id)) {
+      throw damaged(`merge ${rank} (${quote(merge)}) stands there twice`, "a pair has one rank", { rank });
     }
-    return { left, right, id };
-  });
+  }
+  return merges;
 }
 
 /** "left right" as V3 writes it, or ["left", "right"] as newer files do. */
 function mergeParts(merge: unknown, rank: number): readonly [string, string] {
-  const parts: unknown = typeof merge === "string" ? merge.split(" ") : merge;
-  if (Array.isArray(parts) && parts.length === 2) {
-    const [left, right] = parts as unknown[];
+  if (typeof merge === "string") {
+    const space = merge.indexOf(" ");
+    if (space >= 0 && space === merge.lastIndexOf(" "))
+      return [merge.slice(0, space), merge.slice(space + 1)];
+  } else if (Array.isArray(merge) && merge.length === 2) {
+    const [left, right] = merge as unknown[];
     if (typeof left === "string" && typeof right === "string") return [left, right];
   }
-  throw damaged(`merge ${rank} is ${JSON.stringify(merge)}`, "a merge is two tokens with one space between", {
-    rank,
-  });
+  throw damaged(`merge ${rank} is ${quote(merge)}`, "a merge is two tokens with one space between", { rank });
+}
+
+function quote(value: unknown): string {
+  return JSON.stringify(value);
 }
 
 function damaged(what: string, why: string, fields: Readonly<Record<string, unknown>>): TokenizerError {

@@ -5,22 +5,22 @@
 
 import { TokenizerError } from "../base/index.ts";
 import { type AddedToken, AddedTokenFinder, specialTexts } from "./addedTokens.ts";
-import { BytePairEncoder, IdList, type Merge } from "./bpe.ts";
+import { BytePairEncoder, IdList } from "./bpe.ts";
 import { findFusedTokens } from "./fusedTokens.ts";
 import { growUint8 } from "./growable.ts";
+import type { MergeTable } from "./mergeTable.ts";
 import { PieceScanner } from "./pretokenizer.ts";
 import { StreamDecoder } from "./streamDecoder.ts";
-import { TokenBytes } from "./tokenBytes.ts";
+import type { TokenBytes } from "./tokenBytes.ts";
 import type { TokenizerConfig } from "./tokenizerConfig.ts";
 
 /** All that a tokenizer consists of. */
 export interface Vocabulary {
-  /** Bytes by id, added tokens as UTF-8; undefined where an id means nothing. */
-  readonly tokens: readonly (Uint8Array | undefined)[];
+  /** Bytes by id; those of an added token are its text. */
+  readonly tokens: TokenBytes;
   /** [256] the id of each byte. */
   readonly byteIds: Int32Array;
-  /** In rank order. */
-  readonly merges: readonly Merge[];
+  readonly merges: MergeTable;
   readonly addedTokens: readonly AddedToken[];
   readonly config: TokenizerConfig;
 }
@@ -57,7 +57,6 @@ export class Tokenizer {
   readonly userId: number | undefined;
   readonly assistantId: number | undefined;
 
-  private readonly tokenBytes: TokenBytes;
   private readonly idsByContent: ReadonlyMap<string, number>;
   private readonly specialIds: ReadonlySet<number>;
   private readonly finder: AddedTokenFinder;
@@ -67,13 +66,12 @@ export class Tokenizer {
 
   constructor(vocabulary: Vocabulary) {
     this.vocabulary = vocabulary;
-    this.vocabSize = vocabulary.tokens.length;
-    this.tokenBytes = new TokenBytes(vocabulary.tokens);
+    this.vocabSize = vocabulary.tokens.size;
     this.idsByContent = new Map(vocabulary.addedTokens.map(({ content, id }) => [content, id]));
     this.specialIds = new Set(vocabulary.addedTokens.filter(({ special }) => special).map(({ id }) => id));
     this.finder = new AddedTokenFinder(vocabulary.addedTokens);
     this.bpe = new BytePairEncoder(vocabulary.byteIds, vocabulary.merges);
-    this.fused = findFusedTokens(this.tokenBytes);
+    this.fused = findFusedTokens(vocabulary.tokens);
 
     this.bosId = this.requireId(vocabulary.config.bosToken);
     this.eosId = this.requireId(vocabulary.config.eosToken);
@@ -125,7 +123,7 @@ export class Tokenizer {
 
   /** A copy of the bytes that a token stands for; of an added token, its text. */
   bytesOf(id: number): Uint8Array {
-    return this.tokenBytes.of(id).slice();
+    return this.vocabulary.tokens.of(id).slice();
   }
 
   /** The id of an added token by its text; undefined if there is none. */
@@ -152,12 +150,12 @@ export class Tokenizer {
         fields: { id },
       });
     }
-    const bytes = this.tokenBytes.of(id);
+    const bytes = this.vocabulary.tokens.of(id);
     return [this.encodePiece(bytes.subarray(0, cut)), this.encodePiece(bytes.subarray(cut))];
   }
 
   private visibleBytes(id: number, options: DecodeOptions): Uint8Array {
-    return options.skipSpecial === true && this.specialIds.has(id) ? nothing : this.tokenBytes.of(id);
+    return options.skipSpecial === true && this.specialIds.has(id) ? nothing : this.vocabulary.tokens.of(id);
   }
 
   private encodePlain(text: string, output: IdList): void {

@@ -152,7 +152,7 @@ describe("readTokenizer", () => {
         fix: use the tokenizer.json of a model of the V3 family, or train one with \`minke tokenizer train\`]
     `);
     expect(() => readTokenizer(changed("model.vocab.Ġ", 42))).toThrowErrorMatchingInlineSnapshot(`
-      [TokenizerError: tokenizer.json: id 42 stands for "H" and for "Ġ"
+      [TokenizerError: tokenizer.json: id 42 stands for "H" and "Ġ"
         why: it can mean one
         fix: the file is damaged: copy it from the checkpoint again]
     `);

@@ -79,16 +79,19 @@ export function writeTokenizerConfig(tokenizer: Tokenizer): string {
 function vocabAndMerges(tokenizer: Tokenizer): { vocab: Record<string, number>; merges: string[] } {
   const { tokens, merges, addedTokens } = tokenizer.vocabulary;
   const contents = new Map(addedTokens.map(({ id, content }) => [id, content]));
-  const symbolsOf = (id: number): string => bytesToSymbols(tokens[id]!);
+  const symbolsOf = (id: number): string => bytesToSymbols(tokens.of(id));
   const entries: [string, number][] = [];
-  for (const [id, bytes] of tokens.entries()) {
-    if (bytes !== undefined) entries.push([contents.get(id) ?? symbolsOf(id), id]);
+  for (let id = 0; id < tokens.size; id++) {
+    if (tokens.has(id)) entries.push([contents.get(id) ?? symbolsOf(id), id]);
   }
   const end = entries.findLastIndex(([, id]) => !contents.has(id)) + 1;
   return {
     // Not by assignment, which would take a token "__proto__" for something else.
     vocab: Object.fromEntries(entries.slice(0, end)),
-    merges: merges.map(({ left, right }) => `${symbolsOf(left)} ${symbolsOf(right)}`),
+    merges: Array.from(
+      { length: merges.size },
+      (_, rank) => `${symbolsOf(merges.leftOf(rank))} ${symbolsOf(merges.rightOf(rank))}`,
+    ),
   };
 }
 

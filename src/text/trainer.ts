@@ -7,7 +7,7 @@
  */
 
 import { TokenizerError } from "../base/index.ts";
-import { MAX_MERGES } from "./bpe.ts";
+import { MAX_MERGES } from "./mergeTable.ts";
 import { PairCounts } from "./pairCounts.ts";
 import { PieceTable } from "./pieceTable.ts";
 import { PieceScanner } from "./pretokenizer.ts";

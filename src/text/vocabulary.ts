@@ -4,8 +4,9 @@
  */
 
 import { type AddedToken, leadingSpecials, trailingSpecials } from "./addedTokens.ts";
-import type { Merge } from "./bpe.ts";
 import { bytesInIdOrder } from "./byteSymbols.ts";
+import { MergeTable } from "./mergeTable.ts";
+import { TokenBytes } from "./tokenBytes.ts";
 import { Tokenizer } from "./tokenizer.ts";
 import { v3TokenizerConfig } from "./tokenizerConfig.ts";
 
@@ -34,9 +35,9 @@ export function tokenizerFromMerges(pairs: readonly (readonly [left: number, rig
   const utf8 = new TextEncoder();
   const tokens = leadingSpecials.map((text) => utf8.encode(text));
   for (const byte of bytesInIdOrder) tokens.push(Uint8Array.of(byte));
-  const merges: Merge[] = [];
+  const merges = new MergeTable();
   for (const [left, right] of pairs) {
-    merges.push({ left, right, id: tokens.length });
+    merges.add(left, right, tokens.length);
     tokens.push(concatenate(tokens[left]!, tokens[right]!));
   }
   const addedTokens: AddedToken[] = leadingSpecials.map((content, id) => ({
@@ -49,7 +50,13 @@ export function tokenizerFromMerges(pairs: readonly (readonly [left: number, rig
     addedTokens.push({ id: tokens.length, content, special: false, normalized: true });
     tokens.push(utf8.encode(content));
   }
-  return new Tokenizer({ tokens, byteIds: v3ByteIds(), merges, addedTokens, config: v3TokenizerConfig });
+  return new Tokenizer({
+    tokens: new TokenBytes(tokens),
+    byteIds: v3ByteIds(),
+    merges,
+    addedTokens,
+    config: v3TokenizerConfig,
+  });
 }
 
 function concatenate(left: Uint8Array, right: Uint8Array): Uint8Array<ArrayBuffer> {
