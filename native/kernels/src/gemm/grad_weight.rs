@@ -11,7 +11,7 @@
 
 use super::grouped::{Gather, check_offsets, gather};
 use super::matmul::Matrix;
-use super::micro::{self, ALayout, Arithmetic, PANEL, TILE_FLOATS};
+use super::micro::{self, ALayout, Arithmetic, PANEL, TILE_FLOATS, TileShape};
 use super::pack::{Rows, pack_columns, pack_token_panel, packed_columns_words};
 use super::plan;
 use super::product::{Addend, Part, Place, Target, as_words, store, tile_start};
@@ -82,6 +82,12 @@ unsafe fn accumulate(grad: &WeightGrad, part: Part, scratch: &mut Scratch) {
             let (from, to) = (tile_start(part.rows, t), tile_start(part.rows, t + 1));
             let run = micro::kernel(isa, arithmetic, ALayout::ByColumns, to - from, 1);
             let a = packed[from * column_words..].as_ptr();
+            let shape = TileShape {
+                rows: to - from,
+                panels: 1,
+                steps: arithmetic.steps(tokens),
+                panel_words,
+            };
             let place = Place {
                 row: part.row + from,
                 rows: to - from,
@@ -91,13 +97,7 @@ unsafe fn accumulate(grad: &WeightGrad, part: Part, scratch: &mut Scratch) {
             };
             // SAFETY: both sides are packed for `tokens`; the rest by this function's contract.
             unsafe {
-                run(
-                    arithmetic.steps(tokens),
-                    a,
-                    panel_buffer.as_ptr(),
-                    panel_words,
-                    tile.as_mut_ptr(),
-                );
+                run(shape, a, panel_buffer.as_ptr(), tile.as_mut_ptr());
                 store(isa, &grad.dw, grad.addend, &place, tile);
             }
         }

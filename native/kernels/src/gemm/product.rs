@@ -1,7 +1,7 @@
 //! One thread's part of `y = x @ w^T`: some rows by some panels. Packs A once, then goes panel by panel, so
 //! that a panel is read from memory once and A stays in the second cache.
 
-use super::micro::{self, ALayout, PANEL, TILE_FLOATS, TILE_ROWS};
+use super::micro::{self, ALayout, PANEL, TILE_FLOATS, TILE_ROWS, TileShape};
 use super::pack::{Rows, pack_rows, packed_rows_words};
 use super::panels::Panels;
 use crate::args::{Floats, FloatsMut};
@@ -165,16 +165,16 @@ unsafe fn tile_by_panels(
     while done < group {
         let panels = if group - done >= wide { wide } else { 1 };
         let run = micro::kernel(product.isa, arithmetic, ALayout::ByRows, rows, panels);
+        let shape = TileShape {
+            rows,
+            panels,
+            steps,
+            panel_words,
+        };
         let column = (panel + done) * PANEL;
         // SAFETY: the panels exist, the tile holds rows * panels * 32 <= TILE_FLOATS floats.
         unsafe {
-            run(
-                steps,
-                a,
-                product.panels.words(panel + done),
-                panel_words,
-                tile.as_mut_ptr(),
-            );
+            run(shape, a, product.panels.words(panel + done), tile.as_mut_ptr());
             let width = panels * PANEL;
             let columns = (n - column).min(width);
             let place = Place {

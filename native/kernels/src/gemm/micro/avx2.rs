@@ -4,44 +4,44 @@
 
 use std::arch::x86_64::*;
 
-use super::{ALayout, F32, MicroKernel, PANEL, RUN, Step, WIDENED, choose};
+use super::{ALayout, F32, MicroKernel, PANEL, RUN, Step, TileShape, WIDENED};
 
-pub fn kernel(step: Step, layout: ALayout, rows: usize, panels: usize) -> MicroKernel {
-    match step {
-        Step::F32 => choose!(tile, F32, layout, rows, panels),
-        // No instruction for pairs: `AForm::Pairs` is never chosen here.
-        Step::Pair | Step::Widened => choose!(tile, WIDENED, layout, rows, panels),
+pub fn kernel(step: Step, layout: ALayout) -> MicroKernel {
+    match (step, layout) {
+        (Step::F32, ALayout::ByRows) => tile::<F32, true>,
+        (Step::F32, ALayout::ByColumns) => tile::<F32, false>,
+        // No instruction for pairs here: `AForm::Pairs` is never chosen.
+        (_, ALayout::ByRows) => tile::<WIDENED, true>,
+        (_, ALayout::ByColumns) => tile::<WIDENED, false>,
     }
 }
 
 /// # Safety
 /// As `MicroKernel`.
 #[target_feature(enable = "avx2,fma")]
-unsafe fn tile<const ROWS: usize, const PANELS: usize, const STEP: u8, const BY_ROWS: bool>(
-    steps: usize,
+unsafe fn tile<const STEP: u8, const BY_ROWS: bool>(
+    shape: TileShape,
     a: *const u32,
     b: *const u32,
-    panel_words: usize,
     tile: *mut f32,
 ) {
-    let row_stride = if BY_ROWS { RUN } else { 1 };
+    let width = shape.panels * PANEL;
     let mut first = 0;
-    while first < ROWS {
-        let rows = (ROWS - first).min(6);
-        for column in (0..PANELS * PANEL).step_by(16) {
+    while first < shape.rows {
+        let rows = (shape.rows - first).min(6);
+        for column in (0..width).step_by(16) {
             // SAFETY: inside A, B and the tile.
             unsafe {
-                let a = a.add(first * row_stride);
-                let b = b.add(column / PANEL * panel_words + column % PANEL);
-                let tile = tile.add(first * PANELS * PANEL + column);
-                let width = PANELS * PANEL;
+                let a = a.add(first * if BY_ROWS { RUN } else { 1 });
+                let b = b.add(column / PANEL * shape.panel_words + column % PANEL);
+                let tile = tile.add(first * width + column);
                 match rows {
-                    1 => block::<1, ROWS, STEP, BY_ROWS>(steps, a, b, tile, width),
-                    2 => block::<2, ROWS, STEP, BY_ROWS>(steps, a, b, tile, width),
-                    3 => block::<3, ROWS, STEP, BY_ROWS>(steps, a, b, tile, width),
-                    4 => block::<4, ROWS, STEP, BY_ROWS>(steps, a, b, tile, width),
-                    5 => block::<5, ROWS, STEP, BY_ROWS>(steps, a, b, tile, width),
-                    _ => block::<6, ROWS, STEP, BY_ROWS>(steps, a, b, tile, width),
+                    1 => block::<1, STEP, BY_ROWS>(shape, a, b, tile),
+                    2 => block::<2, STEP, BY_ROWS>(shape, a, b, tile),
+                    3 => block::<3, STEP, BY_ROWS>(shape, a, b, tile),
+                    4 => block::<4, STEP, BY_ROWS>(shape, a, b, tile),
+                    5 => block::<5, STEP, BY_ROWS>(shape, a, b, tile),
+                    _ => block::<6, STEP, BY_ROWS>(shape, a, b, tile),
                 }
             }
         }
@@ -49,24 +49,24 @@ unsafe fn tile<const ROWS: usize, const PANELS: usize, const STEP: u8, const BY_
     }
 }
 
-/// `N` of the tile's `ROWS` rows by 16 columns.
+/// `N` of the tile's rows by 16 columns.
 ///
 /// # Safety
 /// `a`, `b` and `tile` point at the block's first row and column.
 #[target_feature(enable = "avx2,fma")]
-unsafe fn block<const N: usize, const ROWS: usize, const STEP: u8, const BY_ROWS: bool>(
-    steps: usize,
+unsafe fn block<const N: usize, const STEP: u8, const BY_ROWS: bool>(
+    shape: TileShape,
     mut a: *const u32,
     mut b: *const u32,
     tile: *mut f32,
-    width: usize,
 ) {
     let row_stride = if BY_ROWS { RUN } else { 1 };
-    let unit_stride = if BY_ROWS { 1 } else { ROWS };
+    let unit_stride = if BY_ROWS { 1 } else { shape.rows };
+    let width = shape.panels * PANEL;
     let units = if STEP == WIDENED { 2 } else { 1 };
     let odd_half = _mm256_set1_epi32(0xffff_0000_u32 as i32);
     let mut sums = [[_mm256_setzero_ps(); 2]; N];
-    let mut left = steps;
+    let mut left = shape.steps;
     while left > 0 {
         let run = if BY_ROWS { left.min(RUN / units) } else { left };
         for _ in 0..run {
@@ -95,7 +95,7 @@ unsafe fn block<const N: usize, const ROWS: usize, const STEP: u8, const BY_ROWS
             }
         }
         if BY_ROWS {
-            a = a.wrapping_add((ROWS - 1) * RUN);
+            a = a.wrapping_add((shape.rows - 1) * RUN);
         }
         left -= run;
     }

@@ -3,7 +3,46 @@
 
 use std::arch::x86_64::*;
 
-use super::{ALayout, F32, MicroKernel, PAIR, PANEL, RUN, Step, WIDENED, choose};
+use super::{ALayout, F32, MicroKernel, PAIR, PANEL, RUN, Step, TileShape, WIDENED};
+
+/// Picks `$function::<rows, panels, STEP, BY_ROWS>` from the table of all tiles.
+macro_rules! choose {
+    ($function:path, $step:expr, $layout:expr, $rows:expr, $panels:expr) => {
+        match $layout {
+            ALayout::ByRows => choose!(@rows $function, $rows, $panels, $step, true),
+            ALayout::ByColumns => choose!(@single $function, $rows, $step, false),
+        }
+    };
+    (@rows $function:path, $rows:expr, $panels:expr, $step:expr, $by_rows:literal) => {{
+        use $function as tile;
+        match ($rows, $panels) {
+            (1, 4) => tile::<1, 4, $step, $by_rows> as MicroKernel,
+            (2, 4) => tile::<2, 4, $step, $by_rows>,
+            (3, 2) => tile::<3, 2, $step, $by_rows>,
+            (4, 2) => tile::<4, 2, $step, $by_rows>,
+            (5, 2) => tile::<5, 2, $step, $by_rows>,
+            (6, 2) => tile::<6, 2, $step, $by_rows>,
+            _ => choose!(@single $function, $rows, $step, $by_rows),
+        }
+    }};
+    (@single $function:path, $rows:expr, $step:expr, $by_rows:literal) => {{
+        use $function as tile;
+        match $rows {
+            1 => tile::<1, 1, $step, $by_rows> as MicroKernel,
+            2 => tile::<2, 1, $step, $by_rows>,
+            3 => tile::<3, 1, $step, $by_rows>,
+            4 => tile::<4, 1, $step, $by_rows>,
+            5 => tile::<5, 1, $step, $by_rows>,
+            6 => tile::<6, 1, $step, $by_rows>,
+            7 => tile::<7, 1, $step, $by_rows>,
+            8 => tile::<8, 1, $step, $by_rows>,
+            9 => tile::<9, 1, $step, $by_rows>,
+            10 => tile::<10, 1, $step, $by_rows>,
+            11 => tile::<11, 1, $step, $by_rows>,
+            _ => tile::<12, 1, $step, $by_rows>,
+        }
+    }};
+}
 
 pub fn kernel(step: Step, layout: ALayout, rows: usize, panels: usize) -> MicroKernel {
     match step {
@@ -17,10 +56,9 @@ pub fn kernel(step: Step, layout: ALayout, rows: usize, panels: usize) -> MicroK
 /// As `MicroKernel`: A, B and the tile have the sizes that the parameters imply; the processor has the features.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
 unsafe fn tile<const ROWS: usize, const PANELS: usize, const STEP: u8, const BY_ROWS: bool>(
-    steps: usize,
+    shape: TileShape,
     mut a: *const u32,
     mut b: *const u32,
-    panel_words: usize,
     tile: *mut f32,
 ) {
     let row_stride = if BY_ROWS { RUN } else { 1 };
@@ -28,7 +66,7 @@ unsafe fn tile<const ROWS: usize, const PANELS: usize, const STEP: u8, const BY_
     let units = if STEP == WIDENED { 2 } else { 1 };
     let odd_half = _mm512_set1_epi32(0xffff_0000_u32 as i32);
     let mut sums = [[[_mm512_setzero_ps(); 2]; PANELS]; ROWS];
-    let mut left = steps;
+    let mut left = shape.steps;
     while left > 0 {
         let run = if BY_ROWS { left.min(RUN / units) } else { left };
         for _ in 0..run {
@@ -38,7 +76,7 @@ unsafe fn tile<const ROWS: usize, const PANELS: usize, const STEP: u8, const BY_
                     let mut columns = [[_mm512_setzero_si512(); 2]; PANELS];
                     for q in 0..PANELS {
                         for half in 0..2 {
-                            let words = _mm512_loadu_si512(b.add(q * panel_words + half * 16).cast());
+                            let words = _mm512_loadu_si512(b.add(q * shape.panel_words + half * 16).cast());
                             columns[q][half] = match (STEP == WIDENED, unit) {
                                 (false, _) => words,
                                 (true, 0) => _mm512_and_si512(words, odd_half),

@@ -58,10 +58,19 @@ pub enum ALayout {
     ByColumns,
 }
 
-/// `steps` k's (f32) or pairs (bf16); `a`, `b` and `tile` as in the file's head; `panel_words` from one panel to
-/// the next.
-pub type MicroKernel =
-    unsafe fn(steps: usize, a: *const u32, b: *const u32, panel_words: usize, tile: *mut f32);
+/// The size of a tile, and of what it is made from.
+#[derive(Clone, Copy, Debug)]
+pub struct TileShape {
+    pub rows: usize,
+    pub panels: usize,
+    /// k's (f32) or pairs of k (bf16).
+    pub steps: usize,
+    /// Words from one panel to the next.
+    pub panel_words: usize,
+}
+
+/// Shape (rows and panels those the kernel was asked for), then `a`, `b` and `tile` as in the file's head.
+pub type MicroKernel = unsafe fn(shape: TileShape, a: *const u32, b: *const u32, tile: *mut f32);
 
 impl Arithmetic {
     /// The form of A that `isa` wants.
@@ -150,50 +159,10 @@ fn kernel_by(isa: Isa, step: Step, layout: ALayout, rows: usize, panels: usize) 
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512Bf16 => avx512::kernel(step, layout, rows, panels),
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 => avx2::kernel(step, layout, rows, panels),
-        _ => portable::kernel(step, layout, rows, panels),
+        Isa::Avx2 => avx2::kernel(step, layout),
+        _ => portable::kernel(step, layout),
     }
 }
-
-/// Picks `$function::<rows, panels, STEP, BY_ROWS>` from the table of all tiles.
-macro_rules! choose {
-    ($function:path, $step:expr, $layout:expr, $rows:expr, $panels:expr) => {
-        match $layout {
-            ALayout::ByRows => choose!(@rows $function, $rows, $panels, $step, true),
-            ALayout::ByColumns => choose!(@single $function, $rows, $step, false),
-        }
-    };
-    (@rows $function:path, $rows:expr, $panels:expr, $step:expr, $by_rows:literal) => {{
-        use $function as tile;
-        match ($rows, $panels) {
-            (1, 4) => tile::<1, 4, $step, $by_rows> as MicroKernel,
-            (2, 4) => tile::<2, 4, $step, $by_rows>,
-            (3, 2) => tile::<3, 2, $step, $by_rows>,
-            (4, 2) => tile::<4, 2, $step, $by_rows>,
-            (5, 2) => tile::<5, 2, $step, $by_rows>,
-            (6, 2) => tile::<6, 2, $step, $by_rows>,
-            _ => choose!(@single $function, $rows, $step, $by_rows),
-        }
-    }};
-    (@single $function:path, $rows:expr, $step:expr, $by_rows:literal) => {{
-        use $function as tile;
-        match $rows {
-            1 => tile::<1, 1, $step, $by_rows> as MicroKernel,
-            2 => tile::<2, 1, $step, $by_rows>,
-            3 => tile::<3, 1, $step, $by_rows>,
-            4 => tile::<4, 1, $step, $by_rows>,
-            5 => tile::<5, 1, $step, $by_rows>,
-            6 => tile::<6, 1, $step, $by_rows>,
-            7 => tile::<7, 1, $step, $by_rows>,
-            8 => tile::<8, 1, $step, $by_rows>,
-            9 => tile::<9, 1, $step, $by_rows>,
-            10 => tile::<10, 1, $step, $by_rows>,
-            11 => tile::<11, 1, $step, $by_rows>,
-            _ => tile::<12, 1, $step, $by_rows>,
-        }
-    }};
-}
-use choose;
 
 #[cfg(test)]
 mod tests {
@@ -278,14 +247,14 @@ mod tests {
         let run = kernel_by(isa, step, layout, rows, b.len());
         // SAFETY: packed as the kernel wants it.
         unsafe {
-            run(
-                arithmetic.steps(k),
-                packed.as_ptr(),
-                panels.as_ptr(),
-                words,
-                tile.as_mut_ptr(),
-            )
-        };
+            let shape = TileShape {
+                rows,
+                panels: b.len(),
+                steps: arithmetic.steps(k),
+                panel_words: words,
+            };
+            run(shape, packed.as_ptr(), panels.as_ptr(), tile.as_mut_ptr());
+        }
         tile.iter().map(|v| v.to_bits()).collect()
     }
 

@@ -1,34 +1,41 @@
 //! The plain twin: the same chains, one row at a time, with `mul_add`.
 
-use super::{ALayout, F32, MicroKernel, PANEL, RUN, Step, WIDENED, choose};
+use super::{ALayout, F32, MicroKernel, PANEL, RUN, Step, TileShape, WIDENED};
 
-pub fn kernel(step: Step, layout: ALayout, rows: usize, panels: usize) -> MicroKernel {
-    match step {
-        Step::F32 => choose!(tile, F32, layout, rows, panels),
-        Step::Pair | Step::Widened => choose!(tile, WIDENED, layout, rows, panels),
+pub fn kernel(step: Step, layout: ALayout) -> MicroKernel {
+    match (step, layout) {
+        (Step::F32, ALayout::ByRows) => tile::<F32, true>,
+        (Step::F32, ALayout::ByColumns) => tile::<F32, false>,
+        (_, ALayout::ByRows) => tile::<WIDENED, true>,
+        (_, ALayout::ByColumns) => tile::<WIDENED, false>,
     }
 }
 
 /// # Safety
 /// As `MicroKernel`.
-unsafe fn tile<const ROWS: usize, const PANELS: usize, const STEP: u8, const BY_ROWS: bool>(
-    steps: usize,
+unsafe fn tile<const STEP: u8, const BY_ROWS: bool>(
+    shape: TileShape,
     a: *const u32,
     b: *const u32,
-    panel_words: usize,
     tile: *mut f32,
 ) {
+    let TileShape {
+        rows,
+        panels,
+        steps,
+        panel_words,
+    } = shape;
     let unit_of = |row: usize, unit: usize| {
         let index = if BY_ROWS {
-            unit / RUN * ROWS * RUN + row * RUN + unit % RUN
+            unit / RUN * rows * RUN + row * RUN + unit % RUN
         } else {
-            unit * ROWS + row
+            unit * rows + row
         };
         // SAFETY: inside A.
         f32::from_bits(unsafe { *a.add(index) })
     };
-    for row in 0..ROWS {
-        for panel in 0..PANELS {
+    for row in 0..rows {
+        for panel in 0..panels {
             let mut sums = [0.0f32; PANEL];
             for step in 0..steps {
                 for (c, sum) in sums.iter_mut().enumerate() {
@@ -46,7 +53,7 @@ unsafe fn tile<const ROWS: usize, const PANELS: usize, const STEP: u8, const BY_
             }
             // SAFETY: inside the tile.
             unsafe {
-                std::ptr::copy_nonoverlapping(sums.as_ptr(), tile.add((row * PANELS + panel) * PANEL), PANEL)
+                std::ptr::copy_nonoverlapping(sums.as_ptr(), tile.add((row * panels + panel) * PANEL), PANEL)
             };
         }
     }
