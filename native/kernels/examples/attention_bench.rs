@@ -1,6 +1,6 @@
 //! Speed of the attention kernels on one thread, beside this machine's f32 multiply-add peak, measured in turn with them.
 //!
-//!     cargo run --release -p minke-kernels --example attention_bench [rounds]
+//!     cargo run --release -p minke-kernels --example attention_bench [rounds] [shape]
 //!
 //! Work is counted exactly: each query meets itself and the keys before it. Best of many rounds, CPU time.
 
@@ -20,7 +20,16 @@ struct Shape {
     value: usize,
 }
 
-const SHAPES: [Shape; 3] = [
+const SHAPES: [Shape; 4] = [
+    Shape {
+        name: "one",
+        tokens: 256,
+        sequences: 1,
+        heads: 4,
+        nope: 32,
+        rope: 16,
+        value: 32,
+    },
     Shape {
         name: "nano",
         tokens: 256,
@@ -152,6 +161,7 @@ fn peak(isa: Isa) -> f64 {
 
 fn main() {
     let rounds: usize = std::env::args().nth(1).map_or(200, |n| n.parse().unwrap());
+    let wanted = std::env::args().nth(2);
     let table = ops::table();
     let find = |name: &str| table.iter().find(|(n, _)| *n == name).map(|(_, kernel)| *kernel);
     let pool = Pool::new(1);
@@ -160,7 +170,10 @@ fn main() {
         .filter(|isa| isa.available())
     {
         let ctx = Ctx { pool: &pool, isa };
-        for shape in &SHAPES {
+        for shape in SHAPES
+            .iter()
+            .filter(|shape| wanted.as_deref().is_none_or(|name| name == shape.name))
+        {
             for is_bf16 in [true, false] {
                 let Shape {
                     tokens,

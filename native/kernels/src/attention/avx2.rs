@@ -71,6 +71,10 @@ impl Vector for YmmPair {
         halves!(h => unsafe { _mm256_blendv_ps(self.0[h], _mm256_set1_ps(fill), below(h, first)) })
     }
     #[inline(always)]
+    fn keep_below(self, end: usize, fill: f32) -> YmmPair {
+        halves!(h => unsafe { _mm256_blendv_ps(_mm256_set1_ps(fill), self.0[h], below(h, end)) })
+    }
+    #[inline(always)]
     fn zero_where_below(self, x: YmmPair, limit: f32) -> YmmPair {
         halves!(h => unsafe {
             _mm256_and_ps(self.0[h], _mm256_cmp_ps::<_CMP_NLT_UQ>(x.0[h], _mm256_set1_ps(limit)))

@@ -44,6 +44,11 @@ impl Vector for Zmm {
         Zmm(unsafe { _mm512_mask_mov_ps(_mm512_set1_ps(fill), kept, self.0) })
     }
     #[inline(always)]
+    fn keep_below(self, end: usize, fill: f32) -> Zmm {
+        let filled = (0xffff_u32 << end.min(16)) as u16;
+        Zmm(unsafe { _mm512_mask_mov_ps(self.0, filled, _mm512_set1_ps(fill)) })
+    }
+    #[inline(always)]
     fn zero_where_below(self, x: Zmm, limit: f32) -> Zmm {
         unsafe {
             let kept = _mm512_cmp_ps_mask::<_CMP_NLT_UQ>(x.0, _mm512_set1_ps(limit));

@@ -11,8 +11,8 @@
 
 use super::shape::{Heads, Sequence, read_sizes, sequences};
 use super::tile::{
-    Accumulate, KEY_TILE, Left, Output, PANEL, Parts, Right, Sums, fill, multiply, narrow_rows, store_block,
-    transpose, whole_vectors, widen_rows,
+    Before, KEY_TILE, Left, Output, PANEL, Parts, ROWS, Right, Sums, Target, fill, multiply,
+    multiply_columns, narrow_rows, store_block, transpose, whole_vectors, widen_rows,
 };
 use super::vector::{Vector, WIDTH, exp, vector_twins};
 use crate::args::{Args, Floats};
@@ -453,7 +453,12 @@ unsafe fn meet_keys<V: Vector, const M: usize, const N: usize>(
             stride: value_stride,
         };
         let to = tiles.d_values.add((met.first + first) * value_stride);
-        add_rows::<V, M, N>(p, d_outputs, count, seen, to, value_stride);
+        let sums = Target {
+            to,
+            stride: value_stride,
+            before: Before::Sums,
+        };
+        multiply_columns::<V, M, N>(p, d_outputs, count, value_stride, seen, sums);
         let ds = Left {
             start: tiles.d_scores.add(at),
             row_stride: PANEL,
@@ -464,39 +469,12 @@ unsafe fn meet_keys<V: Vector, const M: usize, const N: usize>(
             stride: key_stride,
         };
         let to = tiles.d_keys.add((met.first + first) * key_stride);
-        add_rows::<V, M, N>(ds, queries, count, seen, to, key_stride);
-    }
-}
-
-/// Rows `to` += A B, all of their `stride` columns.
-#[inline(always)]
-unsafe fn add_rows<V: Vector, const M: usize, const N: usize>(
-    a: Left,
-    b: Right,
-    rows: usize,
-    depth: usize,
-    to: *mut f32,
-    stride: usize,
-) {
-    let mut column = 0;
-    unsafe {
-        while column < stride {
-            let b = Right {
-                start: b.start.add(column),
-                stride: b.stride,
-            };
-            let mut sums = Accumulate {
-                to: to.add(column),
-                stride,
-            };
-            if N == 2 && column + 2 * WIDTH <= stride {
-                multiply::<V, M, 2>(a, b, rows, depth, &mut sums);
-                column += 2 * WIDTH;
-            } else {
-                multiply::<V, M, 1>(a, b, rows, depth, &mut sums);
-                column += WIDTH;
-            }
-        }
+        let sums = Target {
+            to,
+            stride: key_stride,
+            before: Before::Sums,
+        };
+        multiply_columns::<V, M, N>(ds, queries, count, key_stride, seen, sums);
     }
 }
 
@@ -504,7 +482,7 @@ unsafe fn add_rows<V: Vector, const M: usize, const N: usize>(
 #[inline(always)]
 unsafe fn add_d_queries<V: Vector, const M: usize, const N: usize>(heads: &Heads, tiles: Tiles, met: Met) {
     let Tiles { key_stride, .. } = tiles;
-    let channels = heads.key().next_multiple_of(8);
+    let channels = heads.key().next_multiple_of(ROWS);
     unsafe {
         let keys = |key: usize| Left {
             start: tiles.keys.add((met.first + key) * key_stride),
@@ -520,17 +498,19 @@ unsafe fn add_d_queries<V: Vector, const M: usize, const N: usize>(heads: &Heads
         let second = if met.queries > WIDTH { second } else { 0 };
         let shared = if N == 2 { first.min(second) } else { 0 };
         if N == 2 && shared > 0 {
-            let mut sums = Accumulate {
+            let mut sums = Target {
                 to: tiles.d_queries_t,
                 stride: PANEL,
+                before: Before::Sums,
             };
             multiply::<V, M, 2>(keys(0), d_scores(0, 0), channels, shared, &mut sums);
         }
         for (strip, seen) in [first, second].into_iter().enumerate() {
             if seen > shared {
-                let mut sums = Accumulate {
+                let mut sums = Target {
                     to: tiles.d_queries_t.add(strip * WIDTH),
                     stride: PANEL,
+                    before: Before::Sums,
                 };
                 let (a, b) = (keys(shared), d_scores(shared, strip));
                 multiply::<V, M, 1>(a, b, channels, seen - shared, &mut sums);

@@ -15,8 +15,8 @@ use std::cmp::Reverse;
 
 use super::shape::{Heads, Sequence, read_sizes, sequences};
 use super::tile::{
-    Accumulate, KEY_TILE, Left, Output, PANEL, Parts, Right, Sums, fill, load_block, multiply, narrow_rows,
-    store_block, transpose, whole_vectors, widen_rows,
+    Before, KEY_TILE, Left, Output, PANEL, Parts, ROWS, Right, Sums, Target, fill, load_block, multiply,
+    narrow_rows, store_block, transpose, whole_vectors, widen_rows,
 };
 use super::vector::{Vector, WIDTH, exp, vector_twins};
 use crate::args::{Args, Floats};
@@ -433,8 +433,8 @@ unsafe fn add_values<V: Vector, const M: usize, const N: usize>(
     met: Keys,
     rescale: [V; 2],
 ) {
-    // Rows of a product come in pairs; the channels behind the last are zero.
-    let channels = heads.value.next_multiple_of(8);
+    // The channels behind the last are zero.
+    let channels = heads.value.next_multiple_of(ROWS);
     unsafe {
         let a = |key: usize| Left {
             start: met.values.add(key * met.value_stride),
@@ -454,9 +454,10 @@ unsafe fn add_values<V: Vector, const M: usize, const N: usize>(
             multiply::<V, M, 2>(a(0), b(0, 0), channels, first, &mut sums);
             if second > first {
                 // On the diagonal the second strip sees more keys; its chain simply goes on.
-                let mut sums = Accumulate {
+                let mut sums = Target {
                     to: panel.outputs.add(WIDTH),
                     stride: PANEL,
+                    before: Before::Sums,
                 };
                 multiply::<V, M, 1>(a(first), b(first, 1), channels, second - first, &mut sums);
             }

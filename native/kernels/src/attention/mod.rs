@@ -1,10 +1,12 @@
 //! Latent attention, forward and backward, expanded and absorbed.
 
+mod absorbed;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 mod backward;
+mod cache;
 mod forward;
 #[cfg(test)]
 mod oracle;
@@ -18,4 +20,6 @@ use crate::ops::Kernel;
 pub const OPS: &[(&str, Kernel)] = &[
     ("attention", forward::attention),
     ("attentionBackward", backward::attention_backward),
+    ("absorbedAttention", absorbed::absorbed_attention),
+    ("cacheAppend", cache::cache_append),
 ];

@@ -168,6 +168,34 @@ impl Inputs {
     }
 }
 
+/// Keys and values made from latents: the last tokens' queries stand at the end, zeros before them.
+pub fn latent_inputs(
+    problem: &Problem,
+    q: &[f64],
+    kv_b: &[f64],
+    latents: &[f64],
+    k_rope: &[f64],
+    latent: usize,
+) -> Inputs {
+    let [q_size, kv_size, rope_size, _] = problem.sizes();
+    let width = kv_size / problem.tokens();
+    let mut all_q = vec![0.0; q_size - q.len()];
+    all_q.extend(q);
+    let kv = (0..kv_size)
+        .map(|i| {
+            let (token, channel) = (i / width, i % width);
+            (0..latent)
+                .map(|c| kv_b[channel * latent + c] * latents[token * latent + c])
+                .sum()
+        })
+        .collect();
+    Inputs {
+        q: all_q,
+        kv,
+        k_rope: k_rope[..rope_size].to_vec(),
+    }
+}
+
 /// About normal numbers that the dtype holds exactly.
 pub fn numbers(count: usize, dtype: Dtype, seed: u64) -> Vec<f64> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;

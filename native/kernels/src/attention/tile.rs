@@ -1,7 +1,7 @@
 //! What the attention kernels do with small f32 tiles: widen rows into them, transpose them, multiply them.
 //!
-//! Tiles live in a thread's scratch. Their strides are multiples of 16 floats and their row counts multiples of 8,
-//! padding zero, so that no loop below has a ragged end.
+//! Tiles live in a thread's scratch. Their strides are multiples of 16 floats, padding zero, so that no loop below ends
+//! in the middle of a vector.
 
 use super::vector::{Stored, Vector, WIDTH};
 use crate::args::{Floats, FloatsMut};
@@ -12,6 +12,9 @@ pub const PANEL: usize = 2 * WIDTH;
 /// Keys of a tile, counted from the sequence's start. Part of the numbers' definition: sums of a softmax are
 /// rescaled from tile to tile.
 pub const KEY_TILE: usize = 64;
+
+/// Rows of a product's largest block: channel counts are rounded up to it, so that odd heads run at full speed.
+pub const ROWS: usize = 8;
 
 /// Hands out consecutive parts of a scratch buffer, each on a cache line of its own.
 pub struct Parts<'a> {
@@ -123,7 +126,7 @@ pub struct Right {
     pub stride: usize,
 }
 
-/// `rows x N` vectors of A B, in blocks of `M` rows while they last; `rows` is even.
+/// `rows x N` vectors of A B, in blocks of `M` rows while they last.
 ///
 /// # Safety
 /// A, B and what `sums` writes are as large as said.
@@ -145,9 +148,12 @@ pub unsafe fn multiply<V: Vector, const M: usize, const N: usize>(
             multiply_block::<V, 4, N>(a, b, row, depth, sums);
             row += 4;
         }
-        while row < rows {
+        while row + 2 <= rows {
             multiply_block::<V, 2, N>(a, b, row, depth, sums);
             row += 2;
+        }
+        if row < rows {
+            multiply_block::<V, 1, N>(a, b, row, depth, sums);
         }
     }
 }
@@ -168,20 +174,81 @@ unsafe fn multiply_block<V: Vector, const M: usize, const N: usize>(
     }
 }
 
-/// Adds a product to rows in memory.
-pub struct Accumulate {
+/// Rows in memory that a product is written to.
+#[derive(Clone, Copy)]
+pub struct Target {
     pub to: *mut f32,
     pub stride: usize,
+    pub before: Before,
 }
 
-impl<V: Vector, const N: usize> Sums<V, N> for Accumulate {
+/// What a product is added to.
+#[derive(Clone, Copy)]
+pub enum Before {
+    Nothing,
+    /// What lies there.
+    Sums,
+    /// What lies there, each row times its own vector of these.
+    Rescaled(*const f32),
+}
+
+impl<V: Vector, const N: usize> Sums<V, N> for Target {
     #[inline(always)]
     unsafe fn begin<const M: usize>(&mut self, row: usize) -> [[V; N]; M] {
-        unsafe { load_block(self.to.add(row * self.stride), self.stride) }
+        let rows = unsafe { self.to.add(row * self.stride) };
+        match self.before {
+            Before::Nothing => [[V::zero(); N]; M],
+            Before::Sums => unsafe { load_block(rows, self.stride) },
+            Before::Rescaled(factors) => {
+                let mut block: [[V; N]; M] = unsafe { load_block(rows, self.stride) };
+                for m in 0..M {
+                    let factor = unsafe { V::load(factors.add((row + m) * WIDTH)) };
+                    for n in 0..N {
+                        block[m][n] = block[m][n].mul(factor);
+                    }
+                }
+                block
+            }
+        }
     }
     #[inline(always)]
     unsafe fn end<const M: usize>(&mut self, row: usize, acc: [[V; N]; M]) {
         unsafe { store_block(acc, self.to.add(row * self.stride), self.stride) }
+    }
+}
+
+/// `rows x columns` of A B, N vectors of columns at a time; `columns` is a multiple of 16.
+///
+/// # Safety
+/// A, B and the target are as large as said.
+#[inline(always)]
+pub unsafe fn multiply_columns<V: Vector, const M: usize, const N: usize>(
+    a: Left,
+    b: Right,
+    rows: usize,
+    columns: usize,
+    depth: usize,
+    target: Target,
+) {
+    let mut column = 0;
+    unsafe {
+        while column < columns {
+            let b = Right {
+                start: b.start.add(column),
+                stride: b.stride,
+            };
+            let mut sums = Target {
+                to: target.to.add(column),
+                ..target
+            };
+            if N == 2 && column + 2 * WIDTH <= columns {
+                multiply::<V, M, 2>(a, b, rows, depth, &mut sums);
+                column += 2 * WIDTH;
+            } else {
+                multiply::<V, M, 1>(a, b, rows, depth, &mut sums);
+                column += WIDTH;
+            }
+        }
     }
 }
 
@@ -234,6 +301,21 @@ pub unsafe fn widen_rows<V: Vector>(
             };
         }
     });
+}
+
+/// Rounds `count` floats to bf16 values; `count` is a multiple of 16.
+///
+/// # Safety
+/// They may be written.
+#[inline(always)]
+pub unsafe fn round_to_bf16<V: Vector>(to: *mut f32, count: usize) {
+    let mut codes = [0u16; WIDTH];
+    for i in (0..count).step_by(WIDTH) {
+        unsafe {
+            V::load(to.add(i)).store_bf16(codes.as_mut_ptr());
+            V::load_bf16(codes.as_ptr()).store(to.add(i));
+        }
+    }
 }
 
 /// Stores `rows` rows of `width` floats, times `factor`, rounded to the output's dtype, at element `first` on.

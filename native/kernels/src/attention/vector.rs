@@ -23,6 +23,8 @@ pub trait Vector: Copy {
     fn max(self, other: Self) -> Self;
     /// The lanes from `first` on, and `fill` below it.
     fn keep_from(self, first: usize, fill: f32) -> Self;
+    /// The lanes below `end`, and `fill` from there on.
+    fn keep_below(self, end: usize, fill: f32) -> Self;
     /// 0 where `x < limit`, else `self`.
     fn zero_where_below(self, x: Self, limit: f32) -> Self;
     /// `self * 2^n` by adding n to the exponent, where the bits of `shifted` are n plus a multiple of 512.
@@ -158,6 +160,10 @@ impl Vector for Array {
         lanewise!(l => if l >= first { self.0[l] } else { fill })
     }
     #[inline(always)]
+    fn keep_below(self, end: usize, fill: f32) -> Array {
+        lanewise!(l => if l < end { self.0[l] } else { fill })
+    }
+    #[inline(always)]
     fn zero_where_below(self, x: Array, limit: f32) -> Array {
         lanewise!(l => if x.0[l] < limit { 0.0 } else { self.0[l] })
     }
@@ -267,7 +273,8 @@ mod tests {
             put(a.mul(b));
             put(a.div(b));
             put(a.max(b));
-            put(a.keep_from(i / WIDTH % 17, f32::NEG_INFINITY));
+            put(a.keep_from(i / WIDTH % 18, f32::NEG_INFINITY));
+            put(a.keep_below(i / WIDTH % 18, 7.0));
             put(a.zero_where_below(b, 0.25));
             put(exp(a.mul(V::splat(20.0))));
         }
