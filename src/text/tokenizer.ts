@@ -11,6 +11,7 @@ import { growUint8 } from "./growable.ts";
 import type { MergeTable } from "./mergeTable.ts";
 import { PieceScanner } from "./pretokenizer.ts";
 import { StreamDecoder } from "./streamDecoder.ts";
+import { TimeSlice } from "./timeSlice.ts";
 import type { TokenBytes } from "./tokenBytes.ts";
 import type { TokenizerConfig } from "./tokenizerConfig.ts";
 
@@ -89,12 +90,19 @@ export class Tokenizer {
    */
   encode(text: string, options: EncodeOptions = {}): Int32Array {
     const output = new IdList();
-    if (options.addBos === true) output.push(this.bosId);
-    const segments = options.allowSpecial === true ? this.finder.split(text) : [{ text }];
-    for (const segment of segments) {
-      if ("id" in segment) output.push(segment.id);
-      else this.encodePlain(segment.text, output);
-    }
+    for (const _ of this.encodeInParts(text, options, output));
+    return output.toArray();
+  }
+
+  /**
+   * `encode` for long texts: the same ids, but the event loop turns about every 10 ms.
+   *
+   * @param signal  stops it: the promise rejects with the signal's reason
+   */
+  async encodeInSlices(text: string, options: EncodeOptions = {}, signal?: AbortSignal): Promise<Int32Array> {
+    const slice = new TimeSlice(signal);
+    const output = new IdList();
+    for (const _ of this.encodeInParts(text, options, output)) if (slice.isOver) await slice.next();
     return output.toArray();
   }
 
@@ -158,13 +166,31 @@ export class Tokenizer {
     return options.skipSpecial === true && this.specialIds.has(id) ? nothing : this.vocabulary.tokens.of(id);
   }
 
-  private encodePlain(text: string, output: IdList): void {
-    const bytes = utf8.encode(text);
-    for (let start = 0; start < bytes.length; ) {
-      const end = this.scanner.pieceEnd(bytes, start);
-      this.bpe.encode(bytes, start, end, output);
-      start = end;
+  /** Appends the ids of a text; yields now and then, so that the caller may pause. */
+  private *encodeInParts(text: string, options: EncodeOptions, output: IdList): Generator<void> {
+    if (options.addBos === true) output.push(this.bosId);
+    const segments = options.allowSpecial === true ? this.finder.split(text) : [{ text }];
+    for (const segment of segments) {
+      if ("id" in segment) {
+        output.push(segment.id);
+        continue;
+      }
+      const bytes = utf8.encode(segment.text);
+      for (let start = 0; start < bytes.length; yield) {
+        start = this.encodePieces(bytes, start, start + BYTES_PER_PART, output);
+      }
     }
+  }
+
+  /** Encodes the pieces that start in [start, stop); returns where the next one starts. */
+  private encodePieces(bytes: Uint8Array, start: number, stop: number, output: IdList): number {
+    let at = start;
+    while (at < stop && at < bytes.length) {
+      const end = this.scanner.pieceEnd(bytes, at);
+      this.bpe.encode(bytes, at, end, output);
+      at = end;
+    }
+    return at;
   }
 
   private encodePiece(bytes: Uint8Array): Int32Array {
@@ -191,6 +217,9 @@ export class Tokenizer {
     });
   }
 }
+
+/** Between two offers to pause: about a millisecond. */
+const BYTES_PER_PART = 16_384;
 
 const utf8 = new TextEncoder();
 const nothing = new Uint8Array(0);

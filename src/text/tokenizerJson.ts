@@ -8,7 +8,7 @@ import { readVocabulary } from "./fileVocabulary.ts";
 import { preTokenizerPatterns } from "./pretokenizer.ts";
 import { Tokenizer } from "./tokenizer.ts";
 import { parseJson, readTokenizerConfig, v3TokenizerConfig } from "./tokenizerConfig.ts";
-import { checkForm, type TokenizerFile } from "./tokenizerSchema.ts";
+import { checkForm } from "./tokenizerSchema.ts";
 
 /**
  * A tokenizer from the text of its files.
@@ -31,7 +31,7 @@ export function writeTokenizerJson(tokenizer: Tokenizer): string {
     trim_offsets: true,
     use_regex: true,
   } as const;
-  const file: TokenizerFile = {
+  const file = {
     version: "1.0",
     truncation: null,
     padding: null,

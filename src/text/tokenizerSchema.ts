@@ -72,8 +72,19 @@ const fileSchema = z.strictObject({
   }),
 });
 
-/** tokenizer.json as far as its form is known to be right. */
-export type TokenizerFile = z.infer<typeof fileSchema>;
+/** What is left to look at in a tokenizer.json of the right form. */
+export interface TokenizerFile {
+  readonly added_tokens: readonly {
+    readonly id: number;
+    readonly content: string;
+    readonly normalized: boolean;
+    readonly special: boolean;
+  }[];
+  readonly model: {
+    readonly vocab: Readonly<Record<string, unknown>>;
+    readonly merges: readonly unknown[];
+  };
+}
 
 /**
  * @throws {TokenizerError} on the first part that is missing, unknown or not supported
