@@ -29,7 +29,7 @@ export interface LoopState {
 }
 
 export interface RowSource {
-  next(count: number): Rows;
+  next(count: number): Promise<Rows>;
   position: { readonly epoch: number; readonly row: number };
 }
 
@@ -125,7 +125,7 @@ class Loop {
     const started = performance.now();
     const share = this.#rowsSeen / (config.steps * config.batchRows);
     const scheduled = scheduleAt(config, { step: this.#step, share });
-    const batch = rows.next(scheduled.batchRows);
+    const batch = await rows.next(scheduled.batchRows);
     const record = await session.runner.compute(batch, scheduled);
     const verdict = this.#guard.judge(record.loss, record.gradNorm);
     if (verdict.kind === "take") session.runner.commit(scheduled);

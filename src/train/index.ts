@@ -1,0 +1,10 @@
+export type { TrainConfig } from "./config.ts";
+export { defaultTrainConfig, parseTrainConfig, trainConfigSchema } from "./configSchema.ts";
+export { type Document, findDocumentFiles, readDocuments } from "./data/documents.ts";
+export { type DataIndex, type PreparedData, prepareData, splitDocuments } from "./data/prepare.ts";
+export { RowSampler } from "./data/sampler.ts";
+export { estimateStep, type StepEstimate } from "./estimate.ts";
+export { evaluate } from "./eval/evaluate.ts";
+export { type LoopHooks, type LoopState, trainLoop } from "./loop.ts";
+export { scheduleAt } from "./schedule.ts";
+export { TrainSession } from "./session.ts";

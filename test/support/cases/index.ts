@@ -1,0 +1,20 @@
+/** Every case of every kernel. */
+import type { OpCase } from "../opCase.ts";
+import { groupedLinearCases } from "./grouped.ts";
+import { linearCases } from "./linear.ts";
+import { lossCases } from "./loss.ts";
+import { moeCases } from "./moe.ts";
+import { optimCases } from "./optim.ts";
+import { pointwiseCases, randomCases } from "./pointwise.ts";
+import { sampleCases } from "./sampling.ts";
+
+export const allCases: readonly OpCase[] = [
+  ...linearCases,
+  ...groupedLinearCases,
+  ...pointwiseCases,
+  ...randomCases,
+  ...moeCases,
+  ...lossCases,
+  ...optimCases,
+  ...sampleCases,
+];
