@@ -93,8 +93,16 @@ async function linkIfAbsent(from: string, to: string): Promise<boolean> {
     await link(from, to);
     return true;
   } catch (error) {
-    if (errorCode(error) === "EEXIST") return false;
-    throw error;
+    const code = errorCode(error) ?? "";
+    if (code === "EEXIST") return false;
+    // The file to link was just written beside it, so this is not about rights.
+    if (!["EPERM", "ENOTSUP", "EOPNOTSUPP", "ENOSYS"].includes(code)) throw error;
+    throw new RunError(`the file system of ${to} knows no hard links`, {
+      why: "a lock appears as a hard link, in one piece; FAT and some network drives cannot do that",
+      fix: "choose a folder on another disk with --run DIR",
+      fields: { path: to, code },
+      cause: error,
+    });
   }
 }
 

@@ -7,7 +7,7 @@
 import { existsSync } from "node:fs";
 import { readdir, rm, stat } from "node:fs/promises";
 import { join, resolve } from "node:path";
-import { DatabaseSync, type SQLInputValue } from "node:sqlite";
+import type { DatabaseSync, SQLInputValue } from "node:sqlite";
 import { describeError, type JsonObject, RunError, type RunWarning } from "../base/index.ts";
 import { readEvents } from "./eventReader.ts";
 import { errorCode } from "./fileErrors.ts";
@@ -198,26 +198,29 @@ const nothingYet: Omit<RunSummary, "runId"> = {
 };
 
 async function openDatabase(root: string, warnings: RunWarning[]): Promise<DatabaseSync> {
+  // Loaded here: Node 22 prints a warning for whoever imports SQLite, and most commands never ask for the index.
+  const { DatabaseSync: Database } = await import("node:sqlite");
   const path = join(root, indexName);
-  if (!existsSync(root)) return prepare(new DatabaseSync(":memory:"));
+  if (!existsSync(root)) return prepare(new Database(":memory:"));
   try {
-    return prepare(new DatabaseSync(path, { timeout: 5000 }));
+    return prepare(new Database(path));
   } catch (error) {
     if (isReadOnly(error)) {
       warnings.push(indexWarning(`${path} cannot be written; the runs are indexed in memory`, error));
-      return prepare(new DatabaseSync(":memory:"));
+      return prepare(new Database(":memory:"));
     }
     if (!isDamaged(error)) throw error;
     await rm(path, { force: true });
     await rm(`${path}-journal`, { force: true });
     warnings.push(indexWarning(`${path} was damaged; it is made anew from the run folders`, error));
-    return prepare(new DatabaseSync(path, { timeout: 5000 }));
+    return prepare(new Database(path));
   }
 }
 
 /** Makes the table where it is missing or of another version. */
 function prepare(database: DatabaseSync): DatabaseSync {
   try {
+    database.exec("PRAGMA busy_timeout = 5000");
     const check = database.prepare("PRAGMA quick_check(1)").get()?.["quick_check"];
     if (check !== "ok") throw new DamagedIndex(String(check));
     const version = database.prepare("PRAGMA user_version").get()?.["user_version"];

@@ -49,7 +49,8 @@ const defaultColumns = 80;
 
 function connect(stream: TerminalStream, view: View): Required<EventSink> {
   let isOpen = true;
-  const columns = (): number => stream.columns ?? defaultColumns;
+  // Some pseudo-terminals say that they have no columns at all.
+  const columns = (): number => stream.columns || defaultColumns;
   const write = (text: string): void => {
     if (isOpen && text !== "") stream.write(text);
   };
@@ -66,6 +67,7 @@ function connect(stream: TerminalStream, view: View): Required<EventSink> {
     flush: async () => {},
     close: async () => {
       write(view.end());
+      // The error listener stays: a pipe may break while the last words are still on their way.
       stream.off("resize", onResize);
     },
   };

@@ -55,7 +55,8 @@ const frames: Readonly<Record<"wide" | "small", Frame>> = {
 };
 
 /** The chart with its caption; empty if there is nothing to draw. */
-export function lineChart(chart: LineChart): string {
+export function lineChart(given: LineChart): string {
+  const chart = { ...given, curves: given.curves.filter(({ points }) => points.length > 0) };
   const all = [...chart.curves.map(({ points }) => points), ...(chart.background ?? [])].flat();
   if (all.length === 0) return "";
   const size = chart.size ?? "wide";
@@ -85,7 +86,7 @@ interface Scale {
 
 function scaleOf(chart: LineChart, all: readonly Point[], frame: Frame): Scale {
   const xs = all.map(({ x }) => x);
-  const limit = chart.yLimit ?? Number.POSITIVE_INFINITY;
+  const limit = limitOf(chart);
   const ys = [...all, ...chart.curves.flatMap(({ raw }) => raw ?? [])].map(({ y }) => Math.min(y, limit));
   ys.push(...(chart.levels ?? []).map(({ y }) => y));
   const yTicks = ticks(chart.fromZero ? Math.min(0, least(ys)) : least(ys), most(ys), 5);
@@ -100,6 +101,11 @@ function scaleOf(chart: LineChart, all: readonly Point[], frame: Frame): Scale {
     xTicks: ticks(xLow, xHigh, plotWidth > 400 ? 8 : 4).filter((tick) => tick <= xHigh),
     yTicks,
   };
+}
+
+/** A level above the limit lifts it: there is room for the curve as well. */
+function limitOf({ yLimit, levels }: LineChart): number {
+  return Math.max(yLimit ?? Number.POSITIVE_INFINITY, ...(levels ?? []).map(({ y }) => y));
 }
 
 const least = (values: readonly number[]): number => values.reduce((a, b) => Math.min(a, b));
@@ -137,7 +143,7 @@ function curveLines(curve: Curve, chart: LineChart, frame: Frame, scale: Scale):
   if (curve.raw !== undefined) parts.push(path(thin(curve.raw, limit), `raw ${curve.tone}`, chart, scale));
   parts.push(path(thin(curve.points, limit), `curve ${curve.tone}`, chart, scale));
   if (curve.hasDots) {
-    for (const point of curve.points.filter(({ y }) => y <= (chart.yLimit ?? y))) {
+    for (const point of curve.points.filter(({ y }) => y <= limitOf(chart))) {
       const title = `${curve.name} at step ${point.x}: ${chart.format(point.y)}`;
       parts.push(
         `<circle class="dot ${curve.tone}" cx="${coordinate(scale.x(point.x))}" cy="${coordinate(scale.y(point.y))}" r="3"><title>${escapeMarkup(title)}</title></circle>`,
@@ -149,7 +155,7 @@ function curveLines(curve: Curve, chart: LineChart, frame: Frame, scale: Scale):
 
 /** A line through the points; it begins where the values come below the limit. */
 function path(points: readonly Point[], className: string, chart: LineChart, scale: Scale): string {
-  const limit = chart.yLimit ?? Number.POSITIVE_INFINITY;
+  const limit = limitOf(chart);
   const firstShown = Math.max(0, points.findIndex(({ y }) => y <= limit) - 1);
   const corners = points
     .slice(firstShown)
@@ -209,21 +215,21 @@ function shorten(text: string, length: number): string {
 
 function legend(chart: LineChart): string {
   const curves = chart.curves
-    .filter(({ name, points }) => name !== "" && points.length > 0)
+    .filter(({ name }) => name !== "")
     .map(({ name, tone }) => `<span class="key"><i class="swatch ${tone}"></i>${escapeMarkup(name)}</span>`);
   const levels = (chart.levels ?? []).map(
     ({ name }) => `<span class="key"><i class="swatch dashed"></i>${escapeMarkup(name)}</span>`,
   );
-  const limit = chart.yLimit;
-  const isCut = limit !== undefined && chart.curves.some(({ points }) => points.some(({ y }) => y > limit));
+  const limit = limitOf(chart);
+  const isCut = chart.curves.some(({ points }) => points.some(({ y }) => y > limit));
   const note = isCut ? [`<span class="key">above ${chart.format(limit)} cut off</span>`] : [];
   return [...curves, ...levels, ...note].join("");
 }
 
 function describe(chart: LineChart): string {
   const ends = chart.curves.map(({ name, points }) => {
-    const last = points.at(-1);
-    return last === undefined ? name : `${name} ends at ${chart.format(last.y)} at step ${last.x}`;
+    const { x, y } = points.at(-1)!;
+    return `${name} ends at ${chart.format(y)} at step ${x}`.trim();
   });
   return `${chart.title}, in ${chart.unit}: ${ends.join("; ")}`;
 }

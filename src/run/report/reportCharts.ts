@@ -35,13 +35,14 @@ function evaluated(data: ReportData, tone: Curve["tone"], key: "loss" | "bitsPer
   return { name: "validation", tone, points: values, hasDots: true };
 }
 
-/** The highest value worth showing: the first steps would flatten all that follows. */
-function limitOf(curves: readonly Curve[]): number {
-  const early = curves.flatMap(({ points: all }) => {
-    const point = all[Math.floor(all.length * 0.04)];
-    return point === undefined ? [] : [point.y];
-  });
-  return Math.max(...early);
+/** The highest value worth showing: the first steps would flatten all that follows. Undefined if they would not. */
+function limitOf(curves: readonly Curve[]): { readonly yLimit?: number } {
+  const shown = curves
+    .filter(({ points: all }) => all.length > 0)
+    .map(({ points: all }) => all.map(({ y }) => y));
+  const early = Math.max(...shown.map((ys) => ys[Math.floor(ys.length * 0.04)]!));
+  const highest = Math.max(...shown.map((ys) => ys.reduce((a, b) => Math.max(a, b))));
+  return highest > 1.1 * early ? { yLimit: early } : {};
 }
 
 export function lossCharts(data: ReportData): string {
@@ -62,14 +63,14 @@ export function lossCharts(data: ReportData): string {
     .map(({ name, bitsPerByte }) => ({ name, y: bitsPerByte }));
   const format = (value: number) => value.toFixed(2);
   return [
-    lineChart({ title: "Loss", unit: "nats per token", curves, format, yLimit: limitOf(curves) }),
+    lineChart({ title: "Loss", unit: "nats per token", curves, format, ...limitOf(curves) }),
     lineChart({
       title: "Bits per byte",
       unit: "bits per byte",
       curves: bits,
       levels,
       format,
-      yLimit: Math.max(limitOf(bits), ...levels.map(({ y }) => y)),
+      ...limitOf(bits),
     }),
   ].join("\n");
 }
@@ -95,7 +96,7 @@ export function scheduleCharts(data: ReportData): string {
       curves: gradNorm,
       format: short,
       fromZero: true,
-      yLimit: 2 * limitOf(gradNorm),
+      ...limitOf(gradNorm),
     },
     {
       title: "Router bias step",

@@ -74,10 +74,10 @@ describe("ticks", () => {
     );
   });
 
-  test("a range of one value has two ticks around it", () => {
-    for (const value of [0, 5, -0.3]) {
-      const all = ticks(value, value, 5);
-      expect(all.length).toBeGreaterThanOrEqual(2);
+  test("a range of one value, or of its rounding errors, has two different ticks around it", () => {
+    for (const value of [0, 5, -0.3, 2.885]) {
+      const all = ticks(value, value * (1 + Number.EPSILON), 5);
+      expect(new Set(all).size).toBeGreaterThanOrEqual(2);
       expect(all[0]).toBeLessThanOrEqual(value);
       expect(all.at(-1)).toBeGreaterThanOrEqual(value);
     }
