@@ -1,7 +1,7 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { BytePairEncoder, IdList } from "./bpe.ts";
-import { MergeTable } from "./mergeTable.ts";
+import { MergeTable } from "./tables/mergeTable.ts";
 
 interface Merge {
   readonly left: number;

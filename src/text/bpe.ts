@@ -7,10 +7,10 @@
  * letter) over a linked list and a heap, in O(n log n).
  */
 
-import { growInt32 } from "./growable.ts";
-import { Heap } from "./heap.ts";
-import type { MergeTable } from "./mergeTable.ts";
-import { PieceTable } from "./pieceTable.ts";
+import { growInt32 } from "./tables/growable.ts";
+import { Heap } from "./tables/heap.ts";
+import type { MergeTable } from "./tables/mergeTable.ts";
+import { PieceTable } from "./tables/pieceTable.ts";
 
 /** Token ids that pile up. */
 export class IdList {

@@ -1,7 +1,6 @@
-export type { AddedToken } from "./addedTokens.ts";
-export type { MergeTable } from "./mergeTable.ts";
+export type { TokenizerConfig } from "./file/tokenizerConfig.ts";
 export type { StreamDecoder } from "./streamDecoder.ts";
-export type { TokenBytes } from "./tokenBytes.ts";
+export type { MergeTable } from "./tables/mergeTable.ts";
 export {
   type DecodeOptions,
   type EncodeOptions,
@@ -9,7 +8,8 @@ export {
   Tokenizer,
   type Vocabulary,
 } from "./tokenizer.ts";
-export type { TokenizerConfig } from "./tokenizerConfig.ts";
 export { readTokenizer, writeTokenizerConfig, writeTokenizerJson } from "./tokenizerJson.ts";
+export type { AddedToken } from "./tokens/addedTokens.ts";
+export type { TokenBytes } from "./tokens/tokenBytes.ts";
 export { type TrainerOptions, type TrainerProgress, trainTokenizer } from "./trainer.ts";
 export { byteTokenizer } from "./vocabulary.ts";

@@ -4,16 +4,16 @@
  */
 
 import { TokenizerError } from "../base/index.ts";
-import { type AddedToken, AddedTokenFinder, specialTexts } from "./addedTokens.ts";
 import { BytePairEncoder, IdList } from "./bpe.ts";
-import { findFusedTokens } from "./fusedTokens.ts";
-import { growUint8 } from "./growable.ts";
-import type { MergeTable } from "./mergeTable.ts";
+import type { TokenizerConfig } from "./file/tokenizerConfig.ts";
 import { PieceScanner } from "./pretokenizer.ts";
 import { StreamDecoder } from "./streamDecoder.ts";
+import { growUint8 } from "./tables/growable.ts";
+import type { MergeTable } from "./tables/mergeTable.ts";
 import { TimeSlice } from "./timeSlice.ts";
-import type { TokenBytes } from "./tokenBytes.ts";
-import type { TokenizerConfig } from "./tokenizerConfig.ts";
+import { type AddedToken, AddedTokenFinder, specialTexts } from "./tokens/addedTokens.ts";
+import { findFusedTokens } from "./tokens/fusedTokens.ts";
+import type { TokenBytes } from "./tokens/tokenBytes.ts";
 
 /** All that a tokenizer consists of. */
 export interface Vocabulary {

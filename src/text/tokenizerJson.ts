@@ -3,12 +3,12 @@
  * The form is checked in tokenizerSchema.ts, the content in fileVocabulary.ts.
  */
 
-import { bytesToSymbols } from "./byteSymbols.ts";
-import { readVocabulary } from "./fileVocabulary.ts";
+import { readVocabulary } from "./file/fileVocabulary.ts";
+import { parseJson, readTokenizerConfig, v3TokenizerConfig } from "./file/tokenizerConfig.ts";
+import { checkForm } from "./file/tokenizerSchema.ts";
 import { preTokenizerPatterns } from "./pretokenizer.ts";
 import { Tokenizer } from "./tokenizer.ts";
-import { parseJson, readTokenizerConfig, v3TokenizerConfig } from "./tokenizerConfig.ts";
-import { checkForm } from "./tokenizerSchema.ts";
+import { bytesToSymbols } from "./tokens/byteSymbols.ts";
 
 /**
  * A tokenizer from the text of its files.

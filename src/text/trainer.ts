@@ -7,10 +7,10 @@
  */
 
 import { TokenizerError } from "../base/index.ts";
-import { MAX_MERGES } from "./mergeTable.ts";
-import { PairCounts } from "./pairCounts.ts";
-import { PieceTable } from "./pieceTable.ts";
 import { PieceScanner } from "./pretokenizer.ts";
+import { MAX_MERGES } from "./tables/mergeTable.ts";
+import { PairCounts } from "./tables/pairCounts.ts";
+import { PieceTable } from "./tables/pieceTable.ts";
 import { TimeSlice } from "./timeSlice.ts";
 import type { Tokenizer } from "./tokenizer.ts";
 import { FIRST_MERGE_ID, NUM_FIXED_IDS, tokenizerFromMerges, v3ByteIds } from "./vocabulary.ts";

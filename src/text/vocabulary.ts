@@ -3,12 +3,12 @@
  * and last the FIM and chat tokens.
  */
 
-import { type AddedToken, leadingSpecials, trailingSpecials } from "./addedTokens.ts";
-import { bytesInIdOrder } from "./byteSymbols.ts";
-import { MergeTable } from "./mergeTable.ts";
-import { TokenBytes } from "./tokenBytes.ts";
+import { v3TokenizerConfig } from "./file/tokenizerConfig.ts";
+import { MergeTable } from "./tables/mergeTable.ts";
 import { Tokenizer } from "./tokenizer.ts";
-import { v3TokenizerConfig } from "./tokenizerConfig.ts";
+import { type AddedToken, leadingSpecials, trailingSpecials } from "./tokens/addedTokens.ts";
+import { bytesInIdOrder } from "./tokens/byteSymbols.ts";
+import { TokenBytes } from "./tokens/tokenBytes.ts";
 
 /** The id of the merge of rank 0. */
 export const FIRST_MERGE_ID: number = leadingSpecials.length + bytesInIdOrder.length;

@@ -6,7 +6,7 @@
  * Source: interop.md 4.1, verified on V3's tokenizer.json.
  */
 
-import { invariant } from "../base/index.ts";
+import { invariant } from "../../base/index.ts";
 
 /** `byteSymbols[byte]` is the character that stands for it. */
 export const byteSymbols: readonly string[] = makeByteSymbols();

@@ -117,7 +117,8 @@ export class PairCounts {
   private queueNewPairs(): void {
     for (let index = this.queuedCounts.length; index < this.counts.length; index++) {
       this.queuedCounts.push(this.counts[index]!);
-      this.queue.push(index);
+      // A pair may come and go within one merge.
+      if (this.counts[index]! > 0) this.queue.push(index);
     }
   }
 

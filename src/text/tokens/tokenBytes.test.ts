@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { TokenizerError } from "../base/index.ts";
+import { TokenizerError } from "../../base/index.ts";
 import { TokenBytes } from "./tokenBytes.ts";
 
 describe("TokenBytes", () => {

@@ -4,8 +4,8 @@
  * `tokenizer_class` is wrong for V3 (interop.md 4.3), what tokenizer.json says holds.
  */
 
-import { isPlainObject, TokenizerError } from "../base/index.ts";
-import { specialTexts } from "./addedTokens.ts";
+import { isPlainObject, TokenizerError } from "../../base/index.ts";
+import { specialTexts } from "../tokens/addedTokens.ts";
 
 export interface TokenizerConfig {
   readonly bosToken: string;

@@ -1,5 +1,5 @@
-import { TokenizerError } from "../base/index.ts";
-import { growUint8 } from "./growable.ts";
+import { TokenizerError } from "../../base/index.ts";
+import { growUint8 } from "../tables/growable.ts";
 
 /** The bytes of every token by id, in one arena: an array for each of 128,000 ids would take 20 times the memory. */
 export class TokenBytes {

@@ -1,6 +1,6 @@
 import { describe, expect, test } from "vitest";
-import { v3TokenizerConfigJson } from "../../test/support/v3Tokenizer.ts";
-import { TokenizerError } from "../base/index.ts";
+import { v3TokenizerConfigJson } from "../../../test/support/v3Tokenizer.ts";
+import { TokenizerError } from "../../base/index.ts";
 import { readTokenizerConfig, v3TokenizerConfig } from "./tokenizerConfig.ts";
 
 describe("readTokenizerConfig", () => {

@@ -6,8 +6,8 @@
  */
 
 import { z } from "zod";
-import { TokenizerError } from "../base/index.ts";
-import { preTokenizerPatterns } from "./pretokenizer.ts";
+import { TokenizerError } from "../../base/index.ts";
+import { preTokenizerPatterns } from "../pretokenizer.ts";
 
 const byteLevel = z.strictObject({
   type: z.literal("ByteLevel"),

@@ -3,12 +3,12 @@
  * merge joins two known tokens into a third. A file of the right form can still be damaged here.
  */
 
-import { TokenizerError } from "../base/index.ts";
-import type { AddedToken } from "./addedTokens.ts";
-import { byteSymbols, symbolsToBytes } from "./byteSymbols.ts";
-import { MAX_MERGES, MergeTable } from "./mergeTable.ts";
-import { TokenBytes } from "./tokenBytes.ts";
-import type { Vocabulary } from "./tokenizer.ts";
+import { TokenizerError } from "../../base/index.ts";
+import { MAX_MERGES, MergeTable } from "../tables/mergeTable.ts";
+import type { Vocabulary } from "../tokenizer.ts";
+import type { AddedToken } from "../tokens/addedTokens.ts";
+import { byteSymbols, symbolsToBytes } from "../tokens/byteSymbols.ts";
+import { TokenBytes } from "../tokens/tokenBytes.ts";
 import type { TokenizerFile } from "./tokenizerSchema.ts";
 
 /** Room for eight times V3's vocabulary; an id beyond it is damage, and would ask for the memory. */
