@@ -66,11 +66,13 @@ describe("readVocabulary", () => {
 
   test("an added token with the text of an ordinary token shares its id or is damage", () => {
     const file = renumbered((id) => id);
-    const [token, id] = Object.entries(file.model.vocab).find(([name]) => name === "was")!;
+    const [token, id] = Object.entries(file.model.vocab).find(([name]) => /^[a-z]{2}$/.test(name))!;
     file.added_tokens.push({ ...file.added_tokens[0]!, id, content: token });
-    expect([...readTokenizer(JSON.stringify(file)).encode("xwas", { allowSpecial: true })].at(-1)).toBe(id);
+    expect([...readTokenizer(JSON.stringify(file)).encode(`x${token}`, { allowSpecial: true })].at(-1)).toBe(
+      id,
+    );
     file.added_tokens.at(-1)!.id = 6000;
-    expect(() => readTokenizer(JSON.stringify(file))).toThrow('"was" has the ids 6000 and');
+    expect(() => readTokenizer(JSON.stringify(file))).toThrow(`"${token}" has the ids 6000 and ${id}`);
   });
 
   test("a file cut at any place is refused, never read in part", () => {
