@@ -58,6 +58,21 @@ describe("createRun", () => {
     await expect(createRun(base, run)).rejects.toThrow(`${base} already holds letters.txt`);
   });
 
+  test("of many that make the same folder at once one gets it, and its run.json stays as that one wrote it", async () => {
+    const path = join(base, "a");
+    const attempts = await Promise.allSettled(
+      Array.from({ length: 8 }, (_, seed) => createRun(path, { ...run, config: { seed } })),
+    );
+    const made = attempts.filter((attempt) => attempt.status === "fulfilled").map(({ value }) => value);
+    expect(made).toHaveLength(1);
+    for (const attempt of attempts) {
+      if (attempt.status === "rejected") expect(attempt.reason).toBeInstanceOf(RunError);
+    }
+    expect((await readManifest(path)).config).toEqual(made[0]!.manifest.config);
+    expect((await readdir(path)).sort()).toEqual(["checkpoints", "lock", "run.json"]);
+    await made[0]!.close();
+  });
+
   test("takes a folder whose creation was cut off", async () => {
     const path = join(base, "a");
     await mkdir(join(path, "checkpoints"), { recursive: true });

@@ -1,57 +1,11 @@
-import { EventEmitter } from "node:events";
+import fc from "fast-check";
 import { describe, expect, test } from "vitest";
+import { exampleEvents } from "../../test/support/exampleEvents.ts";
+import { colourSequence, Screen } from "../../test/support/screen.ts";
 import { syntheticRun } from "../../test/support/syntheticRun.ts";
-import { parseEvent, type RunEvent } from "../base/index.ts";
-import { openTerminal, type TerminalOptions, type TerminalStream } from "./terminal.ts";
-
-const esc = "\x1b";
-const colour = new RegExp(`${esc}\\[\\d+m`);
-const sequenceOrLetter = new RegExp(`${esc}\\[\\??\\d*[A-Za-z]|[^]`, "g");
-
-/** What a terminal shows: obeys carriage return, line feed, clear line, wrapping on and off; knows colours. */
-class Screen extends EventEmitter implements TerminalStream {
-  readonly isTTY: boolean;
-  columns: number;
-  raw = "";
-  readonly lines: string[] = [""];
-  #column = 0;
-  #isWrapping = true;
-
-  constructor(columns: number, isTTY = true) {
-    super();
-    this.columns = columns;
-    this.isTTY = isTTY;
-  }
-
-  write(text: string): void {
-    this.raw += text;
-    for (const [token] of text.matchAll(sequenceOrLetter)) this.#obey(token);
-  }
-
-  #obey(token: string): void {
-    const last = this.lines.length - 1;
-    if (token === "\n") {
-      this.lines.push("");
-      this.#column = 0;
-    } else if (token === "\r") this.#column = 0;
-    else if (token === "\x1b[2K") this.lines[last] = "";
-    else if (token === "\x1b[?7l") this.#isWrapping = false;
-    else if (token === "\x1b[?7h") this.#isWrapping = true;
-    else if (colour.test(token)) return;
-    else if (token.startsWith("\x1b")) throw new Error(`unknown sequence ${JSON.stringify(token)}`);
-    else this.#put(token);
-  }
-
-  #put(letter: string): void {
-    if (this.#column >= this.columns && this.#isWrapping) {
-      this.lines.push("");
-      this.#column = 0;
-    }
-    const line = this.lines.at(-1)!;
-    this.lines[this.lines.length - 1] = line.slice(0, this.#column) + letter;
-    this.#column++;
-  }
-}
+import { parseEvent, type RunEvent, type RunEventType } from "../base/index.ts";
+import { narrate } from "./narration.ts";
+import { openTerminal, type TerminalOptions } from "./terminal.ts";
 
 async function shown(screen: Screen, events: Iterable<RunEvent>, options: Partial<TerminalOptions> = {}) {
   const terminal = openTerminal(screen, { environment: {}, ...options });
@@ -123,11 +77,63 @@ describe("a terminal", () => {
   test("NO_COLOR takes the colours and leaves the live line", async () => {
     const screen = new Screen(80);
     await shown(screen, run(20), { environment: { NO_COLOR: "1" } });
-    expect(screen.raw).not.toMatch(colour);
+    expect(screen.raw).not.toMatch(colourSequence);
     expect(screen.raw).toContain("\x1b[2K");
     const coloured = new Screen(80);
     await shown(coloured, run(20), { environment: { NO_COLOR: "" } });
     expect(coloured.raw).toContain("\x1b[33mwarning");
+  });
+});
+
+describe("whatever happens, at whatever width", () => {
+  const kinds = Object.keys(exampleEvents) as RunEventType[];
+  const last: readonly RunEventType[] = ["run.completed", "run.interrupted", "run.failed"];
+
+  /** What the lines above the progress line have to say, as one text without blanks: wrapping must not lose any. */
+  const told = (events: readonly RunEvent[]) =>
+    events.flatMap((event) => narrate(event, 200).map(({ text }) => text.replaceAll(/\s/g, ""))).join("");
+
+  test("every line is shown once and in order, and no remnant of the progress line stays", () => {
+    const happenings = fc.array(fc.constantFrom(...kinds), { maxLength: 25 });
+    fc.assert(
+      fc.property(happenings, fc.integer({ min: 20, max: 200 }), (types, columns) => {
+        const screen = new Screen(200);
+        const terminal = openTerminal(screen, { environment: {} });
+        const events = types.map((type, index) => ({
+          ...exampleEvents[type],
+          time: new Date(index * 1000).toISOString(),
+        }));
+        for (const event of events) {
+          terminal.emit(event);
+          // A wide window keeps the folding of settings comparable; the live line must obey any width.
+          screen.columns = columns;
+          screen.emit("resize");
+          screen.columns = 200;
+        }
+        const isLive = /^ *\d+\/\d+/.test(screen.lines.at(-1)!);
+        const above = isLive ? screen.lines.slice(0, -1) : screen.lines;
+        expect(above.join("").replaceAll(/\s/g, "")).toBe(told(events));
+        const lastStep = types.findLastIndex((type) => type === "step.completed");
+        const lastEnd = types.findLastIndex(
+          (type) => type.startsWith("run.s") || type === "run.resumed" || last.includes(type),
+        );
+        expect(isLive).toBe(lastStep > lastEnd);
+        if (isLive) expect(screen.lines.at(-1)!.length).toBeLessThanOrEqual(columns);
+      }),
+      { numRuns: 150 },
+    );
+  });
+
+  test("colours that are switched on are switched off before the line ends", () => {
+    for (const type of kinds) {
+      const screen = new Screen(200);
+      openTerminal(screen, { environment: {} }).emit(exampleEvents[type]);
+      for (const line of screen.raw.split("\n")) {
+        const switches = [...line.matchAll(/\[(\d+)m/g)].map(([, code]) => Number(code));
+        for (const [index, code] of switches.entries())
+          expect(code >= 39 || code === 22).toBe(index % 2 === 1);
+      }
+    }
   });
 });
 

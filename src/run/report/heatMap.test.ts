@@ -1,3 +1,4 @@
+import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { heatMap, heatMapLegend, levelOf, relativeLoads } from "./heatMap.ts";
 
@@ -38,6 +39,17 @@ describe("heatMap", () => {
 
   test("paints every cell in the level of its load", () => {
     expect(painted(heatMap(map), 3, 5)).toEqual(loads.map((row) => row.map(levelOf)));
+  });
+
+  test("paints any grid back into the levels it was made of", () => {
+    const row = fc.array(fc.double({ min: 0, max: 3, noNaN: true }), { minLength: 7, maxLength: 7 });
+    fc.assert(
+      fc.property(fc.array(row, { minLength: 1, maxLength: 20 }), (grid) => {
+        expect(painted(heatMap({ ...map, loads: grid }), grid.length, 7)).toEqual(
+          grid.map((one) => one.map(levelOf)),
+        );
+      }),
+    );
   });
 
   test("paints runs of equal cells as one rectangle", () => {

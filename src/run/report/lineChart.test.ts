@@ -1,3 +1,4 @@
+import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { type LineChart, lineChart } from "./lineChart.ts";
 
@@ -98,6 +99,35 @@ describe("lineChart", () => {
     const svg = lineChart({ ...chart, background });
     expect(svg).toContain('class="faint"');
     expect(texts(svg)).toContain("-20.0");
+  });
+
+  test("whatever the values, all it draws is inside its frame", () => {
+    const value = fc.oneof(
+      fc.double({ min: -1e6, max: 1e6, noNaN: true }),
+      fc.constantFrom(0, 1e-12, 5, 5 + Number.EPSILON * 8),
+    );
+    const curves = fc.array(fc.array(value, { minLength: 1, maxLength: 30 }), { minLength: 1, maxLength: 3 });
+    fc.assert(
+      fc.property(curves, fc.option(value, { nil: undefined }), fc.boolean(), (all, yLimit, fromZero) => {
+        const named = all.map((ys, index) => ({ ...curve(`curve ${index}`, "c1", ys), hasDots: true }));
+        const limit =
+          yLimit === undefined ? {} : { yLimit: Math.max(yLimit, ...all.map((ys) => ys.at(-1)!)) };
+        const svg = lineChart({ ...chart, curves: named, fromZero, ...limit });
+        expect(svg).not.toMatch(/NaN|Infinity|undefined/);
+        const drawn = [...svg.matchAll(/<path class="curve c1" d="M([^"]+)"/g)].flatMap(([, d]) =>
+          d!.split("L"),
+        );
+        const dots = [...svg.matchAll(/<circle[^>]*cx="([\d.-]+)" cy="([\d.-]+)"/g)].map(
+          ([, x, y]) => `${x} ${y}`,
+        );
+        for (const [x, y] of [...drawn, ...dots].map((corner) => corner.split(" ").map(Number))) {
+          expect(x).toBeGreaterThanOrEqual(61.9);
+          expect(x).toBeLessThanOrEqual(880 - 196 + 0.1);
+          expect(y).toBeGreaterThanOrEqual(13.9);
+          expect(y).toBeLessThanOrEqual(320 - 44 + 0.1);
+        }
+      }),
+    );
   });
 
   test("is empty without points, and stands a single one", () => {
