@@ -19,7 +19,9 @@ use minke_kernels::ops::{Ctx, table};
 use minke_kernels::peak::{Kind, burst};
 use minke_kernels::pool::Pool;
 
-const SHAPES: [(usize, usize, usize); 12] = [
+const SHAPES: [(usize, usize, usize); 14] = [
+    (96, 512, 512),
+    (96, 1024, 1024),
     (2048, 1024, 512),
     (2048, 2048, 1024),
     (64, 512, 512),

@@ -11,10 +11,10 @@
 
 use super::grouped::{Gather, check_offsets, gather};
 use super::matmul::Matrix;
-use super::micro::{self, ALayout, Arithmetic, PANEL, TILE_FLOATS, TileShape};
+use super::micro::{self, ALayout, Arithmetic, PANEL, TILE_FLOATS, TILE_ROWS, TileShape};
 use super::pack::{Rows, pack_columns, pack_token_panel, packed_columns_words};
 use super::plan;
-use super::product::{Addend, Part, Place, Target, as_words, store, tile_start};
+use super::product::{Addend, Part, Place, Target, as_words, store};
 use crate::args::{Args, Floats, FloatsMut};
 use crate::error::KernelError;
 use crate::isa::Isa;
@@ -45,15 +45,15 @@ unsafe fn accumulate(grad: &WeightGrad, part: Part, scratch: &mut Scratch) {
     let (isa, arithmetic, tokens) = (grad.isa, grad.arithmetic, grad.tokens);
     let form = arithmetic.a_form(isa);
     let column_words = packed_columns_words(form, 1, tokens);
-    let tiles = part.rows.div_ceil(micro::TILE_ROWS);
+    let tiles = part.rows.div_ceil(TILE_ROWS);
+    // Full tiles and a rest, not even ones: lines of twelve are packed by constant loops.
+    let tile_rows = |t: usize| (t * TILE_ROWS, ((t + 1) * TILE_ROWS).min(part.rows));
     let panel_words = arithmetic.panel_words(tokens);
     let buffer = scratch.f32(part.rows * column_words + panel_words + TILE_FLOATS);
-    let (packed, rest) = buffer.split_at_mut(part.rows * column_words);
-    let (panel_buffer, tile) = rest.split_at_mut(panel_words);
-    let (packed, panel_buffer) = (as_words(packed), as_words(panel_buffer));
     for t in 0..tiles {
-        let (from, to) = (tile_start(part.rows, t), tile_start(part.rows, t + 1));
-        let out = &mut packed[from * column_words..to * column_words];
+        let (from, to) = tile_rows(t);
+        // Into what lies behind, too: the next tile or the panel are written later.
+        let out = &mut as_words(buffer)[from * column_words..];
         let at = grad.dy_rows.shift(part.row + from);
         with_floats!(grad.dy, |dy| pack_columns(
             isa,
@@ -65,6 +65,9 @@ unsafe fn accumulate(grad: &WeightGrad, part: Part, scratch: &mut Scratch) {
             out
         ));
     }
+    let (packed, rest) = buffer.split_at_mut(part.rows * column_words);
+    let (panel_buffer, tile) = rest.split_at_mut(panel_words);
+    let (packed, panel_buffer) = (as_words(packed), as_words(panel_buffer));
     for panel in part.panel..part.panel + part.panels {
         let column = panel * PANEL;
         let columns = (grad.k - column).min(PANEL);
@@ -79,7 +82,7 @@ unsafe fn accumulate(grad: &WeightGrad, part: Part, scratch: &mut Scratch) {
             panel_buffer
         ));
         for t in 0..tiles {
-            let (from, to) = (tile_start(part.rows, t), tile_start(part.rows, t + 1));
+            let (from, to) = tile_rows(t);
             let run = micro::kernel(isa, arithmetic, ALayout::ByColumns, to - from, 1);
             let a = packed[from * column_words..].as_ptr();
             let shape = TileShape {

@@ -1,7 +1,7 @@
 //! Packing of both sides of a product, one thread's share at a time. Plain code: the compiler's vectors are
 //! fast enough, because a packed word is used by hundreds of multiplications.
 
-use super::micro::{AForm, Arithmetic, PANEL, RUN};
+use super::micro::{AForm, Arithmetic, PANEL, RUN, TILE_ROWS};
 use crate::bf16::{self, Element};
 use crate::isa::Isa;
 use crate::{by_isa, isa_twins};
@@ -141,6 +141,7 @@ fn widened<T: Element>(value: T) -> u32 {
 }
 
 /// Packs `columns` columns over `tokens` rows as A of a weight gradient, layout by columns: `[unit][columns]`.
+/// Up to 16 words behind the packed ones may be overwritten.
 pub fn pack_columns<T: Element>(
     isa: Isa,
     form: AForm,
@@ -150,23 +151,15 @@ pub fn pack_columns<T: Element>(
     columns: usize,
     out: &mut [u32],
 ) {
-    let units = form.units(tokens);
-    let per_pair = if form == AForm::SwappedF32 { 2 } else { 1 };
-    let out = &mut out[..units * columns];
-    let zeros = [T::default(); PANEL];
-    let row = |t: usize| match t < tokens {
-        true => &x[at.start(t)..at.start(t) + columns],
-        false => &zeros[..columns],
-    };
-    if form == AForm::F32 {
-        for (t, words) in out.chunks_exact_mut(columns).enumerate() {
-            by_isa!(isa, words_f32(row(t), words));
-        }
-        return;
-    }
-    for (p, words) in out.chunks_exact_mut(columns * per_pair).enumerate() {
-        by_isa!(isa, words_bf16(form, row(2 * p), row(2 * p + 1), words));
-    }
+    // A full tile reads sixteen columns where sixteen are there, and writes sixteen words over the next line's
+    // first four, which that line then overwrites: one vector instead of two.
+    let enough = tokens > 0
+        && columns == TILE_ROWS
+        && matches!(at, Rows::Even { .. })
+        && at.start(tokens - 1) + RUN <= x.len()
+        && out.len() >= packed_columns_words(form, columns, tokens) + RUN;
+    let read = if enough { RUN } else { columns };
+    by_isa!(isa, fill_columns(form, x, at, tokens, read, columns, out));
 }
 
 /// Packs one panel as B of a weight gradient: `columns` (at most 32) columns over `tokens` rows, `[step][32]`.
@@ -179,52 +172,77 @@ pub fn pack_token_panel<T: Element>(
     columns: usize,
     out: &mut [u32],
 ) {
-    let out = &mut out[..arithmetic.panel_words(tokens)];
-    let zeros = [T::default(); PANEL];
-    let row = |t: usize| match t < tokens {
-        true => &x[at.start(t)..at.start(t) + columns],
-        false => &zeros[..columns],
+    let form = match arithmetic {
+        Arithmetic::F32 => AForm::F32,
+        Arithmetic::Bf16 => AForm::Pairs,
     };
-    match arithmetic {
-        Arithmetic::F32 => {
-            for (t, words) in out.chunks_exact_mut(PANEL).enumerate() {
-                words[columns..].fill(0);
-                by_isa!(isa, words_f32(row(t), &mut words[..columns]));
-            }
-        }
-        Arithmetic::Bf16 => {
-            for (p, words) in out.chunks_exact_mut(PANEL).enumerate() {
-                words[columns..].fill(0);
-                by_isa!(
-                    isa,
-                    words_bf16(AForm::Pairs, row(2 * p), row(2 * p + 1), &mut words[..columns])
-                );
-            }
-        }
+    by_isa!(isa, fill_columns(form, x, at, tokens, columns, PANEL, out));
+    if arithmetic == Arithmetic::F32 && tokens % 2 == 1 {
+        out[tokens * PANEL..(tokens + 1) * PANEL].fill(0);
     }
 }
 
 isa_twins! {
-    fn words_f32<T: Element>(x: &[T], out: &mut [u32]) {
-        for (word, value) in out.iter_mut().zip(x) {
-            *word = value.to_f32().to_bits();
+    fn fill_columns<T: Element>(
+        form: AForm, x: &[T], at: Rows, tokens: usize, columns: usize, line: usize, out: &mut [u32],
+    ) {
+        // The common widths as constants, so that their loops become a few vector instructions.
+        match (columns, line) {
+            (16, 12) => lines::<16, 12, T>(form, x, at, tokens, columns, line, out),
+            (12, 12) => lines::<12, 12, T>(form, x, at, tokens, columns, line, out),
+            (32, 32) => lines::<32, 32, T>(form, x, at, tokens, columns, line, out),
+            _ => lines::<0, 0, T>(form, x, at, tokens, columns, line, out),
         }
     }
 }
 
-isa_twins! {
-    fn words_bf16<T: Element>(form: AForm, even: &[T], odd: &[T], out: &mut [u32]) {
-        if form == AForm::Pairs {
-            for ((word, even), odd) in out.iter_mut().zip(even).zip(odd) {
-                *word = pair(*even, *odd);
+/// Lines of `line` words made of `columns` columns: what is missing is zero, what is too much lies in the next
+/// line until that is written. `C` and `L` are the same numbers where they are known, else 0.
+#[inline(always)]
+fn lines<const C: usize, const L: usize, T: Element>(
+    form: AForm,
+    x: &[T],
+    at: Rows,
+    tokens: usize,
+    columns: usize,
+    line: usize,
+    out: &mut [u32],
+) {
+    let columns = if C > 0 { C } else { columns };
+    let line = if L > 0 { L } else { line };
+    let row = |t: usize| &x[at.start(t)..at.start(t) + columns];
+    if form == AForm::F32 {
+        for t in 0..tokens {
+            let (from, to) = (row(t), &mut out[t * line..t * line + line.max(columns)]);
+            for c in 0..columns {
+                to[c] = from[c].to_f32().to_bits();
             }
+            to[columns..].fill(0);
+        }
+        return;
+    }
+    let zeros = [T::default(); PANEL];
+    let pairs = tokens.div_ceil(2);
+    for p in 0..pairs {
+        let even = row(2 * p);
+        let odd = if 2 * p + 1 < tokens {
+            row(2 * p + 1)
         } else {
-            let (first, second) = out.split_at_mut(odd.len());
-            for (word, value) in first.iter_mut().zip(odd) {
-                *word = widened(*value);
+            &zeros[..columns]
+        };
+        if form == AForm::Pairs {
+            let to = &mut out[p * line..p * line + line.max(columns)];
+            for c in 0..columns {
+                to[c] = pair(even[c], odd[c]);
             }
-            for (word, value) in second.iter_mut().zip(even) {
-                *word = widened(*value);
+            to[columns..].fill(0);
+        } else {
+            for (half, from) in [odd, even].into_iter().enumerate() {
+                let at = (2 * p + half) * line;
+                let to = &mut out[at..at + line.max(columns)];
+                for c in 0..columns {
+                    to[c] = widened(from[c]);
+                }
             }
         }
     }

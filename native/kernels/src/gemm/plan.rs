@@ -113,20 +113,22 @@ pub fn grouped_parts(offsets: &[i32], panels: usize, k: usize, threads: usize) -
         .collect()
 }
 
-/// Parts of a weight gradient over `tokens`: rows of dw in blocks whose packed columns fit half a second cache.
+/// Parts of a weight gradient over `tokens`: rows of dw in blocks of whole tiles whose packed columns fit half a
+/// second cache.
 pub fn grad_parts(rows: usize, panels: usize, tokens: usize, threads: usize) -> Vec<Part> {
     let threads = if estimate_ns(rows, panels, tokens) < SMALL_NS {
         1
     } else {
         threads
     };
-    let fitting = (GRAD_BLOCK_WORDS / tokens.max(1)).clamp(4 * TILE_ROWS, BLOCK_ROWS);
-    let blocks = rows.div_ceil(fitting);
+    let fitting = (GRAD_BLOCK_WORDS / tokens.max(1)).clamp(4 * TILE_ROWS, BLOCK_ROWS) / TILE_ROWS;
+    let tiles = rows.div_ceil(TILE_ROWS);
+    let blocks = tiles.div_ceil(fitting);
     let groups = panel_groups_for(blocks, panels, threads);
     (0..blocks)
         .flat_map(|b| {
-            let (from, to) = (b * rows / blocks, (b + 1) * rows / blocks);
-            parts_of(from, to - from, panels, groups)
+            let row_of = |block: usize| (block * tiles / blocks * TILE_ROWS).min(rows);
+            parts_of(row_of(b), row_of(b + 1) - row_of(b), panels, groups)
         })
         .collect()
 }
@@ -177,6 +179,15 @@ mod tests {
         for (matrix, part) in &parts {
             assert!(offsets[*matrix] as usize <= part.row);
             assert!(part.row + part.rows <= offsets[matrix + 1] as usize);
+        }
+    }
+
+    #[test]
+    fn parts_of_a_weight_gradient_cover_it_once_and_begin_at_whole_tiles() {
+        for (rows, panels, tokens) in [(1, 1, 1), (97, 8, 2048), (256, 8, 100_000), (704, 9, 300)] {
+            let parts = grad_parts(rows, panels, tokens, 2);
+            covers_once(&parts, rows, panels);
+            assert!(parts.iter().all(|part| part.row % TILE_ROWS == 0));
         }
     }
 

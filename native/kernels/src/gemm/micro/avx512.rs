@@ -52,6 +52,9 @@ pub fn kernel(step: Step, layout: ALayout, rows: usize, panels: usize) -> MicroK
     }
 }
 
+/// Steps that B is fetched ahead: 4 KiB of a panel. It pays where panels come from the third cache or memory.
+const AHEAD: usize = 32;
+
 /// # Safety
 /// As `MicroKernel`: A, B and the tile have the sizes that the parameters imply; the processor has the features.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
@@ -94,6 +97,12 @@ unsafe fn tile<const ROWS: usize, const PANELS: usize, const STEP: u8, const BY_
                         }
                     }
                     a = a.add(unit_stride);
+                }
+            }
+            for q in 0..PANELS {
+                for half in 0..2 {
+                    let ahead = b.wrapping_add(q * shape.panel_words + half * 16 + AHEAD * PANEL);
+                    _mm_prefetch::<_MM_HINT_T0>(ahead.cast());
                 }
             }
             // SAFETY: at most one past the panel's last line.
