@@ -66,16 +66,26 @@ export function checkpointName(step: number): string {
 /** A run folder that this process owns, until it is closed. */
 export class RunFolder {
   readonly paths: RunPaths;
-  readonly manifest: RunManifest;
   /** What the owner should hear of: a lock that was taken over. To be emitted by whoever opened the folder. */
   readonly warnings: readonly RunWarning[];
   readonly #lock: Lock;
+  #manifest: RunManifest;
 
   constructor(paths: RunPaths, manifest: RunManifest, lock: Lock) {
     this.paths = paths;
-    this.manifest = manifest;
+    this.#manifest = manifest;
     this.#lock = lock;
     this.warnings = lock.takenFrom === null ? [] : [takeoverWarning(lock)];
+  }
+
+  get manifest(): RunManifest {
+    return this.#manifest;
+  }
+
+  /** Settles the config before the first event: only then is a time budget known as a number of steps. */
+  async rewriteConfig(config: JsonObject): Promise<void> {
+    this.#manifest = { ...this.#manifest, config };
+    await writeFileAtomic(this.paths.manifest, manifestText(this.#manifest));
   }
 
   /** Moves `latest`; the checkpoint has to be whole, and on the disk, before. */
@@ -110,12 +120,16 @@ export async function createRun(
       created: now.toISOString(),
       ...run,
     };
-    await writeFileAtomic(paths.manifest, `${JSON.stringify(manifest, undefined, 2)}\n`);
+    await writeFileAtomic(paths.manifest, manifestText(manifest));
     return new RunFolder(paths, manifest, lock);
   } catch (error) {
     await releaseLock(lock);
     throw error;
   }
+}
+
+function manifestText(manifest: RunManifest): string {
+  return `${JSON.stringify(manifest, undefined, 2)}\n`;
 }
 
 /** Owns a run folder that exists, to go on with its run. */

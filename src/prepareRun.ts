@@ -1,0 +1,200 @@
+/**
+ * From what the user asked for to a run that can start: its folder, tokenizer, data and final config.
+ *
+ * `--minutes` is resolved here, once: the machine's speed is measured on steps that are thrown away, and the number
+ * of steps is fixed and stored, so that `--steps N` gives the same bits again.
+ */
+import { readFile } from "node:fs/promises";
+import { join } from "node:path";
+import { applySettings, ConfigError, type RunEventBody, TokenizerError } from "./base/index.ts";
+import { type RunFolder, writeFileAtomic } from "./run/index.ts";
+import type { QueueDevice } from "./tensor/index.ts";
+import {
+  byteTokenizer,
+  readTokenizer,
+  type Tokenizer,
+  trainTokenizer,
+  writeTokenizerConfig,
+  writeTokenizerJson,
+} from "./text/index.ts";
+import {
+  findDocumentFiles,
+  type PreparedData,
+  prepareData,
+  RowSampler,
+  scheduleAt,
+  splitDocuments,
+  type TrainConfig,
+  TrainSession,
+  trainConfigSchema,
+} from "./train/index.ts";
+
+export interface PreparedRun {
+  readonly tokenizer: Tokenizer;
+  readonly data: PreparedData;
+  /** To be emitted once the run has started. */
+  readonly events: readonly RunEventBody[];
+}
+
+/** Tokenizer and data of a run, made in its folder or found there. */
+export async function prepareRun(
+  folder: RunFolder,
+  config: TrainConfig,
+  signal: AbortSignal,
+  status: (text: string) => void,
+): Promise<PreparedRun> {
+  const events: RunEventBody[] = [];
+  const { files, skipped } = await findDocumentFiles(config.data.paths);
+  if (skipped > 0) {
+    events.push({
+      type: "run.warning",
+      what: `${skipped} files of other kinds were left out of the data`,
+      why: "documents come from .txt, .md, .jsonl and .parquet",
+      fix: null,
+    });
+  }
+  const tokenizer = await timed(events, "tokenizer", () =>
+    obtainTokenizer(folder, config, files, signal, status, events),
+  );
+  const started = performance.now();
+  status("preparing the data");
+  const data = await timed(events, "data", () =>
+    prepareData(join(folder.paths.root, "data"), tokenizer, {
+      files,
+      config: config.data,
+      rowLength: config.rowLength,
+      seed: config.seed,
+      signal,
+    }),
+  );
+  const { train, validation } = data.index;
+  events.push({
+    type: "data.prepared",
+    source: config.data.paths.join(", "),
+    documents: train.documents + validation.documents,
+    bytes: train.bytes + validation.bytes,
+    tokens: train.tokens + validation.tokens,
+    train,
+    validation,
+    vocabSize: tokenizer.vocabSize,
+    seconds: (performance.now() - started) / 1000,
+  });
+  return { tokenizer, data, events };
+}
+
+async function timed<T>(events: RunEventBody[], name: string, task: () => Promise<T>): Promise<T> {
+  const started = performance.now();
+  const result = await task();
+  events.push({ type: "run.phase", name, seconds: (performance.now() - started) / 1000 });
+  return result;
+}
+
+async function obtainTokenizer(
+  folder: RunFolder,
+  config: TrainConfig,
+  files: readonly string[],
+  signal: AbortSignal,
+  status: (text: string) => void,
+  events: RunEventBody[],
+): Promise<Tokenizer> {
+  const stored = join(folder.paths.root, "tokenizer.json");
+  const known = await readTokenizerAt(stored);
+  if (known !== null) return known;
+  const tokenizer = await chooseTokenizer(config, files, signal, status, events);
+  if (tokenizer.vocabSize > config.model.vocabSize) {
+    throw new ConfigError(
+      `the tokenizer has ${tokenizer.vocabSize} ids, the model ${config.model.vocabSize}`,
+      {
+        why: "every id needs a row in the embedding and in the head",
+        fix: `use --set model.vocabSize=${tokenizer.vocabSize}, or a smaller tokenizer`,
+        fields: { tokenizer: tokenizer.vocabSize, model: config.model.vocabSize },
+      },
+    );
+  }
+  await writeFileAtomic(stored, writeTokenizerJson(tokenizer));
+  await writeFileAtomic(join(folder.paths.root, "tokenizer_config.json"), writeTokenizerConfig(tokenizer));
+  return tokenizer;
+}
+
+async function chooseTokenizer(
+  config: TrainConfig,
+  files: readonly string[],
+  signal: AbortSignal,
+  status: (text: string) => void,
+  events: RunEventBody[],
+): Promise<Tokenizer> {
+  const { tokenizer: wanted, validationEvery } = config.data;
+  if (wanted === "bytes") return byteTokenizer();
+  if (wanted !== null) return loadTokenizer(wanted);
+  const started = performance.now();
+  status(`training a tokenizer of ${config.model.vocabSize} tokens`);
+  const { train } = await splitDocuments(files, validationEvery, signal);
+  const tokenizer = await trainTokenizer(
+    train.map(({ text }) => text),
+    { vocabSize: config.model.vocabSize, signal },
+  );
+  const sample = train.slice(0, 16).map(({ text }) => text);
+  const bytes = train.reduce((sum, { text }) => sum + Buffer.byteLength(text), 0);
+  const sampleBytes = sample.reduce((sum, text) => sum + Buffer.byteLength(text), 0);
+  const sampleTokens = sample.reduce((sum, text) => sum + tokenizer.encode(text).length, 0);
+  events.push({
+    type: "tokenizer.trained",
+    vocabSize: tokenizer.vocabSize,
+    numMerges: tokenizer.vocabulary.merges.size,
+    bytes,
+    bytesPerToken: sampleBytes / sampleTokens,
+    seconds: (performance.now() - started) / 1000,
+  });
+  return tokenizer;
+}
+
+/** A tokenizer from its file, or from the folder that holds tokenizer.json. */
+export async function loadTokenizer(path: string): Promise<Tokenizer> {
+  const found = (await readTokenizerAt(path)) ?? (await readTokenizerAt(join(path, "tokenizer.json")));
+  if (found !== null) return found;
+  throw new TokenizerError(`${path} holds no tokenizer`, {
+    why: "a tokenizer is a tokenizer.json, or a folder with one",
+    fix: "make one: minke tokenizer train --data PATH --vocab-size N --out FOLDER",
+    fields: { path },
+  });
+}
+
+async function readTokenizerAt(path: string): Promise<Tokenizer | null> {
+  const text = await readFile(path, "utf8").catch(() => null);
+  return text === null ? null : readTokenizer(text);
+}
+
+/** Seconds of one step on this machine: the best of a few, on weights that are thrown away. */
+export async function measureStepSeconds(
+  device: QueueDevice,
+  config: TrainConfig,
+  data: PreparedData,
+): Promise<number> {
+  const session = new TrainSession(device, config, { padId: 0, eosId: 0 });
+  const sampler = new RowSampler(data.train, config.seed);
+  session.initialize();
+  const scheduled = scheduleAt(config, { step: 0, share: 0 });
+  let best = Number.POSITIVE_INFINITY;
+  for (let i = 0; i < 5; i++) {
+    const rows = await sampler.next(config.batchRows);
+    const started = performance.now();
+    await session.runner.compute(rows, scheduled);
+    session.runner.commit(scheduled);
+    await device.drain();
+    // The first step touches every page for the first time.
+    if (i > 0) best = Math.min(best, (performance.now() - started) / 1000);
+  }
+  session.dispose();
+  return best;
+}
+
+/** Of a time budget, what steps may take: evaluations, samples and checkpoints need the rest. */
+const SHARE_FOR_STEPS = 0.85;
+
+export function stepsFor(minutes: number, stepSeconds: number): number {
+  return Math.max(1, Math.floor((minutes * 60 * SHARE_FOR_STEPS) / stepSeconds));
+}
+
+export function withSettings(config: TrainConfig, settings: readonly string[]): TrainConfig {
+  return applySettings(trainConfigSchema, config, settings);
+}

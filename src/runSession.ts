@@ -1,0 +1,168 @@
+/** A run's session: weights initialised or restored, rows from the right position, checkpoints and samples. */
+import { join } from "node:path";
+import type { JsonObject, RunEventBody, RunWarning } from "./base/index.ts";
+import {
+  CheckpointStore,
+  masterTensors,
+  readModel,
+  readTrainState,
+  type StateTensor,
+  writeModel,
+  writeTrainState,
+} from "./checkpoint/index.ts";
+import { generateIds, type Runner } from "./engine/index.ts";
+import { precisions } from "./model/index.ts";
+import type { OpenDevice } from "./openDevice.ts";
+import type { PreparedRun } from "./prepareRun.ts";
+import { type RunFolder, writeFileAtomic } from "./run/index.ts";
+import { writeTokenizerConfig, writeTokenizerJson } from "./text/index.ts";
+import { type LoopState, RowSampler, type TrainConfig, TrainSession } from "./train/index.ts";
+
+export interface RunSession {
+  readonly root: string;
+  readonly session: TrainSession;
+  readonly sampler: RowSampler;
+  /** Null for a run that starts anew. */
+  readonly from: LoopState | null;
+  readonly warnings: readonly RunEventBody[];
+  sample(prompt: string): Promise<string>;
+  save(
+    state: LoopState,
+    reason: "scheduled" | "last" | "interrupted",
+    emit: (body: RunEventBody) => void,
+    flush: () => Promise<void>,
+  ): Promise<string>;
+  /** The last step of which a checkpoint was written. */
+  lastStep(): number;
+  dispose(): void;
+}
+
+export async function startSession(
+  folder: RunFolder,
+  config: TrainConfig,
+  prepared: PreparedRun,
+  { device, native }: OpenDevice,
+  isResumed: boolean,
+): Promise<RunSession> {
+  const { tokenizer } = prepared;
+  const session = new TrainSession(device, config, { padId: tokenizer.eosId, eosId: tokenizer.eosId });
+  const store = new CheckpointStore(folder, config.checkpoint);
+  await store.clean();
+  const warnings: RunEventBody[] = [];
+  const numerics = native === null ? "reference" : "fma";
+  const from = isResumed ? await restore(store, session, numerics, warnings) : null;
+  if (from === null) session.initialize();
+  let lastStep = from?.step ?? 0;
+
+  return {
+    root: folder.paths.root,
+    session,
+    sampler: new RowSampler(prepared.data.train, config.seed),
+    from,
+    warnings,
+    lastStep: () => lastStep,
+    async sample(prompt) {
+      const runner: Runner = {
+        device,
+        model: session.model,
+        config: config.model,
+        precision: precisions[config.precision],
+        rope: session.rope,
+      };
+      const ids = tokenizer.encode(prompt);
+      const start = ids.length > 0 ? ids : Int32Array.of(tokenizer.eosId);
+      const made: number[] = [];
+      const options = {
+        maxTokens: config.sample.maxTokens,
+        temperature: 0.8,
+        topP: 0.95,
+        seed: config.seed,
+        stopIds: [tokenizer.eosId],
+      };
+      for await (const id of generateIds(runner, start, options)) made.push(id);
+      return tokenizer.decode(made.filter((id) => id < tokenizer.vocabSize));
+    },
+    async save(state, reason, emit, flush) {
+      const started = performance.now();
+      await flush();
+      const { written, removed } = await store.write(
+        state.step,
+        state.validationLoss,
+        checkpointBytes(session),
+        async (path) => {
+          await writeModel(path, session.factory);
+          await writeFileAtomic(join(path, "tokenizer.json"), writeTokenizerJson(tokenizer));
+          await writeFileAtomic(join(path, "tokenizer_config.json"), writeTokenizerConfig(tokenizer));
+          await writeTrainState(path, stateTensors(session), {
+            loop: state,
+            numerics,
+          } as unknown as JsonObject);
+        },
+      );
+      lastStep = state.step;
+      const path = `checkpoints/step-${state.step}`;
+      const seconds = (performance.now() - started) / 1000;
+      emit({ type: "checkpoint.written", step: state.step, path, bytes: written.bytes, seconds, reason });
+      for (const { step } of removed)
+        emit({ type: "checkpoint.removed", step, path: `checkpoints/step-${step}` });
+      return path;
+    },
+    dispose: () => session.dispose(),
+  };
+}
+
+async function restore(
+  store: CheckpointStore,
+  session: TrainSession,
+  numerics: string,
+  warnings: RunEventBody[],
+): Promise<LoopState | null> {
+  const { found, damaged } = await store.open();
+  for (const { step, path, reason } of damaged) {
+    const fallback = found === null ? null : `checkpoints/step-${found.step}`;
+    warnings.push({ type: "checkpoint.damaged", step, path, reason, fallback });
+  }
+  if (found === null) {
+    const warning: RunWarning = {
+      type: "run.warning",
+      what: "the run has no whole checkpoint: it starts again from its first step",
+      why: "it was stopped before its first checkpoint was written, or all of them are damaged",
+      fix: null,
+    };
+    warnings.push(warning);
+    return null;
+  }
+  await readModel(found.path, session.factory);
+  const state = await readTrainState(found.path, stateTensors(session));
+  for (const parameter of session.factory.parameters) parameter.repack();
+  if (state["numerics"] !== numerics) {
+    warnings.push({
+      type: "run.warning",
+      what: `the run was computed by ${String(state["numerics"])} arithmetic and goes on with ${numerics}`,
+      why: "native kernels and the reference backend round differently: the run is continued, not repeated bit for bit",
+      fix: null,
+    });
+  }
+  return state["loop"] as unknown as LoopState;
+}
+
+function stateTensors({ factory, optimizer }: TrainSession): readonly StateTensor[] {
+  const moments = optimizer.moments.flatMap(({ m, v }, i): StateTensor[] => {
+    const { path } = optimizer.parameters[i]!;
+    return [
+      { name: `moment.m.${path}`, tensor: m },
+      { name: `moment.v.${path}`, tensor: v },
+    ];
+  });
+  const averages = optimizer.averages.map((tensor, i) => ({
+    name: `average.${optimizer.parameters[i]!.path}`,
+    tensor,
+  }));
+  return [...masterTensors(factory), ...moments, ...averages];
+}
+
+function checkpointBytes(session: TrainSession): number {
+  const tensors = stateTensors(session).reduce((sum, { tensor }) => sum + tensor.storage.bytes, 0);
+  const weights = session.factory.parameters.reduce((sum, { size }) => sum + 4 * size, 0);
+  return tensors + weights + 2 ** 24;
+}
