@@ -7,8 +7,15 @@ export { ReferenceBackend } from "./backend/reference/reference.ts";
 export { QueueDevice, Scope } from "./device.ts";
 export { BYTES_PER_ELEMENT, bf16FromNumber, bf16ToNumber, type Dtype } from "./dtype.ts";
 export type { Floats, Kernel, Values } from "./kernel.ts";
+export {
+  type AbsorbedDims,
+  absorbedAttention,
+  type CachedTokens,
+  cacheAppend,
+} from "./ops/absorbedAttention.ts";
 export { type AdamwSettings, adamwStep, type Moments } from "./ops/adamw.ts";
 export { addRmsNorm, rmsNorm } from "./ops/addRmsNorm.ts";
+export { type AttentionDims, attention } from "./ops/attention.ts";
 export { combine } from "./ops/combine.ts";
 export { type DispatchPlan, expertLoad, planDispatch } from "./ops/dispatch.ts";
 export { add, axpy, cast, copyInto, fill, scale } from "./ops/elementwise.ts";

@@ -1,7 +1,9 @@
 /** Every kernel of the project, by family: what tests, benches and `doctor` walk through. */
 import type { Kernel } from "../kernel.ts";
+import { absorbedAttentionKernels } from "./absorbedAttention.ts";
 import { adamwKernels } from "./adamw.ts";
 import { addRmsNormKernels } from "./addRmsNorm.ts";
+import { attentionKernels } from "./attention.ts";
 import { combineKernels } from "./combine.ts";
 import { dispatchKernels } from "./dispatch.ts";
 import { elementwiseKernels } from "./elementwise.ts";
@@ -35,6 +37,8 @@ export const allKernels: readonly Kernel[] = [
   ...ropeKernels,
   ...swigluKernels,
   ...randomKernels,
+  ...attentionKernels,
+  ...absorbedAttentionKernels,
   ...routeKernels,
   ...sequenceBalanceKernels,
   ...dispatchKernels,

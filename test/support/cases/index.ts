@@ -1,5 +1,6 @@
 /** Every case of every kernel. */
 import type { OpCase } from "../opCase.ts";
+import { attentionCases } from "./attention.ts";
 import { groupedLinearCases } from "./grouped.ts";
 import { linearCases } from "./linear.ts";
 import { lossCases } from "./loss.ts";
@@ -13,6 +14,7 @@ export const allCases: readonly OpCase[] = [
   ...groupedLinearCases,
   ...pointwiseCases,
   ...randomCases,
+  ...attentionCases,
   ...moeCases,
   ...lossCases,
   ...optimCases,
