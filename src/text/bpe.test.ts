@@ -92,6 +92,23 @@ describe("BytePairEncoder", () => {
     }
   });
 
+  test("the cache stays below 12 MB, whatever the pieces", () => {
+    const utf8 = new TextEncoder();
+    const output = new IdList();
+    for (const length of [6, 64]) {
+      const encoder = new BytePairEncoder(byteIds, new MergeTable());
+      let largest = 0;
+      for (let number = 0; number < 300_000; number++) {
+        const piece = utf8.encode(number.toString().padStart(length, "="));
+        output.clear();
+        encoder.encode(piece, 0, piece.length, output);
+        largest = Math.max(largest, encoder.cacheSizeBytes);
+      }
+      expect(largest).toBeGreaterThan(3_000_000);
+      expect(largest).toBeLessThan(12_000_000);
+    }
+  });
+
   test("a long piece takes time in proportion to its length, give or take a logarithm", () => {
     const merges = Array.from({ length: 12 }, (_, rank) => {
       const part = rank === 0 ? 0x61 : 999 + rank;

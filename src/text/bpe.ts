@@ -47,7 +47,7 @@ export class IdList {
  * all pairs is as fast as a heap, and longer pieces hardly come twice.
  */
 const MAX_SHORT_BYTES = 64;
-/** Both bounds together keep the cache below 16 MB, its ids (at most one a byte) included. */
+/** Both bounds together keep the cache below 24 MB (a token for each byte); in English it takes about 5. */
 const MAX_CACHED_PIECES = 1 << 17;
 const MAX_CACHED_BYTES = 1 << 21;
 const NO_RANK = 0x7fffffff;
@@ -67,6 +67,11 @@ export class BytePairEncoder {
   constructor(byteIds: Int32Array, merges: MergeTable) {
     this.byteIds = byteIds;
     this.merges = merges;
+  }
+
+  /** What the cached pieces and their ids take; the tables have room for up to twice as much. */
+  get cacheSizeBytes(): number {
+    return this.cache.numBytes + 4 * this.cachedIds.length;
   }
 
   /** Appends the ids of the piece bytes[start, end) to `output`. */
