@@ -7,9 +7,10 @@
 //! limits     offsets ascend inside 0..T; tokens outside every sequence do not count; empty sequences are left out
 //! tiling     chunks of 64 tokens counted from their sequence's start, partial sums added in ascending order: what a
 //!            sequence contributes does not depend on its neighbours
-//! versions   v1 (this file)
+//! measured   one thread of an AVX-512 Xeon, 2048 tokens, 16 experts, 4 best: 110 us forward, 120 us backward
+//! versions   v1 insertion, token by token · v2 side by side, as the router (this file)
 
-use super::select::{Best, rank};
+use super::select::{Marks, SIDE, Scores, lay_out, mark_best, mark_words, marked};
 use super::{AFFINITY_EPSILON, tokens_per_task};
 use crate::args::Args;
 use crate::error::KernelError;
@@ -96,18 +97,20 @@ fn partial_sums(ctx: &Ctx, affinity: &[f32], sequences: &Sequences, e: usize, k:
     let chunks = &sequences.chunks;
     let mut partials = vec![0.0; chunks.len() * 2 * e];
     let out = Disjoint::new(&mut partials);
-    let per_task = tokens_per_task(2 * e + 10 * k).div_ceil(CHUNK);
+    let per_task = tokens_per_task(2 * e + 5 * k).div_ceil(CHUNK);
     ctx.pool.run(chunks.len().div_ceil(per_task), &|task, _| {
-        let (mut ranked, mut best, mut ids) = (vec![0.0; e], vec![0.0; k], vec![0; k]);
+        let (mut work, mut ids) = (Work::new(e, k), vec![0; k]);
         for c in task * per_task..chunks.len().min((task + 1) * per_task) {
             // SAFETY: each chunk is in one task.
             let (counts, shares) = unsafe { out.part(c * 2 * e, 2 * e) }.split_at_mut(e);
             let Chunk { start, len, .. } = chunks[c];
-            for s in affinity[start * e..(start + len) * e].chunks_exact(e) {
-                by_isa!(ctx.isa, add_shares(s, shares, &mut ranked));
-                Best::new(&mut best, &mut ids).offer(0, &ranked);
-                for id in &ids {
-                    counts[*id as usize] += 1.0;
+            for rows in affinity[start * e..(start + len) * e].chunks(SIDE * e) {
+                by_isa!(ctx.isa, add_shares(rows, shares, &mut work));
+                for l in 0..rows.len() / e {
+                    marked(&work.marks, l, &mut ids);
+                    for id in &ids {
+                        counts[*id as usize] += 1.0;
+                    }
                 }
             }
         }
@@ -115,14 +118,36 @@ fn partial_sums(ctx: &Ctx, affinity: &[f32], sequences: &Sequences, e: usize, k:
     partials
 }
 
-isa_twins! {
-    /// shares += s / sum(s); `ranked` is s with NaN on top.
-    fn add_shares(s: &[f32], shares: &mut [f32], ranked: &mut [f32]) {
-        let divisor = sum(s) + AFFINITY_EPSILON;
-        for ((s, share), ranked) in s.iter().zip(shares).zip(ranked) {
-            *share += *s / divisor;
-            *ranked = rank(*s);
+/// Working space for the choice of 64 tokens' experts.
+struct Work {
+    no_bias: Vec<f32>,
+    scores: Vec<Scores>,
+    best: Vec<Scores>,
+    marks: Vec<Marks>,
+}
+
+impl Work {
+    fn new(experts: usize, top_k: usize) -> Work {
+        Work {
+            no_bias: vec![0.0; experts],
+            scores: vec![[0.0; SIDE]; experts],
+            best: vec![[0.0; SIDE]; top_k],
+            marks: vec![[0; SIDE]; mark_words(experts)],
         }
+    }
+}
+
+isa_twins! {
+    /// shares += s / sum(s), token by token; `work.marks` become each token's best experts.
+    fn add_shares(rows: &[f32], shares: &mut [f32], work: &mut Work) {
+        for s in rows.chunks_exact(shares.len()) {
+            let divisor = sum(s) + AFFINITY_EPSILON;
+            for (s, share) in s.iter().zip(shares.iter_mut()) {
+                *share += *s / divisor;
+            }
+        }
+        lay_out(rows, &work.no_bias, &mut work.scores);
+        mark_best(&work.scores, &mut work.best, &mut work.marks);
     }
 }
 
