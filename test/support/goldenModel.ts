@@ -35,7 +35,12 @@ export function readGoldens(variant: string, file: string): Goldens | null {
 }
 
 export function readScalars(variant: string): Record<string, number> {
-  const manifest = JSON.parse(readFileSync(join("test/golden", variant, "manifest.json"), "utf8"));
+  // Python writes Infinity, which JSON does not know: a dense model has no router and no margin.
+  const text = readFileSync(join("test/golden", variant, "manifest.json"), "utf8").replaceAll(
+    ": Infinity",
+    ": null",
+  );
+  const manifest: unknown = JSON.parse(text);
   return (manifest as { scalars: Record<string, number> }).scalars;
 }
 
@@ -59,8 +64,21 @@ export async function loadGoldenModel(
     { mtpDepth: model.mtp.length, padId: 0, documentEnd: null },
   );
   const main = Int32Array.from(targets.values, (target) => (target < 0 ? -1 : target));
+  // What the reference ignores as a label, it ignores as a target of the MTP modules too.
+  const labels = goldens.get("labels")!.values;
+  const mtp = plan.mtp.map((module, k) => {
+    const ahead = (at: number): number => ((at % T) + k + 2 < T ? labels[at + k + 2]! : -1);
+    return {
+      ids: module.ids,
+      targets: Int32Array.from({ length: rows * T }, (_, at) => Math.max(-1, ahead(at))),
+    };
+  });
   const rope = makeRopeTable(device, config, 64, precisionName === "f64" ? "f64" : "f32");
-  const batch = uploadBatch(device, { ...plan, targets: main });
+  const batch = uploadBatch(device, {
+    ...plan,
+    targets: main,
+    mtp: mtp.map((module) => ({ ...module, valid: 0 })),
+  });
   const { positions, seqOffsets } = batch;
   return {
     device,
@@ -70,7 +88,10 @@ export async function loadGoldenModel(
     batch,
     goldens,
     pass: { positions, seqOffsets, rope, precision, cache: null, balanceAlpha: 1 },
-    counts: { main: main.filter((target) => target >= 0).length, mtp: plan.mtp.map(({ valid }) => valid) },
+    counts: {
+      main: main.filter((target) => target >= 0).length,
+      mtp: mtp.map((module) => module.targets.filter((target) => target >= 0).length),
+    },
   };
 }
 

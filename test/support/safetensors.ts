@@ -15,8 +15,9 @@ export function readSafetensors(file: Uint8Array): Map<string, GoldenTensor> {
   const tensors = new Map<string, GoldenTensor>();
   for (const [name, { dtype, shape, data_offsets: offsets }] of Object.entries(header)) {
     if (name === "__metadata__") continue;
-    const bytes = file.slice(8 + length + offsets[0], 8 + length + offsets[1]);
-    tensors.set(name, { dtype, shape, values: decode(dtype, bytes.buffer as ArrayBuffer) });
+    // A copy of its own: a Buffer would give a view into its pool, misaligned and longer.
+    const bytes = new Uint8Array(file.subarray(8 + length + offsets[0], 8 + length + offsets[1]));
+    tensors.set(name, { dtype, shape, values: decode(dtype, bytes.buffer) });
   }
   return tensors;
 }
