@@ -1,0 +1,71 @@
+/** `minke doctor`: what this machine can do, which backend is chosen and why, and whether it computes rightly. */
+import { cpus, freemem, totalmem } from "node:os";
+import { Command } from "commander";
+import { formatBytes, formatRate } from "../base/index.ts";
+import { openDevice } from "../openDevice.ts";
+import { freeBytes } from "../run/index.ts";
+import { loadAddon } from "../tensor/index.ts";
+import { selfTest } from "./selfTest.ts";
+
+interface Finding {
+  readonly name: string;
+  readonly value: string;
+  readonly isGood: boolean;
+}
+
+export function doctorCommand(): Command {
+  return new Command("doctor")
+    .description("check this machine and the installation")
+    .option("--json", "print one JSON object")
+    .addHelpText("after", "\nExample:\n  minke doctor\n")
+    .action(async ({ json = false }: { json?: boolean }) => {
+      const findings = await examine();
+      if (json)
+        process.stdout.write(
+          `${JSON.stringify(Object.fromEntries(findings.map(({ name, value, isGood }) => [name, { value, isGood }])))}\n`,
+        );
+      else
+        for (const { name, value, isGood } of findings)
+          process.stdout.write(`${isGood ? "ok  " : "BAD "} ${name.padEnd(14)} ${value}\n`);
+      if (findings.some(({ isGood }) => !isGood)) process.exitCode = 1;
+    });
+}
+
+async function examine(): Promise<readonly Finding[]> {
+  const { addon, reason } = loadAddon();
+  const good = (name: string, value: string): Finding => ({ name, value, isGood: true });
+  const findings: Finding[] = [
+    good("node", process.versions.node),
+    good("platform", `${process.platform}-${process.arch}`),
+    good("processor", `${cpus()[0]?.model.trim() ?? "unknown"}, ${cpus().length} cores`),
+    good("memory", `${formatBytes(totalmem())}, ${formatBytes(freemem())} free`),
+    good("disk", `${formatBytes(await freeBytes("."))} free here`),
+    good(
+      "features",
+      addon === null ? "unknown without the native addon" : addon.info().cpuFeatures.join(" "),
+    ),
+  ];
+  const { device, native, threads } = openDevice();
+  try {
+    findings.push(
+      good(
+        "backend",
+        native === null
+          ? `reference, because ${reason}; install Rust (https://rustup.rs), then npm run build`
+          : `native, because its addon loads; ${native.isa} is the best instruction set it has for this processor`,
+      ),
+      good("threads", String(threads)),
+    );
+    if (native !== null) {
+      const [f32, bf16] = [await native.peak("f32", 0.2), await native.peak("bf16", 0.2)];
+      findings.push(
+        good("peak", `${formatRate(f32, "FLOP")} in f32, ${formatRate(bf16, "FLOP")} in bf16, all threads`),
+      );
+    }
+    const { isGood, text } = await selfTest(device);
+    findings.push({ name: "self-test", value: text, isGood });
+  } finally {
+    await device.dispose();
+  }
+  return findings;
+}

@@ -1,0 +1,104 @@
+/**
+ * The command line: finds the verb, and says how it ended.
+ *
+ * Exit codes: 0 done, 1 the user can fix it, 2 our bug, 130 interrupted and resumable.
+ */
+import { Command, CommanderError } from "commander";
+import { BaseError, nearestName } from "../base/index.ts";
+import { version } from "../version.ts";
+import { benchCommand } from "./bench.ts";
+import { dataCommand } from "./data.ts";
+import { doctorCommand } from "./doctor.ts";
+import { generateCommand } from "./generate.ts";
+import { inspectCommand } from "./inspect.ts";
+import { quickstartCommand } from "./quickstart.ts";
+import { runsCommand } from "./runs.ts";
+import { tokenizerCommand } from "./tokenizer.ts";
+import { trainCommand } from "./train.ts";
+
+export const INTERRUPTED = 130;
+
+/** Builds the whole command tree; the test of the stable surface reads it. */
+export function makeProgram(): Command {
+  const program = new Command("minke")
+    .description(
+      "DeepSeek-V3 in TypeScript: trains, evaluates and runs a V3-architecture model on this machine",
+    )
+    .version(version)
+    .showSuggestionAfterError(true)
+    .helpCommand(false)
+    .addHelpText(
+      "after",
+      "\nExamples:\n  minke quickstart\n  minke train --preset nano --data texts/ --minutes 5\n  minke generate runs/2026-11-21-nano-1 --prompt 'My fellow citizens,'\n",
+    );
+  const verbs = [
+    trainCommand(),
+    generateCommand(),
+    inspectCommand(),
+    doctorCommand(),
+    benchCommand(),
+    tokenizerCommand(),
+    dataCommand(),
+    runsCommand(),
+    quickstartCommand(),
+  ];
+  for (const verb of verbs) program.addCommand(verb);
+  for (const command of everyCommand(program)) {
+    command.exitOverride();
+    command.configureOutput({ writeErr: () => undefined });
+  }
+  return program;
+}
+
+export async function main(args: readonly string[]): Promise<void> {
+  // A reader that has seen enough (`| head`) closes the pipe: that is no error.
+  process.stdout.on("error", (error: NodeJS.ErrnoException) => {
+    if (error.code === "EPIPE") process.exit(0);
+    throw error;
+  });
+  try {
+    if (args.length === 0) {
+      makeProgram().outputHelp();
+      return;
+    }
+    await makeProgram().parseAsync([...args], { from: "user" });
+  } catch (error) {
+    process.exitCode = report(error);
+  }
+}
+
+/** Prints what went wrong and returns the exit code. */
+function report(error: unknown): number {
+  if (error instanceof CommanderError) {
+    if (error.exitCode === 0) return 0;
+    process.stderr.write(`${usageText(error)}\n`);
+    return 1;
+  }
+  if (BaseError.isInstance(error)) {
+    process.stderr.write(`minke: ${error.what}\n  why: ${error.why}\n  fix: ${error.fix}\n`);
+    return 1;
+  }
+  const text = error instanceof Error ? (error.stack ?? error.message) : String(error);
+  process.stderr.write(`minke: an unexpected error; please report it with these lines\n${text}\n`);
+  return 2;
+}
+
+/** Commander's message as the three lines that every error has. */
+function usageText(error: CommanderError): string {
+  const [first = "", ...rest] = error.message.replace(/^error: /, "").split("\n");
+  const suggestion = rest.join(" ").replace(/[()]/g, "").trim();
+  const given = /'([^']+)'/.exec(first)?.[1] ?? "";
+  const verbs = makeProgram().commands.map((command) => command.name());
+  const nearest = error.code === "commander.unknownCommand" ? nearestName(given, verbs) : undefined;
+  const fix =
+    suggestion !== ""
+      ? suggestion
+      : nearest === undefined
+        ? "minke --help shows what there is"
+        : `minke ${nearest}`;
+  return `minke: ${first}\n  why: the command line is not one that minke knows\n  fix: ${fix}`;
+}
+
+function everyCommand(command: Command): Command[] {
+  return [command, ...command.commands.flatMap(everyCommand)];
+}

@@ -1,0 +1,53 @@
+/** `minke runs`: the runs below a folder, and what tells them apart. */
+import { Command } from "commander";
+import { formatDuration } from "../base/index.ts";
+import { type IndexedRun, openRunStore } from "../run/index.ts";
+
+export function runsCommand(): Command {
+  const runs = new Command("runs").description("list and compare runs");
+  runs
+    .command("list")
+    .description("every run with its state and figures")
+    .option("--root <dir>", "the folder of the runs", "runs")
+    .option("--json", "print one JSON object per run")
+    .addHelpText("after", "\nExample:\n  minke runs list --json | jq -r .folder\n")
+    .action(async ({ root, json = false }: { root: string; json?: boolean }) => {
+      const store = await openRunStore(root);
+      for (const run of await store.list()) {
+        if (json) process.stdout.write(`${JSON.stringify(run)}\n`);
+        else process.stdout.write(`${runLine(run)}\n`);
+      }
+      store.close();
+    });
+  runs
+    .command("compare")
+    .description("figures of runs side by side, and the settings in which they differ")
+    .argument("<runs...>", "names of run folders")
+    .option("--root <dir>", "the folder of the runs", "runs")
+    .option("--json", "print one JSON object")
+    .addHelpText("after", "\nExample:\n  minke runs compare 2026-11-21-nano-1 2026-11-21-nano-2\n")
+    .action(async (names: string[], { root, json = false }: { root: string; json?: boolean }) => {
+      const store = await openRunStore(root);
+      const comparison = await store.compare(names);
+      store.close();
+      if (json) {
+        process.stdout.write(`${JSON.stringify(comparison)}\n`);
+        return;
+      }
+      for (const run of comparison.runs) process.stdout.write(`${runLine(run)}\n`);
+      for (const { key, values } of comparison.differences) {
+        process.stdout.write(`  ${key}: ${values.map((value) => JSON.stringify(value)).join("  |  ")}\n`);
+      }
+    });
+  return runs;
+}
+
+function runLine(run: IndexedRun): string {
+  const figures = [
+    `step ${run.step} of ${run.plannedSteps}`,
+    run.bitsPerByte === null ? null : `${run.bitsPerByte.toFixed(3)} bits per byte`,
+    run.tokensPerSecond === null ? null : `${run.tokensPerSecond.toFixed(0)} tokens/s`,
+    formatDuration(run.stepSeconds),
+  ].filter((figure) => figure !== null);
+  return `${run.folder.padEnd(28)} ${run.status.padEnd(11)} ${figures.join(", ")}${run.problem === null ? "" : ` (${run.problem})`}`;
+}

@@ -1,0 +1,106 @@
+/** `minke train`: from plain text to a model, in one command. */
+import { Command } from "commander";
+import { UsageError } from "../base/index.ts";
+import { openTerminal } from "../run/index.ts";
+import { type TrainOptions, trainModel } from "../trainModel.ts";
+import { interruptible } from "./interrupt.ts";
+import { choiceOption, listOption, numberOption } from "./options.ts";
+
+interface Flags {
+  readonly preset?: string;
+  readonly data?: readonly string[];
+  readonly steps?: number;
+  readonly minutes?: number;
+  readonly seed?: number;
+  readonly threads?: number;
+  readonly precision?: "f32" | "bf16";
+  readonly run?: string;
+  readonly resume?: boolean;
+  readonly set?: readonly string[];
+  readonly json?: boolean;
+  readonly tensorboard?: boolean;
+  readonly backend?: "native" | "reference";
+}
+
+export function trainCommand(): Command {
+  return new Command("train")
+    .description("train a model from plain text")
+    .option("--preset <name>", "unit, micro, nano or mini")
+    .option("--data <path>", "text file, folder, .jsonl or .parquet; may be repeated", listOption)
+    .option("--steps <n>", "number of optimizer steps", numberOption("--steps", 1, true))
+    .option(
+      "--minutes <m>",
+      "time budget; resolved once to a number of steps",
+      numberOption("--minutes", 0.01, false),
+    )
+    .option("--seed <s>", "of weights, order and samples", numberOption("--seed", 0, true))
+    .option("--threads <n>", "threads that compute; all by default", numberOption("--threads", 1, true))
+    .option("--precision <p>", "bf16 (default) or f32", choiceOption("--precision", ["f32", "bf16"]))
+    .option("--run <dir>", "the run's folder; a fresh one below runs/ by default")
+    .option("--resume", "go on from the run's newest checkpoint")
+    .option("--set <path=value>", "change one setting; may be repeated", listOption)
+    .option("--backend <name>", "native or reference", choiceOption("--backend", ["native", "reference"]))
+    .option("--tensorboard", "also write TensorBoard event files")
+    .option("--json", "print the events as JSON lines")
+    .addHelpText(
+      "after",
+      "\nExamples:\n  minke train --preset nano --data speeches/ --minutes 5\n  minke train --preset micro --data book.txt --steps 500 --set optimizer.learningRate=1e-3\n  minke train --run runs/2026-11-21-nano-1 --resume\n",
+    )
+    .action(async (flags: Flags) => {
+      await runTraining(checked(flags));
+    });
+}
+
+function checked(flags: Flags): Flags {
+  if (flags.resume === true && flags.run === undefined) {
+    throw new UsageError("--resume needs the run that should go on", {
+      why: "there may be many runs",
+      fix: "add --run DIR; `minke runs list` shows them",
+    });
+  }
+  if (flags.resume !== true && (flags.data ?? []).length === 0) {
+    throw new UsageError("there is nothing to train on", {
+      why: "a run starts from text",
+      fix: "add --data PATH: a text file, a folder of them, a .jsonl or a .parquet file",
+    });
+  }
+  if (flags.steps !== undefined && flags.minutes !== undefined) {
+    throw new UsageError("--steps and --minutes exclude each other", {
+      why: "a time budget is turned into a number of steps",
+      fix: "keep one of the two",
+    });
+  }
+  return flags;
+}
+
+/** Runs to the end, to an error, or to Ctrl-C; sets the exit code. */
+export async function runTraining(
+  flags: Flags,
+  extra: Pick<TrainOptions, "afterTraining"> = {},
+): Promise<{ readonly path: string; readonly isComplete: boolean }> {
+  const { json = false, ...options } = flags;
+  const terminal = openTerminal(process.stdout, { json, environment: process.env });
+  const status = (text: string): void => {
+    if (!json) process.stderr.write(`${text}...\n`);
+  };
+  using interrupt = interruptible();
+  const run = trainModel({
+    ...options,
+    ...extra,
+    command: process.argv.slice(2),
+    signal: interrupt.signal,
+    sink: terminal,
+    status,
+  });
+  try {
+    const result = await run.finished;
+    if (!result.isComplete) process.exitCode = 130;
+    else if (!json)
+      process.stdout.write(
+        `\n${result.path}: report.md, report.html, checkpoints/\n  try: minke generate ${result.path} --prompt "..."\n`,
+      );
+    return result;
+  } finally {
+    await terminal.close();
+  }
+}
