@@ -10,13 +10,14 @@ import time
 import torch
 
 
-def best_of(x: torch.Tensor, w: torch.Tensor, seconds: float) -> float:
-    best, end = float("inf"), time.perf_counter() + seconds
+def best_of(x: torch.Tensor, w: torch.Tensor, seconds: float) -> tuple[float, float]:
+    """Least wall time and least CPU time; on a busy machine with one thread the second is the honest one."""
+    wall, cpu, end = float("inf"), float("inf"), time.perf_counter() + seconds
     while time.perf_counter() < end:
-        start = time.perf_counter()
+        start, start_cpu = time.perf_counter(), time.process_time()
         torch.mm(x, w)
-        best = min(best, time.perf_counter() - start)
-    return best
+        wall, cpu = min(wall, time.perf_counter() - start), min(cpu, time.process_time() - start_cpu)
+    return wall, cpu
 
 
 def main() -> None:
@@ -25,8 +26,9 @@ def main() -> None:
     torch.set_num_threads(threads)
     for dtype in (torch.float32, torch.bfloat16):
         x, w = torch.randn(m, k).to(dtype), torch.randn(k, n).to(dtype)
-        rate = 2 * m * n * k / best_of(x, w, 5.0) / 1e9
-        print(json.dumps({"dtype": str(dtype), "m": m, "n": n, "k": k, "threads": threads, "gflops": round(rate, 1)}), flush=True)
+        wall, cpu = (2 * m * n * k / t / 1e9 for t in best_of(x, w, 5.0))
+        record = {"dtype": str(dtype), "m": m, "n": n, "k": k, "threads": threads}
+        print(json.dumps({**record, "gflops": round(wall, 1), "gflops_per_cpu_second": round(cpu, 1)}), flush=True)
 
 
 if __name__ == "__main__":

@@ -155,7 +155,7 @@ class Moe(nn.Module):
         scores, chosen, weights = self.route(flat)
         slots = chosen.flatten()
         order = slots.argsort(stable=True)
-        counts = torch.bincount(slots, minlength=self.p.experts)
+        counts = torch.zeros(self.p.experts, dtype=torch.long).scatter_add_(0, slots, torch.ones_like(slots))
         self.counts += counts
         rows = order // self.p.top_k
         x_sorted = flat.index_select(0, rows)
@@ -169,7 +169,9 @@ class Moe(nn.Module):
             # Row i of expert e moves from (start of e) + i to (padded start of e) + i.
             shift = (padded.cumsum(0) - padded) - (counts.cumsum(0) - counts)
             place = torch.arange(len(slots)) + shift.repeat_interleave(counts, output_size=len(slots))
-            blank = x_sorted.new_zeros((int(padded.sum()), x_sorted.shape[1]))
+            # Grouped matmul takes a buffer of the greatest possible length: then no shape depends on data.
+            total = len(slots) + self.p.experts * unit if self.how.experts == "grouped" else int(padded.sum())
+            blank = x_sorted.new_zeros((total, x_sorted.shape[1]))
             y = self.experts(blank.index_copy(0, place, x_sorted), padded).index_select(0, place)
         y = y * weights.flatten().index_select(0, order).unsqueeze(1).to(y.dtype)
         routed = torch.zeros(flat.shape, dtype=y.dtype).index_add(0, rows, y)

@@ -28,7 +28,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--precision", choices=["f32", "bf16"], default="f32", help="bf16: autocast over float32 weights")
     parser.add_argument("--compile", action="store_true", help="torch.compile instead of eager")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--experts", choices=["loop", "grouped", "batched"], default="loop")
+    parser.add_argument("--experts", choices=["loop", "grouped", "batched"], default="grouped")
     parser.add_argument("--round-rows", type=int, default=64, help="pad each expert's rows to a multiple of this")
     parser.add_argument("--attention", choices=["pad", "plain"], default="pad")
     parser.add_argument("--loss", choices=["linear", "chunked"], default="linear")
@@ -57,14 +57,18 @@ class Trainer:
             {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
         ]
         self.optimizer = torch.optim.AdamW(groups, lr=2e-3, betas=(0.9, 0.95), eps=1e-8, fused=True)
-        self.forward = torch.compile(self.model) if args.compile else self.model
+        if args.compile:
+            # By region: all layers of a kind share one compiled graph, which takes minutes less and runs as fast.
+            for layer in [*self.model.layers, self.model.mtp_layer]:
+                layer.compile()
+            self.model.loss_of = torch.compile(self.model.loss_of)
         self.rows = 2048 // self.p.tokens
         self.batches = [torch.randint(self.p.vocab, (self.rows, self.p.tokens + 2)) for _ in range(8)]
         self.done = 0
 
     def step(self) -> float:
         with self.autocast:
-            loss = self.forward(self.batches[self.done % len(self.batches)], 0.3, 1e-4)
+            loss = self.model(self.batches[self.done % len(self.batches)], 0.3, 1e-4)
         loss.backward()
         self.torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0, foreach=True)
         self.optimizer.step()
@@ -75,10 +79,11 @@ class Trainer:
         return loss.item()
 
     def timed(self, steps: int) -> dict[str, float]:
-        start = time.perf_counter()
+        start, cpu = time.perf_counter(), time.process_time()
         for _ in range(steps):
             loss = self.step()
-        return {"seconds": time.perf_counter() - start, "tokens": steps * self.rows * self.p.tokens, "loss": loss}
+        seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu
+        return {"seconds": seconds, "cpu_seconds": cpu_seconds, "tokens": steps * self.rows * self.p.tokens, "loss": loss}
 
 
 def say(record: dict[str, Any]) -> None:
@@ -98,12 +103,12 @@ def serve(trainer: Trainer, settings: dict[str, Any]) -> None:
 
 
 def direct(trainer: Trainer, steps: int, settings: dict[str, Any]) -> None:
-    best = 0.0
+    best, least = 0.0, float("inf")
     for _ in range(steps):
         record = trainer.timed(1)
-        best = max(best, record["tokens"] / record["seconds"])
+        best, least = max(best, record["tokens"] / record["seconds"]), min(least, record["cpu_seconds"])
         say(record)
-    say({"best_tokens_per_second": round(best), **settings})
+    say({"best_tokens_per_second": round(best), "least_cpu_seconds": round(least, 4), **settings})
 
 
 def main() -> None:
