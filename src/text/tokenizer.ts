@@ -1,5 +1,5 @@
 /**
- * Text to token ids and back: added tokens (addedTokens.ts), pieces (pretokenizer.ts), merges (bpe.ts).
+ * Text to token ids and back: added tokens (tokens/addedTokens.ts), pieces (pretokenizer.ts), merges (bpe.ts).
  * Where the vocabulary comes from: vocabulary.ts (ours), trainer.ts, tokenizerJson.ts (a file).
  */
 

@@ -1,6 +1,6 @@
 /**
  * tokenizer.json, Hugging Face's file of a tokenizer: read into a Tokenizer and written from one.
- * The form is checked in tokenizerSchema.ts, the content in fileVocabulary.ts.
+ * The form is checked in file/tokenizerSchema.ts, the content in file/fileVocabulary.ts.
  */
 
 import { readVocabulary } from "./file/fileVocabulary.ts";

@@ -2,7 +2,7 @@
  * Trains byte-level BPE: again and again the most frequent pair of adjacent tokens becomes a token.
  *
  * Ties go to the smaller left id, then to the smaller right id, so that equal texts give equal
- * vocabularies. pairCounts.ts keeps the counts; the plain twin in the test counts all pairs anew for
+ * vocabularies. tables/pairCounts.ts keeps the counts; the plain twin in the test counts all pairs anew for
  * every merge.
  */
 

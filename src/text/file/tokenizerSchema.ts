@@ -2,7 +2,7 @@
  * The anatomy of tokenizer.json as V3's release has it, and nothing else: what would change ids and is
  * not implemented (normalizers, dropout, other splits, templates) must not pass.
  *
- * Source: interop.md 4.1. The content of vocab and merges is checked in tokenizerJson.ts.
+ * Source: interop.md 4.1. The content of vocab and merges is checked in fileVocabulary.ts.
  */
 
 import { z } from "zod";

@@ -1,7 +1,7 @@
 import { growInt32 } from "./growable.ts";
 import { PairTable } from "./pairTable.ts";
 
-/** Four times V3's. bpe.ts must be able to rank positions by merge in one double. */
+/** Four times V3's. ../bpe.ts must be able to rank positions by merge in one double. */
 export const MAX_MERGES: number = 1 << 19;
 
 /** The rules of BPE in rank order: `left` and `right`, adjacent, become `id`. */
