@@ -48,6 +48,20 @@ describe("Appender", () => {
     await appender.close();
   });
 
+  test("a file that takes a few bytes at a time gets them all, each once", async () => {
+    const file = await open(path, "w+");
+    const slow = {
+      write: (bytes: Buffer, offset: number, length: number, position: number) =>
+        file.write(bytes, offset, Math.min(3, length), position),
+      datasync: () => file.datasync(),
+      close: () => file.close(),
+    };
+    const appender = new Appender(path, slow as unknown as AppendableFile, 0, "write");
+    for (const piece of ["one two ", "three", " four"]) appender.append(Buffer.from(piece));
+    await appender.close();
+    expect(await readFile(path, "utf8")).toBe("one two three four");
+  });
+
   test("a flush with nothing to write is allowed", async () => {
     const appender = new Appender(path, await open(path, "w+"), 0, "write");
     await appender.flush();

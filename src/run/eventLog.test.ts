@@ -1,10 +1,10 @@
-import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { appendFile, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import fc from "fast-check";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { startModule } from "../../test/support/childProcess.ts";
 import { syntheticRun } from "../../test/support/syntheticRun.ts";
 import { formatEvent, RunError, type RunEvent, stampEvent } from "../base/index.ts";
 import { openEventLog } from "./eventLog.ts";
@@ -110,9 +110,7 @@ describe("a writer that was killed", () => {
         if (step % 50 === 0) await log.flush();
         if (step === 200) process.stdout.write("going");
       }`;
-    const child = spawn(process.execPath, ["--input-type=module", "-e", script], {
-      stdio: ["ignore", "pipe", 2],
-    });
+    const child = startModule(script);
     await once(child.stdout!, "data");
     child.kill("SIGKILL");
     await once(child, "exit");

@@ -1,9 +1,9 @@
-import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
+import { mkdtemp, readdir, readFile, rm, stat, writeFile } from "node:fs/promises";
 import { hostname, tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { startModule } from "../../test/support/childProcess.ts";
 import { RunError } from "../base/index.ts";
 import { acquireLock, type LockOwner, mayLive, readLock, releaseLock } from "./lock.ts";
 import { isRunning, thisProcess } from "./processIdentity.ts";
@@ -18,7 +18,7 @@ afterEach(() => rm(folder, { recursive: true }));
 
 /** A process that has lived and is gone. */
 async function deadOwner(): Promise<LockOwner> {
-  const child = spawn(process.execPath, ["-e", ""]);
+  const child = startModule("");
   const pid = child.pid!;
   await once(child, "exit");
   return { pid, startTime: "long ago", host: hostname(), since: "2026-01-01T00:00:00.000Z", token: "dead" };
@@ -72,6 +72,23 @@ describe("acquireLock", () => {
     }
   });
 
+  test("of many that come one after the other none takes the lock from the one who has taken over", async () => {
+    const dead = await deadOwner();
+    for (let round = 0; round < 12; round++) {
+      await leave(dead);
+      const attempts = Array.from({ length: 40 }, async (_, delay) => {
+        // Each comes a little later, so that some read the dead owner just before another replaces it.
+        for (let turn = 0; turn < delay; turn++) await stat(folder);
+        return acquireLock(path);
+      });
+      const winners = (await Promise.allSettled(attempts)).filter(
+        (attempt) => attempt.status === "fulfilled",
+      );
+      expect(winners).toHaveLength(1);
+      await releaseLock(winners[0]!.value);
+    }
+  });
+
   test("a takeover that was itself killed does not lock the folder for ever", async () => {
     await leave(await deadOwner());
     await writeFile(`${path}.takeover`, JSON.stringify({ ...(await deadOwner()), token: "dead too" }));
@@ -119,7 +136,7 @@ describe("the owner's life", () => {
   });
 
   test("a killed owner's lock is stale at once", async () => {
-    const child = spawn(process.execPath, ["-e", "setInterval(() => {}, 1000)"]);
+    const child = startModule("setInterval(() => {}, 1000)");
     const owner = { ...(await deadOwner()), pid: child.pid!, startTime: null };
     expect(mayLive(owner)).toBe(true);
     child.kill("SIGKILL");

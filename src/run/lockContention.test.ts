@@ -1,10 +1,10 @@
-import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { mkdtemp, readdir, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { startModule } from "../../test/support/childProcess.ts";
 import { acquireLock, readLock, releaseLock } from "./lock.ts";
 
 let folder: string;
@@ -19,7 +19,7 @@ const module = JSON.stringify(new URL("./lock.ts", import.meta.url).href);
 
 /** A process that tries to take the lock when told to, says how it went, and lives on. */
 class Rival {
-  readonly process: ChildProcess;
+  readonly process: ReturnType<typeof startModule>;
   readonly #lines: AsyncIterator<string>;
 
   constructor() {
@@ -30,9 +30,7 @@ class Rival {
         console.log(word);
       });
       console.log("ready");`;
-    this.process = spawn(process.execPath, ["--input-type=module", "-e", script], {
-      stdio: ["pipe", "pipe", 2],
-    });
+    this.process = startModule(script);
     this.#lines = createInterface({ input: this.process.stdout! })[Symbol.asyncIterator]();
   }
 
@@ -69,6 +67,5 @@ describe("real processes", () => {
     expect(taken[0]!.value.takenFrom!.pid).toBe(owner.process.pid);
     await releaseLock(taken[0]!.value);
     expect(await readdir(folder)).toEqual([]);
-    for (const rival of rivals) if (rival !== owner) await rival.kill();
   });
 });

@@ -1,9 +1,7 @@
-import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { describe, expect, test } from "vitest";
+import { startModule } from "../../test/support/childProcess.ts";
 import { isRunning, thisProcess } from "./processIdentity.ts";
-
-const program = "process.stdout.write('up'); setInterval(() => {}, 1000)";
 
 describe("a process's identity", () => {
   test("of this process is the same whenever it is asked", () => {
@@ -18,9 +16,7 @@ describe("a process's identity", () => {
       import { thisProcess } from ${module};
       console.log(JSON.stringify(thisProcess()));
       setInterval(() => {}, 1000);`;
-    const child = spawn(process.execPath, ["--input-type=module", "-e", script], {
-      stdio: ["ignore", "pipe", 2],
-    });
+    const child = startModule(script);
     const [line] = (await once(child.stdout!, "data")) as [Buffer];
     const written = JSON.parse(line.toString()) as ReturnType<typeof thisProcess>;
     expect(written.pid).toBe(child.pid);
@@ -31,7 +27,7 @@ describe("a process's identity", () => {
   });
 
   test("two processes that live at the same time differ in more than their id", async () => {
-    const child = spawn(process.execPath, ["-e", program], { stdio: ["ignore", "pipe", 2] });
+    const child = startModule("console.log('up'); setInterval(() => {}, 1000)");
     await once(child.stdout!, "data");
     const { startTime } = thisProcess();
     expect(isRunning({ pid: child.pid!, startTime })).toBe(startTime === null);

@@ -56,16 +56,22 @@ describe("lineChart", () => {
     expect(svg).not.toContain("<nats>");
   });
 
-  test("labels that would lie on each other are pushed apart and stay inside", () => {
-    const levels = Array.from({ length: 6 }, (_, index) => ({ name: `level ${index}`, y: 3 + index / 100 }));
-    const heights = labelHeights(lineChart({ ...chart, levels }));
-    expect(heights).toHaveLength(8);
-    for (const [index, y] of heights.entries()) {
-      if (index > 0) expect(y - heights[index - 1]!).toBeGreaterThanOrEqual(13.9);
-      expect(y).toBeGreaterThan(0);
-      expect(y).toBeLessThanOrEqual(276);
-    }
-  });
+  test.each([3, 5, 9])(
+    "labels that would lie on each other around %i are pushed apart and stay inside",
+    (value) => {
+      const levels = Array.from({ length: 6 }, (_, index) => ({
+        name: `level ${index}`,
+        y: value + index / 100,
+      }));
+      const heights = labelHeights(lineChart({ ...chart, levels }));
+      expect(heights).toHaveLength(8);
+      for (const [index, y] of heights.entries()) {
+        if (index > 0) expect(y - heights[index - 1]!).toBeGreaterThanOrEqual(13.9);
+        expect(y).toBeGreaterThan(0);
+        expect(y).toBeLessThanOrEqual(276);
+      }
+    },
+  );
 
   test("says that it cuts off what is above its limit, and scales to the rest", () => {
     const svg = lineChart({ ...chart, yLimit: 6 });

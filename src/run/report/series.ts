@@ -42,7 +42,8 @@ export function smooth(points: readonly Point[], span: number): Point[] {
 export function ticks(low: number, high: number, count: number): number[] {
   // A range of rounding errors is a range of one value: its ticks would be told apart by the 16th digit.
   const size = Math.max(Math.abs(low), Math.abs(high));
-  const step = niceStep((high - low > 1e-9 * size ? high - low : size || 1) / count);
+  const range = high - low > 1e-9 * size ? high - low : size;
+  const step = niceStep((range > 1e-300 ? range : 1) / count);
   const first = Math.floor(low / step + 1e-9);
   const last = Math.max(first + 1, Math.ceil(high / step - 1e-9));
   // A product and not a running sum: 0.1 added thirty times is not 3.
