@@ -34,8 +34,8 @@ const nodeAllowed = [
   /^checkpoint\//,
   /^cli\//,
   /^tensor\/backend\/native\//,
-  /^train\/data\//,
-  /^index\.ts$/,
+  /^train\/(data|eval)\//,
+  /^[a-zA-Z]+\.ts$/,
 ];
 
 interface SourceFile {

@@ -4,6 +4,7 @@ export { type Document, findDocumentFiles, readDocuments } from "./data/document
 export { type DataIndex, type PreparedData, prepareData, splitDocuments } from "./data/prepare.ts";
 export { RowSampler } from "./data/sampler.ts";
 export { estimateStep, type StepEstimate } from "./estimate.ts";
+export { measureBaselines } from "./eval/baselines.ts";
 export { evaluate } from "./eval/evaluate.ts";
 export { type LoopHooks, type LoopState, trainLoop } from "./loop.ts";
 export { scheduleAt } from "./schedule.ts";
