@@ -119,7 +119,7 @@ describe("BytePairEncoder", () => {
     const start = performance.now();
     encoder.encode(new Uint8Array(2 ** 20).fill(0x61), 0, 2 ** 20, output);
     expect([...output.toArray()]).toEqual(new Array<number>(2 ** 8).fill(1011));
-    expect(performance.now() - start).toBeLessThan(10_000);
+    expect(performance.now() - start).toBeLessThan(30_000);
   });
 });
 

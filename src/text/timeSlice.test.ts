@@ -1,4 +1,4 @@
-import { describe, expect, test } from "vitest";
+import { afterEach, describe, expect, test, vi } from "vitest";
 import { TimeSlice } from "./timeSlice.ts";
 
 function work(milliseconds: number): void {
@@ -7,10 +7,16 @@ function work(milliseconds: number): void {
 }
 
 describe("TimeSlice", () => {
-  test("it is over after some milliseconds of work, and a new one begins with the next turn", async () => {
+  afterEach(() => {
+    vi.useRealTimers();
+  });
+
+  test("it is over after less than 10 ms, and a new one begins with the next turn", async () => {
+    vi.useFakeTimers({ toFake: ["performance"] });
     const slice = new TimeSlice();
+    vi.advanceTimersByTime(5);
     expect(slice.isOver).toBe(false);
-    work(12);
+    vi.advanceTimersByTime(4);
     expect(slice.isOver).toBe(true);
     await slice.next();
     expect(slice.isOver).toBe(false);

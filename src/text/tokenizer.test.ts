@@ -13,7 +13,7 @@ const bytes = byteTokenizer();
 
 beforeAll(() => {
   v3 = readTokenizer(v3TokenizerJson, v3TokenizerConfigJson);
-});
+}, 60_000);
 
 /** Of text that people write, of all characters, and of any UTF-16 that is well formed. */
 const anyText = fc.oneof(
@@ -98,7 +98,7 @@ describe("Tokenizer.encode", () => {
     const text = unit.repeat(1_000_000 / unit.length);
     const start = performance.now();
     expect(v3.decode(v3.encode(text)) === text).toBe(true);
-    expect(performance.now() - start).toBeLessThan(20_000);
+    expect(performance.now() - start).toBeLessThan(30_000);
   });
 });
 

@@ -19,7 +19,7 @@ beforeAll(async () => {
   v3 = makePair();
   const ours = await trainTokenizer([english().slice(0, 300_000)], { vocabSize: 1500 });
   own = { ours, peer: peerOf(ours) };
-});
+}, 60_000);
 
 function peerOf(ours: Tokenizer): Peer {
   const file = JSON.parse(writeTokenizerJson(ours)) as object;

@@ -41,6 +41,6 @@ describe("PieceTable", () => {
         if (table.add(bytes, 0, bytes.length) !== number) expect.fail(`${number} has another number`);
       }
     }
-    expect(performance.now() - start).toBeLessThan(5000);
+    expect(performance.now() - start).toBeLessThan(30_000);
   });
 });
