@@ -1,24 +1,12 @@
 /** `minke bench`: how fast this machine multiplies and trains, as shares of its own peak and beside PyTorch. */
 import { Command } from "commander";
+import { type OpenDevice, openDevice } from "../api/index.ts";
 import { BackendError } from "../base/index.ts";
-import { type OpenDevice, openDevice } from "../openDevice.ts";
 import { benchKernels } from "./benchKernels.ts";
 import { benchPeers } from "./benchPeers.ts";
+import type { BenchFlags, BenchRow } from "./benchRow.ts";
 import { benchStep } from "./benchStep.ts";
 import { choiceOption, numberOption } from "./options.ts";
-
-export interface BenchFlags {
-  readonly preset: string;
-  readonly precision: "f32" | "bf16";
-  readonly threads?: number;
-  readonly json?: boolean;
-}
-
-/** One measured row; `share` is of the peak measured in the same run. */
-export interface BenchRow {
-  readonly name: string;
-  readonly [figure: string]: string | number;
-}
 
 export function benchCommand(): Command {
   const bench = new Command("bench").description("measure kernels, training steps, or PyTorch beside them");

@@ -1,5 +1,5 @@
 /** Matrix products of the sizes that training has, interleaved with the register-peak probe. */
-import type { OpenDevice } from "../openDevice.ts";
+import type { OpenDevice } from "../api/index.ts";
 import {
   type Dtype,
   groupedLinear,
@@ -9,7 +9,7 @@ import {
   type QueueDevice,
   type Tensor,
 } from "../tensor/index.ts";
-import type { BenchFlags, BenchRow } from "./bench.ts";
+import type { BenchFlags, BenchRow } from "./benchRow.ts";
 
 const ROUNDS = 12;
 

@@ -4,9 +4,9 @@ import { existsSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
+import type { OpenDevice } from "../api/index.ts";
 import { BackendError } from "../base/index.ts";
-import type { OpenDevice } from "../openDevice.ts";
-import type { BenchFlags, BenchRow } from "./bench.ts";
+import type { BenchFlags, BenchRow } from "./benchRow.ts";
 import { TimedTraining } from "./benchStep.ts";
 
 const ROUNDS = 10;

@@ -1,8 +1,9 @@
 /** Training steps of a preset on random tokens: tokens a second and the share of the machine's peak. */
+
+import type { OpenDevice } from "../api/index.ts";
 import { trainingFlopsPerToken } from "../model/index.ts";
-import type { OpenDevice } from "../openDevice.ts";
 import { defaultTrainConfig, scheduleAt, type TrainConfig, TrainSession } from "../train/index.ts";
-import type { BenchFlags, BenchRow } from "./bench.ts";
+import type { BenchFlags, BenchRow } from "./benchRow.ts";
 
 /** A model in training that takes one timed step at a time. */
 export class TimedTraining {

@@ -1,7 +1,7 @@
 /** `minke data`: prepares training rows, and shows what documents hold. */
 import { Command } from "commander";
+import { loadTokenizer } from "../api/index.ts";
 import { formatBytes, formatCount } from "../base/index.ts";
-import { loadTokenizer } from "../prepareRun.ts";
 import { byteTokenizer } from "../text/index.ts";
 import { defaultTrainConfig, findDocumentFiles, prepareData, readDocuments } from "../train/index.ts";
 import { listOption, numberOption } from "./options.ts";

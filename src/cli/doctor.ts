@@ -1,8 +1,8 @@
 /** `minke doctor`: what this machine can do, which backend is chosen and why, and whether it computes rightly. */
 import { cpus, freemem, totalmem } from "node:os";
 import { Command } from "commander";
+import { openDevice } from "../api/index.ts";
 import { formatBytes, formatRate } from "../base/index.ts";
-import { openDevice } from "../openDevice.ts";
 import { freeBytes } from "../run/index.ts";
 import { loadAddon } from "../tensor/index.ts";
 import { selfTest } from "./selfTest.ts";

@@ -1,6 +1,6 @@
 /** `minke generate`: lets a trained model continue a prompt, as it writes. */
 import { Command } from "commander";
-import { loadModel } from "../loadModel.ts";
+import { loadModel } from "../api/index.ts";
 import { interruptible } from "./interrupt.ts";
 import { choiceOption, listOption, numberOption } from "./options.ts";
 

@@ -4,8 +4,8 @@
  * Exit codes: 0 done, 1 the user can fix it, 2 our bug, 130 interrupted and resumable.
  */
 import { Command, CommanderError } from "commander";
+import { version } from "../api/index.ts";
 import { BaseError, nearestName } from "../base/index.ts";
-import { version } from "../version.ts";
 import { benchCommand } from "./bench.ts";
 import { dataCommand } from "./data.ts";
 import { doctorCommand } from "./doctor.ts";

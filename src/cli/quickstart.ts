@@ -2,10 +2,10 @@
 import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
 import { Command } from "commander";
+import type { TrainedContext } from "../api/index.ts";
 import { DataError, type RunEventBody } from "../base/index.ts";
 import { loadAddon } from "../tensor/index.ts";
 import { findDocumentFiles, measureBaselines, splitDocuments } from "../train/index.ts";
-import type { TrainedContext } from "../trainModel.ts";
 import { numberOption } from "./options.ts";
 import { runTraining } from "./train.ts";
 

@@ -1,8 +1,8 @@
 /** `minke train`: from plain text to a model, in one command. */
 import { Command } from "commander";
+import { type TrainOptions, trainModel } from "../api/index.ts";
 import { UsageError } from "../base/index.ts";
 import { openTerminal } from "../run/index.ts";
-import { type TrainOptions, trainModel } from "../trainModel.ts";
 import { interruptible } from "./interrupt.ts";
 import { choiceOption, listOption, numberOption } from "./options.ts";
 

@@ -286,7 +286,7 @@ function unknownRun(name: string, root: string, runs: readonly IndexedRun[]): Ru
   const names = runs.map(({ folder }) => folder);
   return new RunError(`${root} has no run ${JSON.stringify(name)}`, {
     why: `it holds ${names.length === 0 ? "no runs" : names.join(", ")}`,
-    fix: "name one of them, or another folder of runs with --runs DIR",
+    fix: "name one of them, or another folder of runs with --root DIR",
     fields: { name, root, names },
   });
 }

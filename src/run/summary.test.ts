@@ -65,6 +65,16 @@ describe("summarize", () => {
     expect(await summaryOf([])).toBeNull();
   });
 
+  test("a run that was started again before its first checkpoint has the later settings", async () => {
+    const [started, ...rest] = syntheticRun({ steps: 5 });
+    if (started?.type !== "run.started") throw new Error("a run starts with run.started");
+    const again = { ...started, config: { seed: 2 }, plannedSteps: 7 };
+    expect(await summaryOf([started, again, ...rest])).toMatchObject({
+      config: { seed: 2 },
+      plannedSteps: 7,
+    });
+  });
+
   test("the last word about the run is its status", async () => {
     const open = [...syntheticRun({ steps: 10, isCompleted: false })];
     const at = (minute: number) => new Date(Date.parse("2026-11-22T00:00:00Z") + minute * 60_000);

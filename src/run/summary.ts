@@ -34,7 +34,8 @@ export interface RunSummary {
 
 /** @returns null for a history without `run.started`: nothing has begun */
 export function summarize(history: RunHistory): RunSummary | null {
-  const started = history.of("run.started")[0];
+  // A run that is resumed before its first checkpoint starts again, perhaps with other settings.
+  const started = history.lastOf("run.started");
   if (started === undefined) return null;
   const steps = history.of("step.completed");
   const evaluations = history.of("evaluation.completed").filter(({ split }) => split === "validation");

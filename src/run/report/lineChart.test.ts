@@ -140,6 +140,7 @@ describe("lineChart", () => {
     expect(lineChart({ ...chart, curves: [curve("training", "c1", [])] })).toBe("");
     const one = lineChart({ ...chart, curves: [curve("training", "c1", [3])] });
     expect(one).toContain("3.0 training");
+    expect(one.match(/<circle/g)).toHaveLength(1);
     expect(one).not.toContain("NaN");
   });
 });

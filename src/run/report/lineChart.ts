@@ -142,7 +142,8 @@ function curveLines(curve: Curve, chart: LineChart, frame: Frame, scale: Scale):
   const parts: string[] = [];
   if (curve.raw !== undefined) parts.push(path(thin(curve.raw, limit), `raw ${curve.tone}`, chart, scale));
   parts.push(path(thin(curve.points, limit), `curve ${curve.tone}`, chart, scale));
-  if (curve.hasDots) {
+  // A line of one point has no length: only a dot shows it.
+  if (curve.hasDots || curve.points.length === 1) {
     for (const point of curve.points.filter(({ y }) => y <= limitOf(chart))) {
       const title = `${curve.name} at step ${point.x}: ${chart.format(point.y)}`;
       parts.push(

@@ -132,16 +132,17 @@ export function scheduleCharts(data: ReportData): string {
 
 const short = (value: number): string => (value === 0 ? "0" : String(Number(value.toPrecision(2))));
 
-/** The most and the least loaded expert of any layer, in windows. */
+/** The most and the least loaded expert of any layer, in windows; a short run gets shorter ones, to be a curve. */
 export function balanceChart(data: ReportData): string {
-  const layers = windowLoads(data.steps, balanceWindow);
+  const window = Math.min(balanceWindow, Math.max(1, Math.floor(data.steps.length / 5)));
+  const layers = windowLoads(data.steps, window);
   const extreme = (key: "max" | "min", pick: (a: number, b: number) => number): Point[] =>
     (layers[0] ?? []).map(({ lastStep }, index) => ({
       x: lastStep,
       y: layers.map((windows) => windows[index]![key]).reduce((a, b) => pick(a, b)),
     }));
   return lineChart({
-    title: `Busiest and idlest expert of any layer, in windows of ${balanceWindow} steps`,
+    title: `Busiest and idlest expert of any layer, in windows of ${window} steps`,
     unit: "load / mean load",
     curves: [
       { name: "busiest", tone: "c2", points: extreme("max", Math.max) },

@@ -62,7 +62,7 @@ export const balanceBounds = { max: 1.15, min: 0.8 } as const;
 
 /** @throws {RunError} if the history has no run.started */
 export function reportData(history: RunHistory): ReportData {
-  const started = history.of("run.started")[0];
+  const started = history.lastOf("run.started");
   const summary = summarize(history);
   if (started === undefined || summary === null) {
     throw new RunError("these events hold no run.started", {

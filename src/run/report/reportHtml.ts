@@ -100,7 +100,7 @@ function expertLoad(data: ReportData): string {
     judged(highest.max, highest.max <= balanceBounds.max, highest),
     judged(lowest.min, lowest.min >= balanceBounds.min, lowest),
   ]);
-  const aim = `Worst of all windows of ${balanceWindow} steps after the first fifth of the run, as multiples of the layer's mean load. Aim: the busiest expert at most ${balanceBounds.max}, the idlest at least ${balanceBounds.min}.`;
+  const aim = `Worst of all windows of ${balanceWindow} steps (or of all steps, if there are fewer) after the first fifth of the run, as multiples of the layer's mean load. Aim: the busiest expert at most ${balanceBounds.max}, the idlest at least ${balanceBounds.min}.`;
   return `${loadMaps(data)}
 ${balanceChart(data)}
 <p class="soft">${aim}</p>

@@ -9,7 +9,7 @@
  * given to the op, and what flows into it from behind is not looked at. Targets of -1 contribute exactly nothing.
  *
  * Source: DeepSeek-V3 report, eq. (24), for MTP's loss and, with depth 0, the main one; the idea of gradients in the
- * forward pass: Hsu et al., "Liger Kernel" (2024), section 3.2.
+ * forward pass: Hsu et al., "Liger Kernel" (2024).
  */
 import { invariant } from "../../base/index.ts";
 import type { Dtype } from "../dtype.ts";
@@ -41,6 +41,8 @@ export const linearCrossEntropyKernel: Kernel = defineKernel({
   reference({ x, panels, panelsT, targets, loss, hits, dx, dw }, { T, D, V, gradScale }, dtypes) {
     invariant(dx === null || panelsT !== null, "linearCrossEntropy makes dx from panelsT");
     const round = rounding(dtypes.panels);
+    const w = unpack(panels, V, D, dtypes.panels);
+    const wT = dx === null || panelsT === null ? null : unpack(panelsT, D, V, dtypes.panelsT);
     loss.fill(0);
     hits.fill(0);
     dx?.fill(0);
@@ -49,14 +51,14 @@ export const linearCrossEntropyKernel: Kernel = defineKernel({
       if (target === -1) continue;
       invariant(target >= 0 && target < V, `target ${target} lies in a vocabulary of ${V}`);
       const row = Float64Array.from(x.subarray(t * D, (t + 1) * D), round);
-      const logits = logitsOf(row, panels, dtypes.panels, V);
+      const logits = Float64Array.from({ length: V }, (_, v) => dot(row, w, v * D));
       hits[t] = firstMaximum(logits) === target ? 1 : 0;
       const { nats, probabilities } = crossEntropy(logits, target);
       loss[t] = nats;
       const dLogits = probabilities.map((p, v) => round(gradScale * (v === target ? p - 1 : p)));
       if (dw !== null) addOuterProduct(dw, dLogits, row);
-      if (dx !== null && panelsT !== null) {
-        for (let k = 0; k < D; k++) dx[t * D + k] = dotPanel(dLogits, panelsT, k, dtypes.panelsT);
+      if (dx !== null && wT !== null) {
+        for (let k = 0; k < D; k++) dx[t * D + k] = dot(dLogits, wT, k * V);
       }
     }
   },
@@ -64,14 +66,19 @@ export const linearCrossEntropyKernel: Kernel = defineKernel({
   flops: ({ T, D, V, gradScale }) => (gradScale === 0 ? 2 : 6) * T * D * V,
 });
 
-function logitsOf(row: Floats, panels: Floats, dtype: Dtype | null, V: number): Float64Array {
-  return Float64Array.from({ length: V }, (_, v) => dotPanel(row, panels, v, dtype));
+/** The [N, K] matrix that was packed, row by row. */
+function unpack(panels: Floats, N: number, K: number, dtype: Dtype | null): Float64Array {
+  const w = new Float64Array(N * K);
+  for (let n = 0; n < N; n++) {
+    for (let k = 0; k < K; k++) w[n * K + k] = panels[panelIndex(n, k, K, dtype)]!;
+  }
+  return w;
 }
 
-/** Sum over k of values[k] * w[n, k], w packed. */
-function dotPanel(values: Floats, panels: Floats, n: number, dtype: Dtype | null): number {
+/** Sum over k of values[k] * matrix[start + k]. */
+function dot(values: Float64Array, matrix: Float64Array, start: number): number {
   let sum = 0;
-  for (let k = 0; k < values.length; k++) sum += values[k]! * panels[panelIndex(n, k, values.length, dtype)]!;
+  for (let k = 0; k < values.length; k++) sum += values[k]! * matrix[start + k]!;
   return sum;
 }
 

@@ -1,12 +1,18 @@
 /** Loads a trained model and lets it write. */
 import { join } from "node:path";
-import { TokenizerError } from "./base/index.ts";
-import { findCheckpoint, readModel, readModelConfig, requireWhole } from "./checkpoint/index.ts";
-import { generateIds, type Runner } from "./engine/index.ts";
-import { type ModelConfig, makeRopeTable, ParameterFactory, precisions, Transformer } from "./model/index.ts";
+import { TokenizerError } from "../base/index.ts";
+import { findCheckpoint, readModel, readModelConfig, requireWhole } from "../checkpoint/index.ts";
+import { generateIds, type Runner } from "../engine/index.ts";
+import {
+  type ModelConfig,
+  makeRopeTable,
+  ParameterFactory,
+  precisions,
+  Transformer,
+} from "../model/index.ts";
+import type { Tokenizer } from "../text/index.ts";
 import { openDevice } from "./openDevice.ts";
 import { loadTokenizer } from "./prepareRun.ts";
-import type { Tokenizer } from "./text/index.ts";
 
 export interface LoadOptions {
   readonly threads?: number;

@@ -1,7 +1,7 @@
 /** Picks the backend: native where its addon loads, else the reference, with one line that says what to install. */
 import { totalmem } from "node:os";
-import type { RunWarning } from "./base/index.ts";
-import { type Isa, loadAddon, NativeBackend, QueueDevice, ReferenceBackend } from "./tensor/index.ts";
+import type { RunWarning } from "../base/index.ts";
+import { type Isa, loadAddon, NativeBackend, QueueDevice, ReferenceBackend } from "../tensor/index.ts";
 
 export interface OpenDevice {
   readonly device: QueueDevice;

@@ -6,9 +6,9 @@
  */
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
-import { applySettings, ConfigError, type RunEventBody, TokenizerError } from "./base/index.ts";
-import { type RunFolder, writeFileAtomic } from "./run/index.ts";
-import type { QueueDevice } from "./tensor/index.ts";
+import { applySettings, ConfigError, type RunEventBody, TokenizerError } from "../base/index.ts";
+import { type RunFolder, writeFileAtomic } from "../run/index.ts";
+import type { QueueDevice } from "../tensor/index.ts";
 import {
   byteTokenizer,
   readTokenizer,
@@ -16,7 +16,7 @@ import {
   trainTokenizer,
   writeTokenizerConfig,
   writeTokenizerJson,
-} from "./text/index.ts";
+} from "../text/index.ts";
 import {
   findDocumentFiles,
   type PreparedData,
@@ -27,7 +27,7 @@ import {
   type TrainConfig,
   TrainSession,
   trainConfigSchema,
-} from "./train/index.ts";
+} from "../train/index.ts";
 
 export interface PreparedRun {
   readonly tokenizer: Tokenizer;

@@ -1,6 +1,6 @@
 /** A run's session: weights initialised or restored, rows from the right position, checkpoints and samples. */
 import { join } from "node:path";
-import type { JsonObject, RunEventBody, RunWarning } from "./base/index.ts";
+import type { JsonObject, RunEventBody, RunWarning } from "../base/index.ts";
 import {
   CheckpointStore,
   masterTensors,
@@ -9,14 +9,14 @@ import {
   type StateTensor,
   writeModel,
   writeTrainState,
-} from "./checkpoint/index.ts";
-import { generateIds, type Runner } from "./engine/index.ts";
-import { precisions } from "./model/index.ts";
+} from "../checkpoint/index.ts";
+import { generateIds, type Runner } from "../engine/index.ts";
+import { precisions } from "../model/index.ts";
+import { type RunFolder, writeFileAtomic } from "../run/index.ts";
+import { writeTokenizerConfig, writeTokenizerJson } from "../text/index.ts";
+import { type LoopState, RowSampler, type TrainConfig, TrainSession } from "../train/index.ts";
 import type { OpenDevice } from "./openDevice.ts";
 import type { PreparedRun } from "./prepareRun.ts";
-import { type RunFolder, writeFileAtomic } from "./run/index.ts";
-import { writeTokenizerConfig, writeTokenizerJson } from "./text/index.ts";
-import { type LoopState, RowSampler, type TrainConfig, TrainSession } from "./train/index.ts";
 
 export interface RunSession {
   readonly root: string;

@@ -16,10 +16,8 @@ import {
   type RunEvent,
   type RunEventBody,
   stampEvent,
-} from "./base/index.ts";
-import { countParameters, presetConfig, trainingFlopsPerToken } from "./model/index.ts";
-import { type OpenDevice, openDevice } from "./openDevice.ts";
-import { measureStepSeconds, type PreparedRun, prepareRun, stepsFor, withSettings } from "./prepareRun.ts";
+} from "../base/index.ts";
+import { countParameters, presetConfig, trainingFlopsPerToken } from "../model/index.ts";
 import {
   createRun,
   freshRunPath,
@@ -28,15 +26,17 @@ import {
   openTensorBoard,
   type RunFolder,
   writeReport,
-} from "./run/index.ts";
-import { type RunSession, startSession } from "./runSession.ts";
+} from "../run/index.ts";
 import {
   defaultTrainConfig,
   estimateStep,
   parseTrainConfig,
   type TrainConfig,
   trainLoop,
-} from "./train/index.ts";
+} from "../train/index.ts";
+import { type OpenDevice, openDevice } from "./openDevice.ts";
+import { measureStepSeconds, type PreparedRun, prepareRun, stepsFor, withSettings } from "./prepareRun.ts";
+import { type RunSession, startSession } from "./runSession.ts";
 import { version } from "./version.ts";
 
 export interface TrainOptions {

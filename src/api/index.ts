@@ -1,0 +1,5 @@
+export { type LoadedModel, type LoadOptions, loadModel, type WriteOptions } from "./loadModel.ts";
+export { type DeviceOptions, type OpenDevice, openDevice } from "./openDevice.ts";
+export { loadTokenizer } from "./prepareRun.ts";
+export { type TrainedContext, type TrainOptions, type TrainRun, trainModel } from "./trainModel.ts";
+export { version } from "./version.ts";
