@@ -3,7 +3,8 @@
  *
  * The gradient is the quotient form: d(-log p_t)/dz_v = -(1 / p_t) dp_t/dz_v, dp_t/dz_v = p_t ([v = t] - p_v).
  *
- * Source: DeepSeek-V3 report, eq. (24); a target of -1 is left out, as -100 is in the released training code's kin.
+ * Source: DeepSeek-V3 report, eq. (24); a target of -1 is left out, as -100 is by PyTorch's
+ * cross_entropy.
  */
 type Numbers = ArrayLike<number>;
 

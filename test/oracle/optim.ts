@@ -1,7 +1,7 @@
 /**
  * AdamW, gradient norm and moving average in float64, weight by weight, importing nothing of the product.
  *
- * Source: Loshchilov and Hutter (2019), algorithm 2, lines 6-12, with the schedule multiplier folded into the rate.
+ * Source: Loshchilov and Hutter (2019), algorithm 2, with the schedule multiplier folded into the rate.
  */
 type Numbers = ArrayLike<number>;
 type Operands = Readonly<Record<string, Numbers | null>>;

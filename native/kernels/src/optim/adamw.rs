@@ -14,10 +14,12 @@
 //!            only the writes. Walking the rows in square tiles instead was 1.5 times slower: too many streams. The weights follow the moments before these are rounded for storage.
 //!            The constants of a step are made from doubles once, so that all paths share their bits.
 
-use super::pack_rows::{PANEL, PanelElement, pack_panel, pack_transposed};
+use super::pack_rows::{Words, pack_panel, pack_transposed};
 use crate::args::{Args, FloatsMut, Operand};
 use crate::bf16::Element;
 use crate::error::KernelError;
+use crate::gemm::micro::PANEL;
+use crate::gemm::{panel_len, panels_len};
 use crate::isa::Isa;
 use crate::ops::Ctx;
 use crate::pool::Disjoint;
@@ -88,7 +90,7 @@ impl<'a, M: Element, V: Element> Work<'a, M, V> {
     }
 
     /// Updates the rows of panel `panel` of matrix `matrix` and writes both packed forms of them.
-    fn update_panel<P: PanelElement, Q: PanelElement>(
+    fn update_panel<P: Words, Q: Words>(
         &self,
         matrix: usize,
         panel: usize,
@@ -99,7 +101,7 @@ impl<'a, M: Element, V: Element> Work<'a, M, V> {
         let rows = PANEL.min(n - panel * PANEL);
         let w = self.update((matrix * n + panel * PANEL) * k, rows * k);
         if let Some(panels) = panels {
-            let len = PANEL * even_up(k);
+            let len = panel_len(k);
             // SAFETY: a panel is written by the task that updates its rows.
             let out = unsafe { panels.part((matrix * n.div_ceil(PANEL) + panel) * len, len) };
             by_isa!(self.isa, pack_panel(w, k, out));
@@ -107,17 +109,13 @@ impl<'a, M: Element, V: Element> Work<'a, M, V> {
         if let Some(transposed) = transposed {
             let columns = k.div_ceil(PANEL);
             for column in 0..columns {
-                let first = (matrix * columns + column) * even_up(n) + panel * PANEL;
+                let first = (matrix * columns + column) * panel_len(n) + panel * PANEL * PANEL;
                 // SAFETY: these rows of a transposed panel are this task's alone.
-                let out = unsafe { transposed.part(first * PANEL, even_up(rows) * PANEL) };
+                let out = unsafe { transposed.part(first, panel_len(rows)) };
                 by_isa!(self.isa, pack_transposed(w, k, column * PANEL, out));
             }
         }
     }
-}
-
-pub(super) fn even_up(n: usize) -> usize {
-    n + (n & 1)
 }
 
 /// x^n by squaring; the same bits everywhere, unlike a library's pow.
@@ -178,8 +176,8 @@ pub fn adamw(ctx: &Ctx, a: &mut Args) -> Result<(), KernelError> {
     let size = b * n * k;
     let w = Disjoint::new(w.f32s_mut(size)?);
     let grad = grad.f32s(size)?;
-    let panel_size = b * n.div_ceil(PANEL) * PANEL * even_up(k);
-    let transposed_size = b * k.div_ceil(PANEL) * PANEL * even_up(n);
+    let panel_size = b * panels_len(n, k);
+    let transposed_size = b * panels_len(k, n);
     let mut panels = panels.map(|p| p.slice_mut(panel_size)).transpose()?;
     let mut transposed = transposed.map(|p| p.slice_mut(transposed_size)).transpose()?;
     let isa = ctx.isa;
@@ -225,7 +223,7 @@ fn run<M: Element, V: Element>(
     }
 }
 
-fn run_into<M: Element, V: Element, P: PanelElement>(
+fn run_into<M: Element, V: Element, P: Words>(
     ctx: &Ctx,
     work: &Work<M, V>,
     matrices: usize,
@@ -239,7 +237,7 @@ fn run_into<M: Element, V: Element, P: PanelElement>(
     }
 }
 
-fn run_panels<M: Element, V: Element, P: PanelElement, Q: PanelElement>(
+fn run_panels<M: Element, V: Element, P: Words, Q: Words>(
     ctx: &Ctx,
     work: &Work<M, V>,
     matrices: usize,

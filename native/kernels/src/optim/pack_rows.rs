@@ -10,24 +10,19 @@
 //! form at a time, so that it would need a second pass over the weights.
 
 use crate::bf16;
+use crate::gemm::micro::PANEL;
+use crate::gemm::panels::PanelElement;
 use crate::isa_twins;
 
-/// Outputs in one panel.
-pub const PANEL: usize = 32;
-
-/// A stored panel element, seen as the 32-bit words that panels are made of.
-pub trait PanelElement: bf16::Element {
-    /// Neighbours along the summed dimension that share one word.
-    const PER_WORD: usize;
-    /// Values as words, `PER_WORD` each; words beyond `PANEL / PER_WORD` stay zero.
+/// Panel elements as the 32-bit words that panels are made of, `TOGETHER` neighbours along the summed dimension each.
+pub trait Words: PanelElement {
+    /// Values as words; words beyond `PANEL / TOGETHER` stay zero.
     fn words(values: &[f32; PANEL]) -> [u32; PANEL];
     /// Two rows as words: one above the other where a word holds both, else only the first.
     fn words_of_rows(first: &[f32; PANEL], second: &[f32; PANEL]) -> [u32; PANEL];
 }
 
-impl PanelElement for f32 {
-    const PER_WORD: usize = 1;
-
+impl Words for f32 {
     #[inline(always)]
     fn words(values: &[f32; PANEL]) -> [u32; PANEL] {
         let mut words = [0; PANEL];
@@ -43,9 +38,7 @@ impl PanelElement for f32 {
     }
 }
 
-impl PanelElement for u16 {
-    const PER_WORD: usize = 2;
-
+impl Words for u16 {
     #[inline(always)]
     fn words(values: &[f32; PANEL]) -> [u32; PANEL] {
         let mut words = [0; PANEL];
@@ -86,9 +79,9 @@ fn segment(w: &[f32], columns: usize, row: usize, k: usize) -> [f32; PANEL] {
 
 isa_twins! {
     /// Writes one panel from rows of `columns` weights each.
-    pub fn pack_panel<P: PanelElement>(w: &[f32], columns: usize, out: &mut [P]) {
+    pub fn pack_panel<P: Words>(w: &[f32], columns: usize, out: &mut [P]) {
         let lines = as_lines(out);
-        for (i, lines) in lines.chunks_mut(PANEL / P::PER_WORD).enumerate() {
+        for (i, lines) in lines.chunks_mut(PANEL / P::TOGETHER).enumerate() {
             // Four rows at a time are interleaved as vectors, then stored as quads: single words would be four
             // times as many stores.
             for n in (0..PANEL).step_by(4) {
@@ -110,10 +103,10 @@ isa_twins! {
 
 isa_twins! {
     /// Writes these rows' part of the transposed panel that begins at column `k`.
-    pub fn pack_transposed<P: PanelElement>(w: &[f32], columns: usize, k: usize, out: &mut [P]) {
+    pub fn pack_transposed<P: Words>(w: &[f32], columns: usize, k: usize, out: &mut [P]) {
         for (j, line) in as_lines(out).iter_mut().enumerate() {
-            let first = segment(w, columns, j * P::PER_WORD, k);
-            let second = segment(w, columns, j * P::PER_WORD + 1, k);
+            let first = segment(w, columns, j * P::TOGETHER, k);
+            let second = segment(w, columns, j * P::TOGETHER + 1, k);
             *line = P::words_of_rows(&first, &second);
         }
     }
@@ -121,8 +114,8 @@ isa_twins! {
 
 /// The same memory as lines of 32 words. Panels begin at multiples of 64 bytes and are made of whole lines.
 #[inline(always)]
-fn as_lines<P: PanelElement>(out: &mut [P]) -> &mut [[u32; PANEL]] {
-    let line = PANEL * P::PER_WORD;
+fn as_lines<P: Words>(out: &mut [P]) -> &mut [[u32; PANEL]] {
+    let line = PANEL * P::TOGETHER;
     assert!(out.as_ptr().cast::<u32>().is_aligned() && out.len().is_multiple_of(line));
     // SAFETY: aligned and of that length, as just checked; every bit pattern is a value of either type.
     unsafe { std::slice::from_raw_parts_mut(out.as_mut_ptr().cast(), out.len() / line) }

@@ -1,6 +1,6 @@
 //! AdamW, norm and EMA against straight loops in doubles, on every path.
 
-use super::adamw::{clip_factor, even_up};
+use super::adamw::clip_factor;
 use crate::bf16;
 use crate::isa::Isa;
 use crate::optim::test_arena::{At, TestArena, noise};
@@ -55,8 +55,8 @@ fn place(case: Case) -> Placed {
             w
         }
     };
-    let panels = packed(b * n.div_ceil(32) * 32 * even_up(k), case.panels);
-    let transposed = packed(b * k.div_ceil(32) * 32 * even_up(n), case.transposed);
+    let panels = packed(b * n.div_ceil(32) * 32 * k.next_multiple_of(2), case.panels);
+    let transposed = packed(b * k.div_ceil(32) * 32 * n.next_multiple_of(2), case.transposed);
     arena.numbers(&[b as f64, n as f64, k as f64]);
     arena.numbers(&SETTINGS);
     Placed {
@@ -102,14 +102,14 @@ fn assert_near(actual: &[f32], exact: &[f64], tolerance: f64, what: &str) {
 /// Panels by the formula of the layout; padding zero.
 fn panels_by_formula(w: &[f32], [b, n, k]: [usize; 3], is_bf16: bool, is_transposed: bool) -> Vec<f32> {
     let (outputs, depth) = if is_transposed { (k, n) } else { (n, k) };
-    let block = outputs.div_ceil(32) * 32 * even_up(depth);
+    let block = outputs.div_ceil(32) * 32 * depth.next_multiple_of(2);
     let mut panels = vec![0.0; b * block];
     for matrix in 0..b {
         for o in 0..outputs {
             for d in 0..depth {
                 let (row, column) = if is_transposed { (d, o) } else { (o, d) };
                 let value = w[(matrix * n + row) * k + column];
-                let start = matrix * block + o / 32 * 32 * even_up(depth);
+                let start = matrix * block + o / 32 * 32 * depth.next_multiple_of(2);
                 if is_bf16 {
                     panels[start + d / 2 * 64 + o % 32 * 2 + d % 2] = bf16::round(value);
                 } else {
