@@ -2,9 +2,9 @@
 
 mod absorbed;
 #[cfg(target_arch = "x86_64")]
-mod avx2;
+pub(crate) mod avx2;
 #[cfg(target_arch = "x86_64")]
-mod avx512;
+pub(crate) mod avx512;
 mod backward;
 mod cache;
 mod forward;
@@ -12,7 +12,7 @@ mod forward;
 mod oracle;
 mod shape;
 mod tile;
-mod vector;
+pub(crate) mod vector;
 
 use crate::ops::Kernel;
 

@@ -8,13 +8,13 @@
 // why so     a row is summed and scaled while it lies in the first cache: memory sees each operand once
 // versions   v1 (this file)
 
-use super::norm::{self, Rows};
+use super::norm::{self, Row};
 use super::rows::{Out, for_rows, require_apart};
 use crate::args::{Args, Floats};
+use crate::attention::vector::{Vector, vector_twins};
 use crate::error::KernelError;
 use crate::ops::Ctx;
 use crate::pool::Disjoint;
-use crate::{by_isa, isa_twins, with_floats, with_floats_mut};
 
 struct Forward<'a> {
     x: Floats<'a>,
@@ -45,33 +45,35 @@ pub fn forward(ctx: &Ctx, a: &mut Args) -> Result<(), KernelError> {
         eps,
     };
     for_rows(ctx.pool, t, d, |from, to, scratch| {
-        by_isa!(ctx.isa, forward_rows(&job, from, to, scratch.f32(d)));
+        // SAFETY: the set is usable, and tasks have rows of their own.
+        unsafe { forward_rows_twins::call(ctx.isa, &job, from, to, scratch.f32(d)) };
     });
     Ok(())
 }
 
-isa_twins! {
-    fn forward_rows(job: &Forward<'_>, from: usize, to: usize, s: &mut [f32]) {
-        let d = s.len();
-        for t in from..to {
-            let x = job.x.range(t * d, d);
-            let squares = match &job.delta {
-                None => with_floats!(x, |x| norm::load(x, s)),
-                Some(delta) => with_floats!(x, |x| with_floats!(delta.range(t * d, d), |delta| {
-                    norm::load_sum(x, delta, s)
-                })),
-            };
+#[inline(always)]
+unsafe fn forward_rows<V: Vector, const M: usize, const N: usize>(
+    job: &Forward,
+    from: usize,
+    to: usize,
+    s: &mut [f32],
+) {
+    let d = s.len();
+    for t in from..to {
+        let delta = job.delta.map(|delta| delta.range(t * d, d));
+        // SAFETY: V is usable, and row t belongs to this task.
+        unsafe {
+            let squares = norm::load::<V>(job.x.range(t * d, d), delta, s);
             let r = norm::inverse_rms(squares, d, job.eps);
-            // SAFETY: row t belongs to this task.
-            unsafe {
-                job.rstd.part(t, 1)[0] = r;
-                with_floats_mut!(job.y.part(t * d, d), |y| norm::apply(s, r, job.gain, y));
-                if let Some(sum) = &job.sum {
-                    with_floats_mut!(sum.part(t * d, d), |sum| norm::store(s, sum));
-                }
-            }
+            job.rstd.part(t, 1)[0] = r;
+            let sum = job.sum.map(|sum| sum.part(t * d, d));
+            norm::apply::<V>(s, r, job.gain, sum, job.y.part(t * d, d));
         }
     }
+}
+
+vector_twins! {
+    mod forward_rows_twins = forward_rows(job: &Forward<'_>, from: usize, to: usize, s: &mut [f32])
 }
 
 struct Backward<'a> {
@@ -105,31 +107,37 @@ pub fn backward(ctx: &Ctx, a: &mut Args) -> Result<(), KernelError> {
         workspace.f32s_mut(t.div_ceil(norm::CHUNK) * d)?,
     );
     norm::for_chunks(ctx, t, d, 2 * d, workspace, |from, to, partial, scratch| {
-        by_isa!(ctx.isa, backward_rows(&job, from, to, partial, scratch));
+        // SAFETY: the set is usable, and tasks have rows of their own.
+        unsafe { backward_rows_twins::call(ctx.isa, &job, from, to, partial, scratch) };
     });
     norm::add_partials(ctx, workspace, d, 0, dgain);
     Ok(())
 }
 
-isa_twins! {
-    fn backward_rows(job: &Backward<'_>, from: usize, to: usize, partial: &mut [f32], scratch: &mut [f32]) {
-        let d = partial.len();
-        let mut rows = Rows::split(scratch, d);
-        for t in from..to {
-            let (dy, s, r) = (job.dy.range(t * d, d), job.s.range(t * d, d), job.rstd[t]);
-            let m = with_floats!(dy, |dy| with_floats!(s, |s| {
-                norm::backward_sums(dy, s, job.gain, r, partial, &mut rows)
-            }));
-            // SAFETY: row t belongs to this task.
-            let dx = unsafe { job.dx.part(t * d, d) };
-            match &job.dsum {
-                None => with_floats_mut!(dx, |dx| norm::backward_apply(&rows, m, r, dx)),
-                Some(dsum) => with_floats_mut!(dx, |dx| with_floats!(dsum.range(t * d, d), |dsum| {
-                    norm::backward_apply_sum(&rows, m, r, dsum, dx)
-                })),
-            }
-        }
+#[inline(always)]
+unsafe fn backward_rows<V: Vector, const M: usize, const N: usize>(
+    job: &Backward,
+    from: usize,
+    to: usize,
+    partial: &mut [f32],
+    scratch: &mut [f32],
+) {
+    let d = partial.len();
+    for t in from..to {
+        let row = Row {
+            dy: job.dy.range(t * d, d),
+            s: job.s.range(t * d, d),
+            gain: job.gain,
+            r: job.rstd[t],
+            dsum: job.dsum.map(|dsum| dsum.range(t * d, d)),
+        };
+        // SAFETY: V is usable, and row t belongs to this task.
+        unsafe { norm::backward::<V>(row, partial, scratch, job.dx.part(t * d, d)) };
     }
+}
+
+vector_twins! {
+    mod backward_rows_twins = backward_rows(job: &Backward<'_>, from: usize, to: usize, partial: &mut [f32], scratch: &mut [f32])
 }
 
 #[cfg(test)]

@@ -8,14 +8,14 @@
 // why so     both parts of a token's row are read once, where the projection left them
 // versions   v1 (this file)
 
-use super::norm::{self, Rows};
-use super::rope::{Angles, turn};
+use super::norm::{self, Row};
+use super::rope::Angles;
 use super::rows::{Out, for_rows, require_apart};
 use crate::args::{Args, Floats};
+use crate::attention::vector::{Vector, vector_twins};
 use crate::error::KernelError;
 use crate::ops::Ctx;
 use crate::pool::Disjoint;
-use crate::{by_isa, isa_twins, with_floats, with_floats_mut};
 
 struct Forward<'a> {
     kv_a: Floats<'a>,
@@ -51,31 +51,36 @@ pub fn forward(ctx: &Ctx, a: &mut Args) -> Result<(), KernelError> {
         eps,
     };
     for_rows(ctx.pool, t, c + r, |from, to, scratch| {
-        by_isa!(ctx.isa, forward_rows(&job, from, to, scratch.f32(c + 2 * r)));
+        // SAFETY: the set is usable, and tasks have rows of their own.
+        unsafe { forward_rows_twins::call(ctx.isa, &job, from, to, scratch.f32(c)) };
     });
     Ok(())
 }
 
-isa_twins! {
-    fn forward_rows(job: &Forward<'_>, from: usize, to: usize, scratch: &mut [f32]) {
-        let (c, r) = (job.c, job.r);
-        let (s, factors) = scratch.split_at_mut(c);
-        let (cos, sin) = factors.split_at_mut(r);
-        for t in from..to {
-            let start = t * (c + r);
-            let squares = with_floats!(job.kv_a.range(start, c), |x| norm::load(x, s));
+#[inline(always)]
+unsafe fn forward_rows<V: Vector, const M: usize, const N: usize>(
+    job: &Forward,
+    from: usize,
+    to: usize,
+    s: &mut [f32],
+) {
+    let (c, r) = (job.c, job.r);
+    for t in from..to {
+        let start = t * (c + r);
+        // SAFETY: V is usable, and token t belongs to this task.
+        unsafe {
+            let squares = norm::load::<V>(job.kv_a.range(start, c), None, s);
             let rstd = norm::inverse_rms(squares, c, job.eps);
-            job.angles.spread(t, 1.0, cos, sin);
-            // SAFETY: token t belongs to this task.
-            unsafe {
-                job.rstd.part(t, 1)[0] = rstd;
-                with_floats_mut!(job.latent.part(t * c, c), |y| norm::apply(s, rstd, job.gain, y));
-                with_floats_mut!(job.k_rope.part(t * r, r), |y| {
-                    with_floats!(job.kv_a.range(start + c, r), |x| turn(x, cos, sin, y))
-                });
-            }
+            job.rstd.part(t, 1)[0] = rstd;
+            norm::apply::<V>(s, rstd, job.gain, None, job.latent.part(t * c, c));
+            job.angles
+                .turn(t, 1.0, job.kv_a.range(start + c, r), job.k_rope.part(t * r, r));
         }
     }
+}
+
+vector_twins! {
+    mod forward_rows_twins = forward_rows(job: &Forward<'_>, from: usize, to: usize, scratch: &mut [f32])
 }
 
 struct Backward<'a> {
@@ -116,32 +121,43 @@ pub fn backward(ctx: &Ctx, a: &mut Args) -> Result<(), KernelError> {
         dgain.f32s_mut(c)?,
         workspace.f32s_mut(t.div_ceil(norm::CHUNK) * c)?,
     );
-    norm::for_chunks(ctx, t, c, 2 * (c + r), workspace, |from, to, partial, scratch| {
-        by_isa!(ctx.isa, backward_rows(&job, from, to, partial, scratch));
+    norm::for_chunks(ctx, t, c, 2 * c, workspace, |from, to, partial, scratch| {
+        // SAFETY: the set is usable, and tasks have rows of their own.
+        unsafe { backward_rows_twins::call(ctx.isa, &job, from, to, partial, scratch) };
     });
     norm::add_partials(ctx, workspace, c, 0, dgain);
     Ok(())
 }
 
-isa_twins! {
-    fn backward_rows(job: &Backward<'_>, from: usize, to: usize, partial: &mut [f32], scratch: &mut [f32]) {
-        let (c, r) = (job.c, job.r);
-        let (scratch, factors) = scratch.split_at_mut(2 * c);
-        let (cos, sin) = factors.split_at_mut(r);
-        let mut rows = Rows::split(scratch, c);
-        for t in from..to {
-            let start = t * (c + r);
-            let (dy, s, rstd) = (job.d_latent.range(t * c, c), job.kv_a.range(start, c), job.rstd[t]);
-            let m = with_floats!(dy, |dy| with_floats!(s, |s| {
-                norm::backward_sums(dy, s, job.gain, rstd, partial, &mut rows)
-            }));
-            job.angles.spread(t, -1.0, cos, sin);
-            // SAFETY: token t belongs to this task, and the two parts follow one another.
-            let (dc, dk) = unsafe { (job.dkv_a.part(start, c), job.dkv_a.part(start + c, r)) };
-            with_floats_mut!(dc, |dx| norm::backward_apply(&rows, m, rstd, dx));
-            with_floats_mut!(dk, |y| with_floats!(job.dk_rope.range(t * r, r), |x| turn(x, cos, sin, y)));
+#[inline(always)]
+unsafe fn backward_rows<V: Vector, const M: usize, const N: usize>(
+    job: &Backward,
+    from: usize,
+    to: usize,
+    partial: &mut [f32],
+    scratch: &mut [f32],
+) {
+    let (c, r) = (job.c, job.r);
+    for t in from..to {
+        let start = t * (c + r);
+        let row = Row {
+            dy: job.d_latent.range(t * c, c),
+            s: job.kv_a.range(start, c),
+            gain: job.gain,
+            r: job.rstd[t],
+            dsum: None,
+        };
+        // SAFETY: V is usable; token t belongs to this task, and its two parts follow one another.
+        unsafe {
+            norm::backward::<V>(row, partial, scratch, job.dkv_a.part(start, c));
+            job.angles
+                .turn(t, -1.0, job.dk_rope.range(t * r, r), job.dkv_a.part(start + c, r));
         }
     }
+}
+
+vector_twins! {
+    mod backward_rows_twins = backward_rows(job: &Backward<'_>, from: usize, to: usize, partial: &mut [f32], scratch: &mut [f32])
 }
 
 #[cfg(test)]

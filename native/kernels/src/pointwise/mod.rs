@@ -1,8 +1,8 @@
 //! Norms, activations, rotary positions, embedding and element-wise ops: what costs memory traffic, not
 //! arithmetic. Each kernel reads and writes its operands once; what it needs twice stays in the first cache.
 //!
-//! Products and sums are separate steps here, never fused: a memory-bound loop gains nothing from the fused
-//! instruction, and processors without it would have to call a library for the same bits.
+//! Outside of exp, products and sums are separate steps, never fused: a memory-bound loop gains nothing from the
+//! fused instruction, and processors without it would have to call a library for the same bits.
 
 mod add_rms_norm;
 mod elementwise;
@@ -15,6 +15,7 @@ mod norm;
 mod rope;
 mod rows;
 mod swiglu;
+mod vectors;
 
 use crate::ops::Kernel;
 

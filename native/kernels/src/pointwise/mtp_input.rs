@@ -8,13 +8,13 @@
 // why so     both norms write straight into the row that the projection reads: no concatenation in memory
 // versions   v1 (this file)
 
-use super::norm::{self, Rows};
+use super::norm::{self, Row};
 use super::rows::{Out, for_rows, require_apart};
 use crate::args::{Args, Floats};
+use crate::attention::vector::{Vector, vector_twins};
 use crate::error::KernelError;
 use crate::ops::Ctx;
 use crate::pool::Disjoint;
-use crate::{by_isa, isa_twins, with_floats, with_floats_mut};
 
 struct Forward<'a> {
     inputs: [Floats<'a>; 2],
@@ -42,28 +42,34 @@ pub fn forward(ctx: &Ctx, a: &mut Args) -> Result<(), KernelError> {
         eps,
     };
     for_rows(ctx.pool, t, 2 * d, |from, to, scratch| {
-        by_isa!(ctx.isa, forward_rows(&job, from, to, scratch.f32(d)));
+        // SAFETY: the set is usable, and tasks have rows of their own.
+        unsafe { forward_rows_twins::call(ctx.isa, &job, from, to, scratch.f32(d)) };
     });
     Ok(())
 }
 
-isa_twins! {
-    fn forward_rows(job: &Forward<'_>, from: usize, to: usize, s: &mut [f32]) {
-        let d = s.len();
-        for t in from..to {
-            for half in 0..2 {
-                let squares = with_floats!(job.inputs[half].range(t * d, d), |x| norm::load(x, s));
-                let r = norm::inverse_rms(squares, d, job.eps);
-                // SAFETY: token t belongs to this task.
-                unsafe {
-                    job.rstd.part(2 * t + half, 1)[0] = r;
-                    with_floats_mut!(job.z.part((2 * t + half) * d, d), |z| {
-                        norm::apply(s, r, job.gains[half], z)
-                    });
-                }
-            }
+#[inline(always)]
+unsafe fn forward_rows<V: Vector, const M: usize, const N: usize>(
+    job: &Forward,
+    from: usize,
+    to: usize,
+    s: &mut [f32],
+) {
+    let d = s.len();
+    for row in 2 * from..2 * to {
+        let (t, half) = (row / 2, row % 2);
+        // SAFETY: V is usable, and token t belongs to this task.
+        unsafe {
+            let squares = norm::load::<V>(job.inputs[half].range(t * d, d), None, s);
+            let r = norm::inverse_rms(squares, d, job.eps);
+            job.rstd.part(row, 1)[0] = r;
+            norm::apply::<V>(s, r, job.gains[half], None, job.z.part(row * d, d));
         }
     }
+}
+
+vector_twins! {
+    mod forward_rows_twins = forward_rows(job: &Forward<'_>, from: usize, to: usize, s: &mut [f32])
 }
 
 struct Backward<'a> {
@@ -94,31 +100,40 @@ pub fn backward(ctx: &Ctx, a: &mut Args) -> Result<(), KernelError> {
     let (de_gain, dh_gain) = (de_gain.f32s_mut(d)?, dh_gain.f32s_mut(d)?);
     let workspace = workspace.f32s_mut(t.div_ceil(norm::CHUNK) * 2 * d)?;
     norm::for_chunks(ctx, t, 2 * d, 2 * d, workspace, |from, to, partial, scratch| {
-        by_isa!(ctx.isa, backward_rows(&job, from, to, partial, scratch));
+        // SAFETY: the set is usable, and tasks have rows of their own.
+        unsafe { backward_rows_twins::call(ctx.isa, &job, from, to, partial, scratch) };
     });
     norm::add_partials(ctx, workspace, 2 * d, 0, de_gain);
     norm::add_partials(ctx, workspace, 2 * d, d, dh_gain);
     Ok(())
 }
 
-isa_twins! {
-    fn backward_rows(job: &Backward<'_>, from: usize, to: usize, partial: &mut [f32], scratch: &mut [f32]) {
-        let d = partial.len() / 2;
-        let mut rows = Rows::split(scratch, d);
-        for t in from..to {
-            for half in 0..2 {
-                let dz = job.dz.range((2 * t + half) * d, d);
-                let (x, r) = (job.inputs[half].range(t * d, d), job.rstd[2 * t + half]);
-                let partial = &mut partial[half * d..(half + 1) * d];
-                let m = with_floats!(dz, |dz| with_floats!(x, |x| {
-                    norm::backward_sums(dz, x, job.gains[half], r, partial, &mut rows)
-                }));
-                // SAFETY: token t belongs to this task.
-                let dx = unsafe { job.grads[half].part(t * d, d) };
-                with_floats_mut!(dx, |dx| norm::backward_apply(&rows, m, r, dx));
-            }
-        }
+#[inline(always)]
+unsafe fn backward_rows<V: Vector, const M: usize, const N: usize>(
+    job: &Backward,
+    from: usize,
+    to: usize,
+    partial: &mut [f32],
+    scratch: &mut [f32],
+) {
+    let d = partial.len() / 2;
+    for i in 2 * from..2 * to {
+        let (t, half) = (i / 2, i % 2);
+        let row = Row {
+            dy: job.dz.range(i * d, d),
+            s: job.inputs[half].range(t * d, d),
+            gain: job.gains[half],
+            r: job.rstd[i],
+            dsum: None,
+        };
+        let partial = &mut partial[half * d..(half + 1) * d];
+        // SAFETY: V is usable, and token t belongs to this task.
+        unsafe { norm::backward::<V>(row, partial, scratch, job.grads[half].part(t * d, d)) };
     }
+}
+
+vector_twins! {
+    mod backward_rows_twins = backward_rows(job: &Backward<'_>, from: usize, to: usize, partial: &mut [f32], scratch: &mut [f32])
 }
 
 #[cfg(test)]

@@ -7,12 +7,12 @@
 //! ```
 //!
 //! Row sums run over 64 virtual lanes (`math.rs`). Gain gradients are summed over chunks of 64 tokens, token
-//! by token, into one row of a workspace per chunk; the rows are then added in order. The row functions read
-//! any storage dtype and hand f32 to each other through scratch rows that never leave the first cache: so each
-//! dtype costs one loop at the edge instead of one kernel for every combination.
+//! by token, into one row of a workspace per chunk; the rows are then added in order.
 
-use crate::bf16::Element;
-use crate::math::{LANES, Lanes};
+use super::vectors::{put, put_stored, take, take_stored};
+use crate::args::{Floats, FloatsMut};
+use crate::attention::vector::{Vector, WIDTH};
+use crate::math::LANES;
 use crate::ops::Ctx;
 use crate::pool::Disjoint;
 use crate::{by_isa, isa_twins};
@@ -20,44 +20,54 @@ use crate::{by_isa, isa_twins};
 /// Tokens per chunk of a gain gradient; src/tensor/ops/norm.ts sizes workspaces by the same number.
 pub const CHUNK: usize = 64;
 
-/// Adds up `term(i, &mut lane)` over 64 virtual lanes; whole groups of lanes are one vector loop.
+/// Running sums of the 64 lanes, neighbours side by side.
+type Sums<V> = [V; LANES / WIDTH];
+
+/// Adds up the lanes in the order that `math.rs` fixes: lane l += lane l + 32, then + 16, ... + 1.
 #[inline(always)]
-fn over_lanes(n: usize, mut term: impl FnMut(usize, &mut f32)) -> f32 {
-    let mut lanes = Lanes::zero();
-    let full = n / LANES * LANES;
+unsafe fn total<V: Vector>(sums: Sums<V>) -> f32 {
+    let v = sums[0].add(sums[2]).add(sums[1].add(sums[3]));
+    let mut lanes = [0.0; WIDTH];
+    // SAFETY: the array is as long as the vector.
+    unsafe { v.store(lanes.as_mut_ptr()) };
+    let mut width = WIDTH / 2;
+    while width > 0 {
+        for l in 0..width {
+            lanes[l] += lanes[l + width];
+        }
+        width /= 2;
+    }
+    lanes[0]
+}
+
+/// s = x (+ delta); returns the sum of squares. (Lanes beyond the end get +0: that changes no sum which began
+/// with +0.)
+///
+/// # Safety
+/// As for all functions over `Vector`: the processor has its instructions.
+#[inline(always)]
+pub unsafe fn load<V: Vector>(x: Floats, delta: Option<Floats>, s: &mut [f32]) -> f32 {
+    let mut sums = [V::zero(); LANES / WIDTH];
     let mut start = 0;
-    while start < full {
-        for l in 0..LANES {
-            term(start + l, &mut lanes.0[l]);
+    while start < s.len() {
+        for g in 0..LANES / WIDTH {
+            let i = start + g * WIDTH;
+            if i < s.len() {
+                // SAFETY: by the caller's word.
+                unsafe {
+                    let mut v: V = take(&x, i);
+                    if let Some(delta) = &delta {
+                        v = v.add(take(delta, i));
+                    }
+                    put_stored(v, s, i);
+                    sums[g] = sums[g].add(v.mul(v));
+                }
+            }
         }
         start += LANES;
     }
-    for i in full..n {
-        term(i, &mut lanes.0[i - full]);
-    }
-    lanes.sum()
-}
-
-/// s = x; returns the sum of squares.
-#[inline(always)]
-pub fn load<X: Element>(x: &[X], s: &mut [f32]) -> f32 {
-    let n = x.len();
-    let s = &mut s[..n];
-    over_lanes(n, |i, lane| {
-        s[i] = x[i].to_f32();
-        *lane += s[i] * s[i];
-    })
-}
-
-/// s = x + delta; returns the sum of squares.
-#[inline(always)]
-pub fn load_sum<X: Element, D: Element>(x: &[X], delta: &[D], s: &mut [f32]) -> f32 {
-    let n = x.len();
-    let (s, delta) = (&mut s[..n], &delta[..n]);
-    over_lanes(n, |i, lane| {
-        s[i] = x[i].to_f32() + delta[i].to_f32();
-        *lane += s[i] * s[i];
-    })
+    // SAFETY: by the caller's word.
+    unsafe { total(sums) }
 }
 
 #[inline(always)]
@@ -65,82 +75,87 @@ pub fn inverse_rms(squares: f32, width: usize, eps: f32) -> f32 {
     1.0 / (squares / width as f32 + eps).sqrt()
 }
 
-/// y = (s r) g
+/// y = (s r) g, and s rounded to its storage dtype if `sum` is there.
+///
+/// # Safety
+/// As `load`.
 #[inline(always)]
-pub fn apply<Y: Element>(s: &[f32], r: f32, gain: &[f32], y: &mut [Y]) {
-    let n = y.len();
-    let (s, gain) = (&s[..n], &gain[..n]);
-    for i in 0..n {
-        y[i] = Y::from_f32(s[i] * r * gain[i]);
-    }
-}
-
-/// Rounds a row to its storage dtype.
-#[inline(always)]
-pub fn store<Y: Element>(s: &[f32], y: &mut [Y]) {
-    for (y, s) in y.iter_mut().zip(s) {
-        *y = Y::from_f32(*s);
-    }
-}
-
-/// Two scratch rows: d = dy g and n = s r.
-pub struct Rows<'a> {
-    pub d: &'a mut [f32],
-    pub n: &'a mut [f32],
-}
-
-impl<'a> Rows<'a> {
-    /// From `2 * width` floats.
-    #[inline(always)]
-    pub fn split(scratch: &'a mut [f32], width: usize) -> Rows<'a> {
-        let (d, n) = scratch.split_at_mut(width);
-        Rows {
-            d,
-            n: &mut n[..width],
-        }
-    }
-}
-
-/// Fills `rows`, adds the token's share to the gain gradient and returns m.
-#[inline(always)]
-pub fn backward_sums<G: Element, S: Element>(
-    dy: &[G],
-    s: &[S],
-    gain: &[f32],
+pub unsafe fn apply<V: Vector>(
+    s: &[f32],
     r: f32,
-    partial: &mut [f32],
-    rows: &mut Rows,
-) -> f32 {
-    let width = dy.len();
-    let (s, gain, partial) = (&s[..width], &gain[..width], &mut partial[..width]);
-    let (d, n) = (&mut rows.d[..width], &mut rows.n[..width]);
-    let sum = over_lanes(width, |i, lane| {
-        let dy = dy[i].to_f32();
-        n[i] = s[i].to_f32() * r;
-        d[i] = dy * gain[i];
-        partial[i] += dy * n[i];
-        *lane += d[i] * n[i];
-    });
-    sum / width as f32
-}
-
-/// dx = r (d - n m)
-#[inline(always)]
-pub fn backward_apply<X: Element>(rows: &Rows, m: f32, r: f32, dx: &mut [X]) {
-    let width = dx.len();
-    let (d, n) = (&rows.d[..width], &rows.n[..width]);
-    for i in 0..width {
-        dx[i] = X::from_f32(r * (d[i] - n[i] * m));
+    gain: &[f32],
+    mut sum: Option<FloatsMut>,
+    mut y: FloatsMut,
+) {
+    let mut i = 0;
+    while i < s.len() {
+        // SAFETY: by the caller's word.
+        unsafe {
+            let v: V = take_stored(s, i);
+            put(v.mul(V::splat(r)).mul(take_stored(gain, i)), &mut y, i);
+            if let Some(sum) = &mut sum {
+                put(v, sum, i);
+            }
+        }
+        i += WIDTH;
     }
 }
 
-/// dx = r (d - n m) + dsum
+/// One row of a norm whose gradient is wanted.
+pub struct Row<'a> {
+    pub dy: Floats<'a>,
+    pub s: Floats<'a>,
+    pub gain: &'a [f32],
+    pub r: f32,
+    /// A gradient of s that comes from elsewhere.
+    pub dsum: Option<Floats<'a>>,
+}
+
+/// Writes the row's gradient and adds its share of the gain's to `partial`. `scratch` holds two rows.
+///
+/// # Safety
+/// As `load`.
 #[inline(always)]
-pub fn backward_apply_sum<D: Element, X: Element>(rows: &Rows, m: f32, r: f32, dsum: &[D], dx: &mut [X]) {
-    let width = dx.len();
-    let (d, n, dsum) = (&rows.d[..width], &rows.n[..width], &dsum[..width]);
-    for i in 0..width {
-        dx[i] = X::from_f32(r * (d[i] - n[i] * m) + dsum[i].to_f32());
+pub unsafe fn backward<V: Vector>(row: Row, partial: &mut [f32], scratch: &mut [f32], mut dx: FloatsMut) {
+    let width = partial.len();
+    let (d, n) = scratch.split_at_mut(width);
+    let n = &mut n[..width];
+    let r = V::splat(row.r);
+    let mut sums = [V::zero(); LANES / WIDTH];
+    let mut start = 0;
+    while start < width {
+        for g in 0..LANES / WIDTH {
+            let i = start + g * WIDTH;
+            if i < width {
+                // SAFETY: by the caller's word.
+                unsafe {
+                    let dy: V = take(&row.dy, i);
+                    let normed = take::<V>(&row.s, i).mul(r);
+                    let scaled = dy.mul(take_stored(row.gain, i));
+                    put_stored(normed, n, i);
+                    put_stored(scaled, d, i);
+                    put_stored(take_stored::<V, f32>(partial, i).add(dy.mul(normed)), partial, i);
+                    sums[g] = sums[g].add(scaled.mul(normed));
+                }
+            }
+        }
+        start += LANES;
+    }
+    // SAFETY: by the caller's word.
+    let m = V::splat(unsafe { total(sums) } / width as f32);
+    let mut i = 0;
+    while i < width {
+        // SAFETY: by the caller's word.
+        unsafe {
+            let mut v = take_stored::<V, f32>(d, i)
+                .sub(take_stored::<V, f32>(n, i).mul(m))
+                .mul(r);
+            if let Some(dsum) = &row.dsum {
+                v = v.add(take(dsum, i));
+            }
+            put(v, &mut dx, i);
+        }
+        i += WIDTH;
     }
 }
 
@@ -207,6 +222,27 @@ isa_twins! {
         }
         for (dgain, sum) in dgain.iter_mut().zip(sum) {
             *dgain += *sum;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::harness::numbers;
+    use super::*;
+    use crate::attention::vector::Array;
+    use crate::math;
+
+    #[test]
+    fn row_sums_keep_the_order_of_the_64_lanes() {
+        for n in [0, 1, 15, 16, 63, 64, 65, 81, 128, 517] {
+            let x: Vec<f32> = numbers(n, 1).iter().map(|v| v * 1.000_1).collect();
+            let mut s = vec![0.0; n];
+            let expected = math::sum_of(n, |i| x[i] * x[i]);
+            // SAFETY: arrays need no instructions of their own.
+            let squares = unsafe { load::<Array>(Floats::F32(&x), None, &mut s) };
+            assert_eq!(squares.to_bits(), expected.to_bits(), "n = {n}");
+            assert_eq!(s, x);
         }
     }
 }
