@@ -309,6 +309,15 @@ impl<'a> Args<'a> {
     }
 }
 
+/// The number of elements of a shape; refuses one that no memory holds, before it wraps around.
+pub fn elements(shape: &[usize]) -> Result<usize, KernelError> {
+    shape
+        .iter()
+        .try_fold(1usize, |product, dim| product.checked_mul(*dim))
+        .filter(|product| *product <= isize::MAX as usize / 8)
+        .ok_or_else(|| KernelError::command(format!("a shape of {shape:?} is too large")))
+}
+
 /// An operand whose length is not known yet.
 #[derive(Clone, Copy)]
 pub struct Operand<'a> {
@@ -495,6 +504,18 @@ mod tests {
         assert!(decode(&[2.0], |a| a.flag("round").map(|_| ())).is_err());
         assert!(decode(&[], |a| a.f64("eps").map(|_| ())).is_err());
         assert!(decode(&[1.0, 2.0], |a| a.usize("n").and(a.end())).is_err());
+    }
+
+    #[test]
+    fn a_shape_whose_product_would_wrap_around_is_refused() {
+        assert_eq!(elements(&[3, 5, 7]).unwrap(), 105);
+        assert_eq!(elements(&[0, 99]).unwrap(), 0);
+        assert!(
+            elements(&[1 << 40, 1 << 40])
+                .unwrap_err()
+                .message
+                .contains("too large")
+        );
     }
 
     #[cfg(debug_assertions)]

@@ -150,8 +150,13 @@ thread_local! {
 }
 
 impl Pool {
-    /// A pool of `threads` in all (at least one, the caller).
+    /// A pool of `threads` in all (at least one, the caller). Panics if the system refuses a thread.
     pub fn new(threads: usize) -> Pool {
+        Pool::try_new(threads).expect("the system refuses another thread")
+    }
+
+    /// As `new`, or the system's refusal.
+    pub fn try_new(threads: usize) -> std::io::Result<Pool> {
         let shared = Arc::new(Shared {
             gate: AtomicU64::new(0),
             region: Region {
@@ -164,14 +169,16 @@ impl Pool {
             caller: Mutex::new(None),
             panic: Mutex::new(None),
         });
-        let workers = (1..threads.max(1))
-            .map(|index| spawn_worker(index, &shared))
-            .collect();
-        Pool {
+        let mut pool = Pool {
             shared,
-            workers,
+            workers: Vec::new(),
             caller: Mutex::new(Scratch::default()),
+        };
+        for index in 1..threads {
+            // On a refusal the pool is dropped, which ends those that have started.
+            pool.workers.push(spawn_worker(index, &pool.shared)?);
         }
+        Ok(pool)
     }
 
     /// Threads that take part in a region, the caller included.
@@ -307,17 +314,16 @@ impl Shared {
     }
 }
 
-fn spawn_worker(index: usize, shared: &Arc<Shared>) -> Worker {
+fn spawn_worker(index: usize, shared: &Arc<Shared>) -> std::io::Result<Worker> {
     let asleep = Arc::new(AtomicBool::new(false));
     let (shared, flag) = (Arc::clone(shared), Arc::clone(&asleep));
     let handle = thread::Builder::new()
         .name(format!("minke-{index}"))
-        .spawn(move || worker_loop(&shared, &flag))
-        .expect("the system refuses another thread");
-    Worker {
+        .spawn(move || worker_loop(&shared, &flag))?;
+    Ok(Worker {
         asleep,
         handle: Some(handle),
-    }
+    })
 }
 
 fn worker_loop(shared: &Shared, asleep: &AtomicBool) {
@@ -367,37 +373,72 @@ fn spin_until(condition: impl Fn() -> bool) -> bool {
 /// Denormal inputs and results count as zero while this lives, as `vdpbf16ps` treats them always: so the
 /// AVX2 and portable paths keep its bits. The thread's own mode comes back on drop.
 pub struct FloatMode {
-    #[cfg(target_arch = "x86_64")]
-    before: u32,
+    before: float_mode::Register,
 }
 
 impl FloatMode {
-    #[cfg(target_arch = "x86_64")]
     pub fn enter() -> FloatMode {
-        const DENORMALS_ARE_ZERO: u32 = 1 << 6;
-        const FLUSH_TO_ZERO: u32 = 1 << 15;
-        let mut before = 0u32;
-        // SAFETY: only the two denormal bits change; rounding and exception masks stay.
-        unsafe {
-            std::arch::asm!("stmxcsr [{}]", in(reg) &mut before, options(nostack));
-            let flushing = before | DENORMALS_ARE_ZERO | FLUSH_TO_ZERO;
-            std::arch::asm!("ldmxcsr [{}]", in(reg) &flushing, options(nostack));
-        }
+        let before = float_mode::read();
+        float_mode::write(before | float_mode::DENORMALS_ARE_ZERO);
         FloatMode { before }
     }
+}
 
-    #[cfg(not(target_arch = "x86_64"))]
-    pub fn enter() -> FloatMode {
-        FloatMode {}
+impl Drop for FloatMode {
+    fn drop(&mut self) {
+        float_mode::write(self.before);
     }
 }
 
 #[cfg(target_arch = "x86_64")]
-impl Drop for FloatMode {
-    fn drop(&mut self) {
-        // SAFETY: restores what `enter` saved.
-        unsafe { std::arch::asm!("ldmxcsr [{}]", in(reg) &self.before, options(nostack)) }
+mod float_mode {
+    pub type Register = u32;
+    /// MXCSR: denormal inputs (bit 6) and results (bit 15).
+    pub const DENORMALS_ARE_ZERO: Register = (1 << 6) | (1 << 15);
+
+    pub fn read() -> Register {
+        let mut value = 0;
+        // SAFETY: stores four bytes.
+        unsafe { std::arch::asm!("stmxcsr [{}]", in(reg) &mut value, options(nostack)) };
+        value
     }
+
+    pub fn write(value: Register) {
+        // SAFETY: `FloatMode` changes the denormal bits only; rounding and exception masks stay.
+        unsafe { std::arch::asm!("ldmxcsr [{}]", in(reg) &value, options(nostack)) };
+    }
+}
+
+#[cfg(target_arch = "aarch64")]
+mod float_mode {
+    pub type Register = u64;
+    /// FPCR.FZ: denormal inputs and results.
+    pub const DENORMALS_ARE_ZERO: Register = 1 << 24;
+
+    pub fn read() -> Register {
+        let value: u64;
+        // SAFETY: reads a register.
+        unsafe { std::arch::asm!("mrs {}, fpcr", out(reg) value, options(nostack)) };
+        value
+    }
+
+    pub fn write(value: Register) {
+        // SAFETY: `FloatMode` changes one bit only.
+        unsafe { std::arch::asm!("msr fpcr, {}", in(reg) value, options(nostack)) };
+    }
+}
+
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+mod float_mode {
+    //! No such mode is known here: denormals stay what they are.
+    pub type Register = u32;
+    pub const DENORMALS_ARE_ZERO: Register = 0;
+
+    pub fn read() -> Register {
+        0
+    }
+
+    pub fn write(_value: Register) {}
 }
 
 #[cfg(test)]

@@ -114,12 +114,12 @@ impl Queue {
             trace: Mutex::new((Instant::now(), Vec::new())),
             arena: Arena::reserve(reserve_bytes)?,
         });
+        let pool = Pool::try_new(threads).map_err(|why| format!("cannot start {threads} threads: {why}"))?;
         let theirs = Arc::clone(&shared);
         let thread = thread::Builder::new()
             .name("minke-queue".to_owned())
             .spawn(move || {
                 let _float_mode = FloatMode::enter();
-                let pool = Pool::new(threads);
                 Runner {
                     shared: &theirs,
                     ops: &ops,

@@ -15,7 +15,7 @@ use super::micro::{self, ALayout, Arithmetic, PANEL, TILE_FLOATS, TILE_ROWS, Til
 use super::pack::{Rows, pack_columns, pack_token_panel, packed_columns_words};
 use super::plan;
 use super::product::{Addend, Part, Place, Target, as_words, store};
-use crate::args::{Args, Floats, FloatsMut};
+use crate::args::{Args, Floats, FloatsMut, elements};
 use crate::error::KernelError;
 use crate::isa::Isa;
 use crate::ops::Ctx;
@@ -162,9 +162,16 @@ pub fn op(ctx: &Ctx, a: &mut Args) -> Result<(), KernelError> {
     let (t, n, k) = (a.usize("T")?, a.usize("N")?, a.usize("K")?);
     let arithmetic = arithmetic_of(a.flag("compute")?);
     a.end()?;
-    let dy = Matrix::new(dy.slice(t * n)?, n);
-    let x = Matrix::new(x.slice(t * k)?, k);
-    matmul_grad_weight(ctx, arithmetic, dy, x, (t, n, k), dw.f32s_mut(n * k)?);
+    let dy = Matrix::new(dy.slice(elements(&[t, n])?)?, n);
+    let x = Matrix::new(x.slice(elements(&[t, k])?)?, k);
+    matmul_grad_weight(
+        ctx,
+        arithmetic,
+        dy,
+        x,
+        (t, n, k),
+        dw.f32s_mut(elements(&[n, k])?)?,
+    );
     Ok(())
 }
 
@@ -180,9 +187,9 @@ pub fn grouped_op(ctx: &Ctx, a: &mut Args) -> Result<(), KernelError> {
     a.end()?;
     let offsets = offsets.i32s(e + 1)?;
     check_offsets(offsets, r)?;
-    let dy = dy.slice(r * n)?;
+    let dy = dy.slice(elements(&[r, n])?)?;
     let Gather { x, rows } = gather(&x, rows, r, k)?;
-    let dw = dw.f32s_mut(e * n * k)?;
+    let dw = dw.f32s_mut(elements(&[e, n, k])?)?;
     let (threads, panels) = (ctx.pool.threads(), k.div_ceil(PANEL));
     let mut tasks: Vec<(WeightGrad, Part)> = Vec::new();
     for (expert, dw) in dw.chunks_exact_mut((n * k).max(1)).enumerate() {

@@ -12,7 +12,7 @@ use super::pack::Rows;
 use super::panels::Panels;
 use super::plan;
 use super::product::{Addend, Product, Target, multiply};
-use crate::args::{Args, Floats};
+use crate::args::{Args, Floats, Operand, elements};
 use crate::error::KernelError;
 use crate::ops::Ctx;
 
@@ -24,14 +24,14 @@ pub(super) struct Gather<'a> {
 
 /// Takes x [Tx, K] and rows? [R]: Tx is as many rows as the indices ask for, or R.
 pub(super) fn gather<'a>(
-    x: &crate::args::Operand<'a>,
-    rows: Option<crate::args::Operand<'a>>,
+    x: &Operand<'a>,
+    rows: Option<Operand<'a>>,
     r: usize,
     k: usize,
 ) -> Result<Gather<'a>, KernelError> {
     let Some(rows) = rows else {
         return Ok(Gather {
-            x: x.slice(r * k)?,
+            x: x.slice(elements(&[r, k])?)?,
             rows: Rows::Even { start: 0, stride: k },
         });
     };
@@ -41,7 +41,7 @@ pub(super) fn gather<'a>(
     }
     let needed = index.iter().max().map_or(0, |max| *max as usize + 1);
     Ok(Gather {
-        x: x.slice(needed * k)?,
+        x: x.slice(elements(&[needed, k])?)?,
         rows: Rows::Gathered {
             index,
             start: 0,
@@ -79,7 +79,7 @@ pub fn op(ctx: &Ctx, a: &mut Args) -> Result<(), KernelError> {
     check_offsets(offsets, r)?;
     let Gather { x, rows } = gather(&x, rows, r, k)?;
     let panels = Panels::take(&panels, e, n, k)?;
-    let y = Target::new(y.slice_mut(r * n)?, n);
+    let y = Target::new(y.slice_mut(elements(&[r, n])?)?, n);
     let parts = plan::grouped_parts(offsets, panels.count(), k, ctx.pool.threads());
     let small: f64 = parts
         .iter()

@@ -11,7 +11,7 @@
 use super::panels::Panels;
 use super::plan;
 use super::product::{Addend, Part, Product, Target, multiply};
-use crate::args::{Args, Floats, FloatsMut};
+use crate::args::{Args, Floats, FloatsMut, elements};
 use crate::error::KernelError;
 use crate::gemm::pack::Rows;
 use crate::ops::Ctx;
@@ -77,11 +77,12 @@ pub fn op(ctx: &Ctx, a: &mut Args) -> Result<(), KernelError> {
     let y = a.floats("y")?;
     let (m, n, k) = (a.usize("M")?, a.usize("N")?, a.usize("K")?);
     a.end()?;
-    let x = Matrix::new(x.slice(m * k)?, k);
+    let x = Matrix::new(x.slice(elements(&[m, k])?)?, k);
     let panels = Panels::take(&panels, 1, n, k)?;
-    let addend = addend.map(|addend| addend.slice(m * n)).transpose()?;
-    if m * n > 0 {
-        matmul(ctx, x, m, panels, addend, y.slice_mut(m * n)?, n);
+    let outputs = elements(&[m, n])?;
+    let addend = addend.map(|addend| addend.slice(outputs)).transpose()?;
+    if outputs > 0 {
+        matmul(ctx, x, m, panels, addend, y.slice_mut(outputs)?, n);
     }
     Ok(())
 }

@@ -9,7 +9,7 @@
 //! versions   v1 (this file): plain loops
 
 use super::micro::{Arithmetic, PANEL};
-use crate::args::{Args, Dtype, Floats, FloatsMut, Operand};
+use crate::args::{Args, Dtype, Floats, FloatsMut, Operand, elements};
 use crate::bf16::Element;
 use crate::error::KernelError;
 use crate::isa::Isa;
@@ -38,6 +38,7 @@ pub struct Panels<'a> {
 impl<'a> Panels<'a> {
     /// Takes `batch` matrices out of an operand.
     pub fn take(operand: &Operand<'a>, batch: usize, n: usize, k: usize) -> Result<Panels<'a>, KernelError> {
+        elements(&[batch, n, k])?;
         let data = operand.slice(batch * panels_len(n, k))?;
         Ok(Panels { data, n, k })
     }
@@ -162,7 +163,7 @@ pub fn pack_weight(ctx: &Ctx, a: &mut Args) -> Result<(), KernelError> {
     let panels_t = a.floats_optional("panelsT")?;
     let (b, n, k) = (a.usize("B")?, a.usize("N")?, a.usize("K")?);
     a.end()?;
-    let master = master.slice(b * n * k)?;
+    let master = master.slice(elements(&[b, n, k])?)?;
     pack_batch(ctx, master, Strides::plain(k), (b, n, k), n * k, &panels)?;
     if let Some(panels_t) = panels_t {
         pack_batch(ctx, master, Strides::transposed(k), (b, k, n), n * k, &panels_t)?;

@@ -29,19 +29,20 @@ unsafe fn tile<const STEP: u8, const BY_ROWS: bool>(
     let mut first = 0;
     while first < shape.rows {
         let rows = (shape.rows - first).min(6);
-        for column in (0..width).step_by(16) {
+        // One or two rows take 32 columns at once: eight chains hide what four would wait for.
+        for column in (0..width).step_by(if rows <= 2 { 32 } else { 16 }) {
             // SAFETY: inside A, B and the tile.
             unsafe {
                 let a = a.add(first * if BY_ROWS { RUN } else { 1 });
                 let b = b.add(column / PANEL * shape.panel_words + column % PANEL);
                 let tile = tile.add(first * width + column);
                 match rows {
-                    1 => block::<1, STEP, BY_ROWS>(shape, a, b, tile),
-                    2 => block::<2, STEP, BY_ROWS>(shape, a, b, tile),
-                    3 => block::<3, STEP, BY_ROWS>(shape, a, b, tile),
-                    4 => block::<4, STEP, BY_ROWS>(shape, a, b, tile),
-                    5 => block::<5, STEP, BY_ROWS>(shape, a, b, tile),
-                    _ => block::<6, STEP, BY_ROWS>(shape, a, b, tile),
+                    1 => block::<1, 4, STEP, BY_ROWS>(shape, a, b, tile),
+                    2 => block::<2, 4, STEP, BY_ROWS>(shape, a, b, tile),
+                    3 => block::<3, 2, STEP, BY_ROWS>(shape, a, b, tile),
+                    4 => block::<4, 2, STEP, BY_ROWS>(shape, a, b, tile),
+                    5 => block::<5, 2, STEP, BY_ROWS>(shape, a, b, tile),
+                    _ => block::<6, 2, STEP, BY_ROWS>(shape, a, b, tile),
                 }
             }
         }
@@ -49,12 +50,12 @@ unsafe fn tile<const STEP: u8, const BY_ROWS: bool>(
     }
 }
 
-/// `N` of the tile's rows by 16 columns.
+/// `N` of the tile's rows by `V` vectors of eight columns.
 ///
 /// # Safety
 /// `a`, `b` and `tile` point at the block's first row and column.
 #[target_feature(enable = "avx2,fma")]
-unsafe fn block<const N: usize, const STEP: u8, const BY_ROWS: bool>(
+unsafe fn block<const N: usize, const V: usize, const STEP: u8, const BY_ROWS: bool>(
     shape: TileShape,
     mut a: *const u32,
     mut b: *const u32,
@@ -65,28 +66,27 @@ unsafe fn block<const N: usize, const STEP: u8, const BY_ROWS: bool>(
     let width = shape.panels * PANEL;
     let units = if STEP == WIDENED { 2 } else { 1 };
     let odd_half = _mm256_set1_epi32(0xffff_0000_u32 as i32);
-    let mut sums = [[_mm256_setzero_ps(); 2]; N];
+    let mut sums = [[_mm256_setzero_ps(); V]; N];
     let mut left = shape.steps;
     while left > 0 {
         let run = if BY_ROWS { left.min(RUN / units) } else { left };
         for _ in 0..run {
             // SAFETY: `steps` steps of A and B are there.
             unsafe {
-                let words = [_mm256_loadu_si256(b.cast()), _mm256_loadu_si256(b.add(8).cast())];
                 for unit in 0..units {
-                    let columns = match (STEP == WIDENED, unit) {
-                        (false, _) => words,
-                        (true, 0) => [
-                            _mm256_and_si256(words[0], odd_half),
-                            _mm256_and_si256(words[1], odd_half),
-                        ],
-                        (true, _) => [_mm256_slli_epi32(words[0], 16), _mm256_slli_epi32(words[1], 16)],
-                    };
+                    let mut columns = [_mm256_setzero_ps(); V];
+                    for v in 0..V {
+                        let words = _mm256_loadu_si256(b.add(v * 8).cast());
+                        columns[v] = _mm256_castsi256_ps(match (STEP == WIDENED, unit) {
+                            (false, _) => words,
+                            (true, 0) => _mm256_and_si256(words, odd_half),
+                            (true, _) => _mm256_slli_epi32(words, 16),
+                        });
+                    }
                     for r in 0..N {
                         let value = _mm256_set1_ps(f32::from_bits(*a.add(r * row_stride)));
-                        for half in 0..2 {
-                            sums[r][half] =
-                                _mm256_fmadd_ps(value, _mm256_castsi256_ps(columns[half]), sums[r][half]);
+                        for v in 0..V {
+                            sums[r][v] = _mm256_fmadd_ps(value, columns[v], sums[r][v]);
                         }
                     }
                     a = a.add(unit_stride);
@@ -100,9 +100,9 @@ unsafe fn block<const N: usize, const STEP: u8, const BY_ROWS: bool>(
         left -= run;
     }
     for r in 0..N {
-        for half in 0..2 {
+        for v in 0..V {
             // SAFETY: inside the tile.
-            unsafe { _mm256_storeu_ps(tile.add(r * width + half * 8), sums[r][half]) };
+            unsafe { _mm256_storeu_ps(tile.add(r * width + v * 8), sums[r][v]) };
         }
     }
 }
