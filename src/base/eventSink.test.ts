@@ -79,6 +79,34 @@ describe("EventChannel", () => {
     expect(seen).toHaveLength(1);
   });
 
+  test("keeps only the newest events for a reader who comes late, and says so", async () => {
+    const channel = new EventChannel();
+    for (let i = 0; i < 1000; i++) channel.emit(event(String(i)));
+    void channel.close();
+    const seen: RunEvent[] = [];
+    for await (const one of channel) seen.push(one);
+    expect(seen).toHaveLength(257);
+    expect(seen[0]).toMatchObject({ type: "run.warning" });
+    expect(seen[0]).toHaveProperty(
+      "what",
+      "744 events came before anybody read them and are not in this loop",
+    );
+    expect(seen[1]).toMatchObject({ name: "744" });
+  });
+
+  test("loses nothing once somebody reads, however slowly", async () => {
+    const channel = new EventChannel();
+    channel.emit(event("0"));
+    const seen: string[] = [];
+    for await (const one of channel) {
+      if (one.type === "run.phase") seen.push(one.name);
+      if (seen.length > 1) continue;
+      for (let i = 1; i <= 1000; i++) channel.emit(event(String(i)));
+      void channel.close();
+    }
+    expect(seen).toEqual(Array.from({ length: 1001 }, (_, index) => String(index)));
+  });
+
   test("a reader that leaves early frees what waits, and later events are dropped", async () => {
     const channel = new EventChannel();
     for (let i = 0; i < 3; i++) channel.emit(event(String(i)));

@@ -1,5 +1,5 @@
 /** Where events go: one sink, several at once, or a channel that is read by `for await`. */
-import type { RunEvent } from "./events.ts";
+import { type RunEvent, stampEvent } from "./events.ts";
 
 export interface EventSink {
   /** Takes the event at once and never waits. */
@@ -43,12 +43,19 @@ function throwFirst(failures: readonly ({ error: unknown } | undefined)[]): void
   if (found.length > 1) throw new AggregateError(found, `${found.length} event sinks failed`);
 }
 
+/** Events that wait for a reader who has not come yet; a run that nobody reads must not fill the memory. */
+const waitingLimit = 256;
+
 /**
  * A sink that is read by one `for await`: how a program follows a run that it has started.
  *
- * Events wait in memory until they are read. Leaving the loop early is allowed; what comes later is dropped.
+ * Events wait in memory until they are read. Before the loop begins only the newest 256 are kept, and a reader who
+ * comes late is told by a `run.warning` how many are missing. Leaving the loop early is allowed; what comes later is
+ * dropped.
  */
 export class EventChannel implements EventSink {
+  #isRead = false;
+  #numMissed = 0;
   readonly #waiting: RunEvent[] = [];
   #wake: (() => void) | undefined;
   #isClosed = false;
@@ -57,6 +64,10 @@ export class EventChannel implements EventSink {
   emit(event: RunEvent): void {
     if (this.#isClosed) return;
     this.#waiting.push(event);
+    if (!this.#isRead && this.#waiting.length > waitingLimit) {
+      this.#waiting.shift();
+      this.#numMissed++;
+    }
     this.#wake?.();
   }
 
@@ -74,7 +85,9 @@ export class EventChannel implements EventSink {
   }
 
   async *[Symbol.asyncIterator](): AsyncGenerator<RunEvent, void, void> {
+    this.#isRead = true;
     try {
+      if (this.#numMissed > 0) yield missedWarning(this.#numMissed);
       while (true) {
         const next = this.#waiting.shift();
         if (next !== undefined) yield next;
@@ -87,4 +100,13 @@ export class EventChannel implements EventSink {
       this.#waiting.length = 0;
     }
   }
+}
+
+function missedWarning(numMissed: number): RunEvent {
+  return stampEvent({
+    type: "run.warning",
+    what: `${numMissed} events came before anybody read them and are not in this loop`,
+    why: `only the newest ${waitingLimit} wait for a reader; all of them are in the run's events.jsonl`,
+    fix: "begin the loop before the run is awaited",
+  });
 }

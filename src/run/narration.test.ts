@@ -1,7 +1,7 @@
 import { describe, expect, test } from "vitest";
 import { syntheticRun } from "../../test/support/syntheticRun.ts";
 import { ConfigError, describeError, type RunEvent, type RunEventBody, stampEvent } from "../base/index.ts";
-import { narrate, printable } from "./narration.ts";
+import { narrate } from "./narration.ts";
 
 const told = (event: RunEvent, columns = 80) => narrate(event, columns).map(({ text }) => text);
 const say = (body: RunEventBody) => told(stampEvent(body)).join("\n");
@@ -115,11 +115,5 @@ describe("narrate", () => {
       text: "b\x1b[2Jc\r\nd\x07\u009b31m 鲸",
     });
     expect(text).toBe("sample 1    a|b\ufffd[2Jc\n            d\ufffd\ufffd31m 鲸");
-  });
-});
-
-describe("printable", () => {
-  test("keeps tabs, line ends and every letter", () => {
-    expect(printable("a\tb\nc é 鲸 🐋")).toBe("a\tb\nc é 鲸 🐋");
   });
 });

@@ -12,6 +12,7 @@ import {
   type RunEvent,
   type RunEventType,
 } from "../base/index.ts";
+import { printable } from "./printable.ts";
 import { flattenConfig } from "./runDifferences.ts";
 
 export interface NarratedLine {
@@ -26,12 +27,6 @@ export interface NarratedLine {
 export function narrate(event: RunEvent, columns: number): NarratedLine[] {
   const narrator = narrators[event.type] as (event: RunEvent, columns: number) => NarratedLine[];
   return narrator(event, columns).map(({ text, tone }) => ({ text: printable(text), tone }));
-}
-
-/** A model may write anything, escape sequences included: on a terminal they must not be obeyed. */
-export function printable(text: string): string {
-  // biome-ignore lint/suspicious/noControlCharactersInRegex: finding control characters is the purpose
-  return text.replaceAll(/[\x00-\x08\x0b-\x1f\x7f-\x9f]/g, "\ufffd");
 }
 
 const plain = (text: string): NarratedLine => ({ text, tone: "plain" });

@@ -113,7 +113,7 @@ describe("whatever happens, at whatever width", () => {
         const isLive = /^ *\d+\/\d+/.test(screen.lines.at(-1)!);
         const above = isLive ? screen.lines.slice(0, -1) : screen.lines;
         expect(above.join("").replaceAll(/\s/g, "")).toBe(told(events));
-        const lastStep = types.findLastIndex((type) => type === "step.completed");
+        const lastStep = types.lastIndexOf("step.completed");
         const lastEnd = types.findLastIndex(
           (type) => type.startsWith("run.s") || type === "run.resumed" || last.includes(type),
         );

@@ -1,5 +1,7 @@
 /** Markup as text, with everything that was not written here escaped: a model may write any character. */
 
+import { printable } from "../printable.ts";
+
 const entities: Readonly<Record<string, string>> = {
   "&": "&amp;",
   "<": "&lt;",
@@ -9,10 +11,7 @@ const entities: Readonly<Record<string, string>> = {
 };
 
 export function escapeMarkup(text: string): string {
-  // XML and HTML know no way to write most control characters: they are shown as the sign for "not a character".
-  // biome-ignore lint/suspicious/noControlCharactersInRegex: finding control characters is the purpose
-  const visible = text.replaceAll(/[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]/g, "\ufffd");
-  return visible.replaceAll(/[&<>"']/g, (letter) => entities[letter]!);
+  return printable(text).replaceAll(/[&<>"']/g, (letter) => entities[letter]!);
 }
 
 /** A coordinate: a tenth of a pixel is finer than any screen shows. */

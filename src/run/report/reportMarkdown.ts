@@ -1,5 +1,6 @@
 /** The report as Markdown: the same facts as the page, for terminals, pull requests and text searches. */
 import { formatDuration, formatInteger, formatScalar, formatShare } from "../../base/index.ts";
+import { printable } from "../printable.ts";
 import { balanceBounds, balanceWindow, type Fact, layerName, type ReportData } from "./reportData.ts";
 import { sparkline, thin } from "./series.ts";
 
@@ -102,8 +103,9 @@ function table(head: readonly string[], rows: readonly (readonly string[])[]): s
   return [line(head), `|${head.map(() => "---").join("|")}|`, ...rows.map(line)].join("\n");
 }
 
-/** Text of a model or a user that must not become markup. */
+/** Text of a model or a user on one line, that must not become markup. */
 function inline(text: string): string {
-  // biome-ignore lint/suspicious/noControlCharactersInRegex: finding control characters is the purpose
-  return text.replaceAll(/[\x00-\x1f\x7f-\x9f]/g, "\ufffd").replaceAll(/[\\`*_[\]<>#|~]/g, "\\$&");
+  return printable(text)
+    .replaceAll("\n", " ")
+    .replaceAll(/[\\`*_[\]<>#|~]/g, "\\$&");
 }
