@@ -73,14 +73,17 @@ unsafe fn block<const N: usize, const V: usize, const STEP: u8, const BY_ROWS: b
         for _ in 0..run {
             // SAFETY: `steps` steps of A and B are there.
             unsafe {
+                let mut words = [_mm256_setzero_si256(); V];
+                for v in 0..V {
+                    words[v] = _mm256_loadu_si256(b.add(v * 8).cast());
+                }
                 for unit in 0..units {
                     let mut columns = [_mm256_setzero_ps(); V];
                     for v in 0..V {
-                        let words = _mm256_loadu_si256(b.add(v * 8).cast());
                         columns[v] = _mm256_castsi256_ps(match (STEP == WIDENED, unit) {
-                            (false, _) => words,
-                            (true, 0) => _mm256_and_si256(words, odd_half),
-                            (true, _) => _mm256_slli_epi32(words, 16),
+                            (false, _) => words[v],
+                            (true, 0) => _mm256_and_si256(words[v], odd_half),
+                            (true, _) => _mm256_slli_epi32(words[v], 16),
                         });
                     }
                     for r in 0..N {
