@@ -4,7 +4,7 @@
  * The prompt runs through in one pass, in MLA's expanded form; after that every token is one pass in the absorbed
  * form over the cached latents. Only the chosen token's id comes back to JavaScript.
  */
-import { ContextLengthError } from "../base/index.ts";
+import { ContextLengthError, NonFiniteError } from "../base/index.ts";
 import type { ModelConfig, Pass, Precision, Transformer } from "../model/index.ts";
 import { type QueueDevice, type RopeTable, sampleToken, type Tensor } from "../tensor/index.ts";
 import { KvCache } from "./kvCache.ts";
@@ -91,7 +91,12 @@ async function step(
     drawn = sampleToken(logits, 0, { ...settings, counter }).read();
   }
   const [id] = Array.from(await drawn);
-  return id!;
+  if (id! >= 0) return id!;
+  throw new NonFiniteError(`the logits after ${cache.length} tokens are not finite`, {
+    why: "a weight of the model is NaN or infinite, or its values overflow",
+    fix: "use an earlier checkpoint of the run; `minke inspect` lists what a checkpoint holds",
+    fields: { position: cache.length },
+  });
 }
 
 function makePass(runner: Runner, cache: KvCache, ids: ArrayLike<number>): { tokens: Tensor; pass: Pass } {
