@@ -4,7 +4,7 @@
  * R rows, F channels of the hidden layer. The backward pass computes the sigmoid anew from x: keeping it
  * would cost as much memory as x itself.
  *
- * Source: DeepSeek-V3 inherits it from LLaMA; spec of the feed-forward, W2(silu(W1 x) * (W3 x)).
+ * Source: Shazeer, "GLU Variants Improve Transformer" (2020), eq. (6); in V3's released code W2(silu(W1 x) * W3 x).
  */
 import { ShapeError } from "../../base/index.ts";
 import type { Dtype } from "../dtype.ts";

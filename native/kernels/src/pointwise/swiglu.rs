@@ -6,7 +6,9 @@
 // limits     any F, R = 0 legal; nothing in place
 // tiling     rows of about 32768 numbers per task
 // why so     the backward pass computes the sigmoid anew: cheaper than a third array through memory
-// versions   v1 (this file)
+// versions   v1 a plain loop, three times the code to compile · v2 vectors (this file)
+// measured   2026-11-22, AVX-512, one thread, 2,048 tokens of nano, bytes a second against copy beside it: 
+//            f32 0.8, bf16 0.5 (there the division decides) (examples/pointwise_bench.rs)
 
 use super::rows::{Out, for_rows, require_apart};
 use super::vectors::{LOWEST, put, sigmoid, take};
