@@ -8,8 +8,8 @@
 // why so     the plain loop over pairs: loads of both channels and a shuffle. Factors spread over both channels save
 //            the shuffle in f32 and lose twice as much in bf16. In place, other channels are not touched at all
 // versions   v1 factors spread over both channels, swapped neighbours · v2 pairs (this file)
-// measured   2026-11-22, AVX-512, one thread, 2,048 tokens of nano, bytes a second against copy beside it: 
-//            0.8 (examples/pointwise_bench.rs)
+// measured   2026-11-22, AVX-512, one thread of a busy machine, 2,048 tokens of nano; bytes a second against copy
+//            in the same run (examples/pointwise_bench.rs): bf16 apart 0.8
 
 use super::rows::{Out, for_rows, require_apart};
 use crate::args::{Args, Floats, FloatsMut, Operand};

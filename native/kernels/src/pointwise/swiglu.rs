@@ -6,9 +6,10 @@
 // limits     any F, R = 0 legal; nothing in place
 // tiling     rows of about 32768 numbers per task
 // why so     the backward pass computes the sigmoid anew: cheaper than a third array through memory
-// versions   v1 a plain loop, three times the code to compile · v2 vectors (this file)
-// measured   2026-11-22, AVX-512, one thread, 2,048 tokens of nano, bytes a second against copy beside it: 
-//            f32 0.8, bf16 0.5 (there the division decides) (examples/pointwise_bench.rs)
+// versions   v1 a plain loop: as fast on AVX-512, slower in bf16 on AVX2 · v2 vectors (this file)
+// measured   2026-11-22, AVX-512, one thread of a busy machine, 2,048 tokens of nano; bytes a second against copy
+//            in the same run (examples/pointwise_bench.rs): f32 0.8; bf16, half the bytes for the same
+//            arithmetic, 0.5, backward 0.6
 
 use super::rows::{Out, for_rows, require_apart};
 use super::vectors::{LOWEST, put, sigmoid, take};
