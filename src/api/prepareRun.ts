@@ -36,6 +36,9 @@ export interface PreparedRun {
   readonly events: readonly RunEventBody[];
 }
 
+/** What preparing leaves in the run's folder. */
+export const preparedNames: readonly string[] = ["tokenizer.json", "tokenizer_config.json", "data"];
+
 /** Tokenizer and data of a run, made in its folder or found there. */
 export async function prepareRun(
   folder: RunFolder,

@@ -48,6 +48,7 @@ export async function startSession(
   const session = new TrainSession(device, config, { padId: tokenizer.eosId, eosId: tokenizer.eosId });
   const store = new CheckpointStore(folder, config.checkpoint);
   await store.clean();
+  await store.requireRoom(checkpointBytes(session), config.steps);
   const warnings: RunEventBody[] = [];
   const numerics = native === null ? "reference" : "fma";
   const from = isResumed ? await restore(store, session, numerics, warnings) : null;
@@ -161,8 +162,11 @@ function stateTensors({ factory, optimizer }: TrainSession): readonly StateTenso
   return [...masterTensors(factory), ...moments, ...averages];
 }
 
+/** Tokenizer, configs and state of a checkpoint: V3's tokenizer.json has 8 MB. */
+const SMALL_FILES = 2 ** 24;
+
 function checkpointBytes(session: TrainSession): number {
   const tensors = stateTensors(session).reduce((sum, { tensor }) => sum + tensor.storage.bytes, 0);
   const weights = session.factory.parameters.reduce((sum, { size }) => sum + 4 * size, 0);
-  return tensors + weights + 2 ** 24;
+  return tensors + weights + SMALL_FILES;
 }

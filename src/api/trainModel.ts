@@ -17,60 +17,19 @@ import {
   type RunEventBody,
   stampEvent,
 } from "../base/index.ts";
-import { countParameters, presetConfig, trainingFlopsPerToken } from "../model/index.ts";
+import { countParameters, trainingFlopsPerToken } from "../model/index.ts";
 import {
-  createRun,
-  freshRunPath,
+  BEFORE_FIRST_STEP,
   openEventLog,
-  openRun,
   openTensorBoard,
   type RunFolder,
   writeReport,
 } from "../run/index.ts";
-import {
-  defaultTrainConfig,
-  estimateStep,
-  parseTrainConfig,
-  type TrainConfig,
-  trainLoop,
-} from "../train/index.ts";
+import { estimateStep, type TrainConfig, trainLoop } from "../train/index.ts";
 import { type OpenDevice, openDevice } from "./openDevice.ts";
-import { measureStepSeconds, type PreparedRun, prepareRun, stepsFor, withSettings } from "./prepareRun.ts";
-import { type RunSession, startSession } from "./runSession.ts";
+import { type OpenedRun, openRunFolder, type StartedRun, startRun } from "./startRun.ts";
+import { checkTrainOptions, type TrainOptions } from "./trainOptions.ts";
 import { version } from "./version.ts";
-
-export interface TrainOptions {
-  readonly preset?: string;
-  /** Files and folders of text. */
-  readonly data?: readonly string[];
-  readonly steps?: number;
-  /** A time budget instead of a number of steps: measured once, then fixed. */
-  readonly minutes?: number;
-  readonly seed?: number;
-  readonly threads?: number;
-  readonly precision?: "f32" | "bf16";
-  readonly backend?: "native" | "reference";
-  /** The run's folder; a fresh one in ./runs by default. */
-  readonly run?: string;
-  readonly resume?: boolean;
-  /** `path=value` settings on top of the preset. */
-  readonly set?: readonly string[];
-  readonly tensorboard?: boolean;
-  /** As typed, for the run's records and for what is said about resuming. */
-  readonly command?: readonly string[];
-  readonly signal?: AbortSignal;
-  /** Sees every event as it happens, beside the iterator. */
-  readonly sink?: EventSink;
-  /** What is going on before the first event. */
-  readonly status?: (text: string) => void;
-  /** Called with the prepared run before training begins, within the run's time. */
-  readonly afterTraining?: (context: TrainedContext) => Promise<readonly RunEventBody[]>;
-}
-
-export interface TrainedContext {
-  readonly config: TrainConfig;
-  readonly prepared: PreparedRun;
-}
 
 export interface TrainRun extends AsyncIterable<RunEvent> {
   /** Resolves with the folder and whether the run is complete; rejects with the error that ended it. */
@@ -98,129 +57,125 @@ async function run(
   options: TrainOptions,
   channel: EventChannel,
 ): Promise<{ path: string; isComplete: boolean }> {
+  checkTrainOptions(options);
   const signal = options.signal ?? new AbortController().signal;
-  const started = await openFolder(options);
-  const opened = openDevice({ threads: options.threads, backend: options.backend });
+  const opened = await openRunFolder(options);
   try {
-    return {
-      path: started.folder.paths.root,
-      isComplete: await trainIn(started, opened, options, channel, signal),
-    };
-  } finally {
-    await opened.device.dispose();
-    await started.folder.close();
-  }
-}
-
-interface StartedRun {
-  readonly folder: RunFolder;
-  readonly config: TrainConfig;
-  readonly isResumed: boolean;
-}
-
-async function openFolder(options: TrainOptions): Promise<StartedRun> {
-  const settings = options.set ?? [];
-  if (options.resume === true && options.run !== undefined) {
-    const folder = await openRun(options.run);
+    const device = openDevice({ threads: options.threads, backend: options.backend });
     try {
-      const stored = parseTrainConfig(folder.manifest.config, folder.paths.manifest);
-      return { folder, config: withSettings(stored, settings), isResumed: true };
-    } catch (error) {
-      await folder.close();
-      throw error;
+      const isComplete = await trainIn(opened, device, options, channel, signal);
+      return { path: opened.folder.paths.root, isComplete };
+    } finally {
+      await device.device.dispose();
     }
+  } finally {
+    await opened.folder.close();
   }
-  const config = newConfig(options, options.steps ?? 1000);
-  const root = options.run ?? (await freshRunPath("runs", config.preset));
-  const folder = await createRun(root, { version, command: options.command ?? [], config: config as never });
-  return { folder, config, isResumed: false };
-}
-
-function newConfig(options: TrainOptions, steps: number): TrainConfig {
-  const preset = options.preset ?? "nano";
-  const settings = options.set ?? [];
-  // Settings of the model come first: rows, batches and schedules follow from it.
-  const modelSettings = settings.filter((setting) => setting.startsWith("model."));
-  const base = defaultTrainConfig(preset, steps, presetConfig(preset));
-  const model = modelSettings.length === 0 ? base.model : withSettings(base, modelSettings).model;
-  const config = {
-    ...defaultTrainConfig(preset, steps, model),
-    ...(options.precision === undefined ? {} : { precision: options.precision }),
-    ...(options.seed === undefined ? {} : { seed: options.seed }),
-  };
-  const data = { ...config.data, paths: [...(options.data ?? [])] };
-  return withSettings({ ...config, data }, settings);
 }
 
 async function trainIn(
-  { folder, config: stored, isResumed }: StartedRun,
-  opened: OpenDevice,
+  opened: OpenedRun,
+  device: OpenDevice,
   options: TrainOptions,
   channel: EventChannel,
   signal: AbortSignal,
 ): Promise<boolean> {
-  const status = options.status ?? (() => undefined);
-  const prepared = await prepareRun(folder, stored, signal, status);
-  let config = stored;
-  if (!isResumed && options.minutes !== undefined) {
-    status("measuring the speed of this machine");
-    const seconds = await measureStepSeconds(opened.device, stored, prepared.data);
-    config = newConfig(options, stepsFor(options.minutes, seconds));
-    await folder.rewriteConfig(config as never);
-  }
-  const session = await startSession(folder, config, prepared, opened, isResumed);
-  const { log, warnings, repeatedSteps } = await openEventLog(folder.paths.events, session.from?.step ?? 0);
-  const sinks: EventSink[] = [log, channel, ...(options.sink === undefined ? [] : [options.sink])];
-  if (options.tensorboard === true) sinks.push(await openTensorBoard(join(folder.paths.root, "tensorboard")));
-  const all = fanOut(sinks);
-  const emit = (body: RunEventBody): void => all.emit(stampEvent(body));
+  const readers = [channel, ...(options.sink === undefined ? [] : [options.sink])];
+  let started: StartedRun;
   try {
-    const environment = await describeMachine(opened, config);
-    emit(
-      session.from === null
-        ? await startedEvent(folder, config, environment, options.command ?? [])
-        : {
-            type: "run.resumed",
-            version,
-            step: session.from.step,
-            checkpoint: `checkpoints/step-${session.from.step}`,
-            ...plan(config),
-            environment,
-            repeatedSteps,
-          },
-    );
-    for (const warning of [...folder.warnings, ...warnings, ...session.warnings]) emit(warning);
-    if (opened.warning !== null) emit(opened.warning);
-    if (session.from === null) for (const event of prepared.events) emit(event);
-    const isComplete = await trainSession(
-      session,
-      config,
-      prepared,
-      environment,
-      emit,
-      () => all.flush(),
-      signal,
-    );
-    if (isComplete && options.afterTraining !== undefined) {
-      for (const event of await options.afterTraining({ config, prepared })) emit(event);
-    }
-    return isComplete;
+    started = await startRun(opened, device, options, signal);
   } catch (error) {
-    emit({ type: "run.failed", step: session.lastStep(), error: describeError(error) });
-    throw error;
-  } finally {
-    session.dispose();
-    await all.flush();
-    await log.close();
-    await writeReport(folder.paths.root);
-    await prepared.data.train.close();
+    if (!signal.aborted || error !== signal.reason) throw error;
+    fanOut(readers).emit(stampEvent(interruptedEarly(opened, options, signal)));
+    return false;
   }
+  const own = await openOwnSinks(started, options.tensorboard === true);
+  const all = fanOut([...own.sinks, ...readers]);
+  const emit = (body: RunEventBody): void => all.emit(stampEvent(body));
+  let isComplete: boolean;
+  try {
+    const environment = await describeMachine(device, started.config);
+    await emitBeginning(started, environment, options.command ?? [], own, emit);
+    if (device.warning !== null) emit(device.warning);
+    isComplete = await trainSession(started, environment, emit, () => all.flush(), signal);
+    if (isComplete && options.afterTraining !== undefined) {
+      for (const event of await options.afterTraining(started)) emit(event);
+    }
+  } catch (error) {
+    emit({ type: "run.failed", step: started.session.lastStep(), error: describeError(error) });
+    // The first error is the one to tell: on a full disk every other step of leaving fails too.
+    await leave(started, own.sinks).catch(() => undefined);
+    throw error;
+  }
+  await leave(started, own.sinks);
+  return isComplete;
+}
+
+/** Nothing was kept that could be resumed, unless the run existed before. */
+function interruptedEarly(opened: OpenedRun, options: TrainOptions, signal: AbortSignal): RunEventBody {
+  const again = ["minke", ...(options.command ?? ["train"])].join(" ");
+  const { root } = opened.folder.paths;
+  return {
+    type: "run.interrupted",
+    step: 0,
+    signal: typeof signal.reason === "string" ? signal.reason : "AbortSignal",
+    checkpoint: null,
+    resume: opened.isResumed ? resumeCommand(root) : again,
+  };
+}
+
+function resumeCommand(root: string): string {
+  return `minke train --run ${root} --resume`;
+}
+
+interface OwnSinks {
+  readonly sinks: readonly EventSink[];
+  readonly warnings: readonly RunEventBody[];
+  readonly repeatedSteps: number;
+}
+
+async function openOwnSinks({ folder, session }: StartedRun, hasTensorBoard: boolean): Promise<OwnSinks> {
+  const { log, ...found } = await openEventLog(folder.paths.events, session.from?.step ?? BEFORE_FIRST_STEP);
+  const sinks: EventSink[] = [log];
+  if (hasTensorBoard) sinks.push(await openTensorBoard(join(folder.paths.root, "tensorboard")));
+  return { sinks, ...found };
+}
+
+async function emitBeginning(
+  started: StartedRun,
+  environment: Environment,
+  command: readonly string[],
+  own: OwnSinks,
+  emit: (body: RunEventBody) => void,
+): Promise<void> {
+  const { folder, config, prepared, session } = started;
+  emit(
+    session.from === null
+      ? await startedEvent(folder, config, environment, command)
+      : {
+          type: "run.resumed",
+          version,
+          step: session.from.step,
+          checkpoint: `checkpoints/step-${session.from.step}`,
+          ...plan(config),
+          environment,
+          repeatedSteps: own.repeatedSteps,
+        },
+  );
+  for (const warning of [...folder.warnings, ...own.warnings, ...session.warnings]) emit(warning);
+  if (session.from === null) for (const event of prepared.events) emit(event);
+}
+
+/** Closes everything and writes the report; tries all of it and throws the first failure. */
+async function leave({ folder, prepared, session }: StartedRun, sinks: readonly EventSink[]): Promise<void> {
+  session.dispose();
+  const closed = await Promise.allSettled([prepared.data.train.close(), fanOut(sinks).close()]);
+  await writeReport(folder.paths.root);
+  for (const result of closed) if (result.status === "rejected") throw result.reason;
 }
 
 async function trainSession(
-  session: RunSession,
-  config: TrainConfig,
-  prepared: PreparedRun,
+  { session, config, prepared }: StartedRun,
   environment: Environment,
   emit: (body: RunEventBody) => void,
   flush: () => Promise<void>,
@@ -238,7 +193,7 @@ async function trainSession(
       emit,
       sample: (prompt) => session.sample(prompt),
       save: (state, reason) => session.save(state, reason, emit, flush),
-      resumeCommand: `minke train --run ${session.root} --resume`,
+      resumeCommand: resumeCommand(session.root),
       peakFlopsPerSecond: environment.peakFlopsPerSecond,
       flopsPerToken: trainingFlopsPerToken(config.model, config.rowLength).total,
       bytesPerToken: train.bytes / train.tokens,

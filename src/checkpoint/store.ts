@@ -7,6 +7,7 @@
 import { randomUUID } from "node:crypto";
 import { mkdir, readdir, readFile, rename, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
+import { z } from "zod";
 import { CheckpointError } from "../base/index.ts";
 import {
   checkpointName,
@@ -35,11 +36,20 @@ export interface CheckpointManifest {
   readonly files: Readonly<Record<string, { readonly bytes: number; readonly sha256: string }>>;
 }
 
+const manifestSchema: z.ZodType<CheckpointManifest> = z.object({
+  schema: z.literal(1),
+  step: z.int().nonnegative(),
+  validationLoss: z.number().nullable(),
+  files: z.record(z.string(), z.object({ bytes: z.int().nonnegative(), sha256: z.string() })),
+});
+
 export interface StoredCheckpoint {
   readonly step: number;
   readonly path: string;
   readonly bytes: number;
 }
+
+export type RemovedCheckpoint = Pick<StoredCheckpoint, "step" | "path">;
 
 export interface Damage {
   readonly step: number;
@@ -54,6 +64,21 @@ export class CheckpointStore {
   constructor(run: RunFolder, retention: Retention) {
     this.#run = run;
     this.#retention = retention;
+  }
+
+  /**
+   * Refuses a run whose checkpoints the disk cannot hold, before it starts.
+   *
+   * @param bytesEach  of one checkpoint
+   * @param steps      planned: with `keepEvery` the number of checkpoints grows with them
+   */
+  async requireRoom(bytesEach: number, steps: number): Promise<void> {
+    const { keepNewest, keepEvery, keepBest } = this.#retention;
+    const kept = keepNewest + (keepBest ? 1 : 0) + (keepEvery > 0 ? Math.floor(steps / keepEvery) : 0);
+    // One more than is kept: an old one goes only when the new one is whole.
+    const missing = Math.max(1, kept + 1 - (await this.#steps()).length);
+    const what = missing === 1 ? "a checkpoint" : `${missing} checkpoints`;
+    await requireFreeBytes(this.#run.paths.checkpoints, missing * bytesEach, what);
   }
 
   /** Removes what a crash left half written. */
@@ -76,7 +101,7 @@ export class CheckpointStore {
     validationLoss: number | null,
     neededBytes: number,
     fill: (folder: string) => Promise<void>,
-  ): Promise<{ readonly written: StoredCheckpoint; readonly removed: readonly StoredCheckpoint[] }> {
+  ): Promise<{ readonly written: StoredCheckpoint; readonly removed: readonly RemovedCheckpoint[] }> {
     const { checkpoints } = this.#run.paths;
     await requireFreeBytes(checkpoints, neededBytes, "a checkpoint");
     const temporary = join(checkpoints, `.writing-${checkpointName(step)}-${randomUUID()}`);
@@ -106,11 +131,12 @@ export class CheckpointStore {
   /** The newest whole checkpoint, and the damaged ones that were passed over on the way to it. */
   async open(): Promise<{ readonly found: StoredCheckpoint | null; readonly damaged: readonly Damage[] }> {
     const damaged: Damage[] = [];
-    const newest = stepOf((await readLatest(this.#run.paths.root)) ?? "");
-    const steps = (await this.#steps()).reverse();
-    // `latest` first; what lies beyond it was renamed but never became official, and is as whole as its hashes say.
-    const order = newest === null ? steps : [newest, ...steps.filter((step) => step !== newest)];
-    for (const step of order.sort((a, b) => b - a)) {
+    const steps = new Set(await this.#steps());
+    // What `latest` names should be there: if it is gone, that is damage to be told. What lies beyond it was renamed
+    // but never became official, and is as whole as its hashes say.
+    const official = stepOf((await readLatest(this.#run.paths.root)) ?? "");
+    if (official !== null) steps.add(official);
+    for (const step of [...steps].sort((a, b) => b - a)) {
       const path = join(this.#run.paths.checkpoints, checkpointName(step));
       const result = await verifyCheckpoint(path);
       if (result.reason === null) return { found: { step, path, bytes: result.bytes }, damaged };
@@ -119,7 +145,7 @@ export class CheckpointStore {
     return { found: null, damaged };
   }
 
-  async #prune(justWritten: number): Promise<readonly StoredCheckpoint[]> {
+  async #prune(justWritten: number): Promise<readonly RemovedCheckpoint[]> {
     const steps = await this.#steps();
     const kept = new Set<number>([justWritten, ...steps.slice(-this.#retention.keepNewest)]);
     const { keepEvery, keepBest } = this.#retention;
@@ -128,11 +154,11 @@ export class CheckpointStore {
       const best = await this.#best(steps);
       if (best !== null) kept.add(best);
     }
-    const removed: StoredCheckpoint[] = [];
+    const removed: RemovedCheckpoint[] = [];
     for (const step of steps.filter((candidate) => !kept.has(candidate))) {
       const path = join(this.#run.paths.checkpoints, checkpointName(step));
       await rm(path, { recursive: true });
-      removed.push({ step, path, bytes: 0 });
+      removed.push({ step, path });
     }
     return removed;
   }
@@ -174,7 +200,8 @@ async function hashFolder(folder: string): Promise<CheckpointManifest["files"]> 
 
 async function readManifestOf(path: string): Promise<CheckpointManifest | null> {
   try {
-    return JSON.parse(await readFile(join(path, "manifest.json"), "utf8")) as CheckpointManifest;
+    const text = await readFile(join(path, "manifest.json"), "utf8");
+    return manifestSchema.safeParse(JSON.parse(text)).data ?? null;
   } catch {
     // Missing or damaged: whoever needs the reason asks verifyCheckpoint.
     return null;
@@ -186,7 +213,7 @@ export async function verifyCheckpoint(
   path: string,
 ): Promise<{ readonly reason: string | null; readonly bytes: number }> {
   const manifest = await readManifestOf(path);
-  if (manifest === null) return { reason: "manifest.json is missing or no JSON", bytes: 0 };
+  if (manifest === null) return { reason: "manifest.json is missing or damaged", bytes: 0 };
   let total = 0;
   for (const [name, { bytes, sha256 }] of Object.entries(manifest.files)) {
     const file = join(path, name);
@@ -205,7 +232,7 @@ export async function verifyCheckpoint(
 
 /** @throws {CheckpointError} if the checkpoint is damaged; folders without a manifest are not ours and not checked */
 export async function requireWhole(path: string): Promise<void> {
-  if ((await readManifestOf(path)) === null) return;
+  if (!(await readdir(path)).includes("manifest.json")) return;
   const { reason } = await verifyCheckpoint(path);
   if (reason === null) return;
   throw new CheckpointError(`${path} is damaged: ${reason}`, {

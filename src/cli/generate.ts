@@ -32,7 +32,7 @@ export function generateCommand(): Command {
     .option(
       "--top-p <p>",
       "smallest set of tokens with this probability",
-      numberOption("--top-p", 0, false),
+      numberOption("--top-p", 0, false, 1),
       0.95,
     )
     .option("--top-k <k>", "the k most likely tokens; 0 takes all", numberOption("--top-k", 0, true), 0)

@@ -51,10 +51,11 @@ export function makeProgram(): Command {
 }
 
 export async function main(args: readonly string[]): Promise<void> {
-  // A reader that has seen enough (`| head`) closes the pipe: that is no error.
+  // A reader that has seen enough (`| head`) closes the pipe: that is no error. A verb that listens too (train: a run
+  // is worth more than its reader) goes on.
   process.stdout.on("error", (error: NodeJS.ErrnoException) => {
-    if (error.code === "EPIPE") process.exit(0);
-    throw error;
+    if (error.code !== "EPIPE") throw error;
+    if (process.stdout.listenerCount("error") === 1) process.exit(0);
   });
   try {
     if (args.length === 0) {
@@ -85,6 +86,7 @@ function report(error: unknown): number {
 
 /** Commander's message as the three lines that every error has. */
 function usageText(error: CommanderError): string {
+  if (error.code === "commander.help") return missingVerb();
   const [first = "", ...rest] = error.message.replace(/^error: /, "").split("\n");
   const suggestion = rest.join(" ").replace(/[()]/g, "").trim();
   const given = /'([^']+)'/.exec(first)?.[1] ?? "";
@@ -97,6 +99,14 @@ function usageText(error: CommanderError): string {
         ? "minke --help shows what there is"
         : `minke ${nearest}`;
   return `minke: ${first}\n  why: the command line is not one that minke knows\n  fix: ${fix}`;
+}
+
+/** A group such as `minke tokenizer` was called without the verb that it needs. */
+function missingVerb(): string {
+  const [name = ""] = process.argv.slice(2);
+  const group = makeProgram().commands.find((command) => command.name() === name);
+  const verbs = group?.commands.map((command) => command.name()) ?? [];
+  return `minke: ${name} needs one of ${verbs.join(", ")}\n  why: it is a group of verbs and does nothing by itself\n  fix: minke ${name} ${verbs[0]} --help`;
 }
 
 function everyCommand(command: Command): Command[] {

@@ -1,25 +1,24 @@
 /** Numbers and choices from the command line, with the same three lines of error as everything else. */
 import { UsageError } from "../base/index.ts";
 
-/** A parser for a flag that takes a number of at least `least`. */
-export function numberOption(flag: string, least: number, isWhole: boolean): (text: string) => number {
+/** A parser for a flag that takes a number from `least` to `most`. */
+export function numberOption(
+  flag: string,
+  least: number,
+  isWhole: boolean,
+  most: number = Number.POSITIVE_INFINITY,
+): (text: string) => number {
+  const kind = isWhole ? "a whole number" : "a number";
+  const range = most === Number.POSITIVE_INFINITY ? `of at least ${least}` : `from ${least} to ${most}`;
   return (text) => {
     const value = Number(text);
-    if (
-      text.trim() !== "" &&
-      Number.isFinite(value) &&
-      value >= least &&
-      (!isWhole || Number.isSafeInteger(value))
-    )
-      return value;
-    throw new UsageError(
-      `${flag} ${JSON.stringify(text)} is not ${isWhole ? "a whole number" : "a number"} of at least ${least}`,
-      {
-        why: `${flag} takes ${isWhole ? "a whole number" : "a number"}`,
-        fix: `write for example ${flag} ${Math.max(least, 1)}`,
-        fields: { flag, text },
-      },
-    );
+    const isRight = isWhole ? Number.isSafeInteger(value) : Number.isFinite(value);
+    if (text.trim() !== "" && isRight && value >= least && value <= most) return value;
+    throw new UsageError(`${flag} ${JSON.stringify(text)} is not ${kind} ${range}`, {
+      why: `${flag} takes ${kind} ${range}`,
+      fix: `write for example ${flag} ${Math.max(least, 1)}`,
+      fields: { flag, text },
+    });
   };
 }
 

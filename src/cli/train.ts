@@ -1,7 +1,7 @@
 /** `minke train`: from plain text to a model, in one command. */
 import { Command } from "commander";
 import { type TrainOptions, trainModel } from "../api/index.ts";
-import { UsageError } from "../base/index.ts";
+import type { EventSink } from "../base/index.ts";
 import { openTerminal } from "../run/index.ts";
 import { interruptible } from "./interrupt.ts";
 import { choiceOption, listOption, numberOption } from "./options.ts";
@@ -47,30 +47,8 @@ export function trainCommand(): Command {
       "\nExamples:\n  minke train --preset nano --data speeches/ --minutes 5\n  minke train --preset micro --data book.txt --steps 500 --set optimizer.learningRate=1e-3\n  minke train --run runs/2026-11-21-nano-1 --resume\n",
     )
     .action(async (flags: Flags) => {
-      await runTraining(checked(flags));
+      await runTraining(flags);
     });
-}
-
-function checked(flags: Flags): Flags {
-  if (flags.resume === true && flags.run === undefined) {
-    throw new UsageError("--resume needs the run that should go on", {
-      why: "there may be many runs",
-      fix: "add --run DIR; `minke runs list` shows them",
-    });
-  }
-  if (flags.resume !== true && (flags.data ?? []).length === 0) {
-    throw new UsageError("there is nothing to train on", {
-      why: "a run starts from text",
-      fix: "add --data PATH: a text file, a folder of them, a .jsonl or a .parquet file",
-    });
-  }
-  if (flags.steps !== undefined && flags.minutes !== undefined) {
-    throw new UsageError("--steps and --minutes exclude each other", {
-      why: "a time budget is turned into a number of steps",
-      fix: "keep one of the two",
-    });
-  }
-  return flags;
 }
 
 /** Runs to the end, to an error, or to Ctrl-C; sets the exit code. */
@@ -89,7 +67,7 @@ export async function runTraining(
     ...extra,
     command: process.argv.slice(2),
     signal: interrupt.signal,
-    sink: terminal,
+    sink: json ? terminal : withoutFailure(terminal),
     status,
   });
   try {
@@ -103,4 +81,9 @@ export async function runTraining(
   } finally {
     await terminal.close();
   }
+}
+
+/** An error is told once, on standard error, by whoever reports errors; the log has its event. */
+function withoutFailure(sink: EventSink): EventSink {
+  return { emit: (event) => (event.type === "run.failed" ? undefined : sink.emit(event)) };
 }

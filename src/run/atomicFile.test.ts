@@ -62,7 +62,7 @@ describe("requireFreeBytes", () => {
     const error = await requireFreeBytes(folder, needed, "3 checkpoints").catch((reason: unknown) => reason);
     expect(error).toBeInstanceOf(DiskError);
     expect((error as DiskError).fields).toMatchObject({ path: folder, neededBytes: needed });
-    expect((error as DiskError).what).toMatch(/ free, 3 checkpoints need 1048576 PiB$/);
+    expect((error as DiskError).what).toMatch(/ free, 1048576 PiB are needed for 3 checkpoints$/);
     expect(await readdir(folder)).toEqual([]);
   });
 });

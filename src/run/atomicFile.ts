@@ -59,9 +59,12 @@ export async function freeBytes(path: string): Promise<number> {
 export async function requireFreeBytes(path: string, neededBytes: number, what: string): Promise<void> {
   const free = await freeBytes(path);
   if (free >= neededBytes) return;
-  throw new DiskError(`${path} has ${formatBytes(free)} free, ${what} need ${formatBytes(neededBytes)}`, {
-    why: "a run that fills the disk stops in the middle; this is checked before it starts",
-    fix: `free ${formatBytes(neededBytes - free)} there, choose another disk with --run DIR, or keep fewer checkpoints`,
-    fields: { path, neededBytes, freeBytes: free },
-  });
+  throw new DiskError(
+    `${path} has ${formatBytes(free)} free, ${formatBytes(neededBytes)} are needed for ${what}`,
+    {
+      why: "a run that fills the disk stops in the middle; this is checked before it starts",
+      fix: `free ${formatBytes(neededBytes - free)} there, choose another disk with --run DIR, or keep fewer checkpoints`,
+      fields: { path, neededBytes, freeBytes: free },
+    },
+  );
 }

@@ -7,7 +7,7 @@ import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { startModule } from "../../test/support/childProcess.ts";
 import { syntheticRun } from "../../test/support/syntheticRun.ts";
 import { formatEvent, RunError, type RunEvent, stampEvent } from "../base/index.ts";
-import { openEventLog } from "./eventLog.ts";
+import { BEFORE_FIRST_STEP, openEventLog } from "./eventLog.ts";
 import { readEvents } from "./eventReader.ts";
 
 let folder: string;
@@ -48,6 +48,15 @@ describe("EventLog", () => {
     await write(events.slice(0, 7));
     await write(events.slice(7));
     expect(await read()).toEqual(events);
+  });
+
+  test("a run that begins again from nothing begins its log again, and the old one is kept beside it", async () => {
+    const [old, fresh] = [run({ steps: 10 }), run({ steps: 4 })];
+    await write(old);
+    const numSteps = old.filter(({ type }) => type.startsWith("step.")).length;
+    expect(await write(fresh, BEFORE_FIRST_STEP)).toBe(numSteps);
+    expect(await read()).toEqual(fresh);
+    expect(await read(join(folder, "events.superseded.jsonl"))).toEqual(old);
   });
 
   test("emit never waits: everything is accepted before a byte is written, and flush brings it to the file", async () => {

@@ -15,6 +15,9 @@ import { syncFolder } from "./atomicFile.ts";
 import { readLines } from "./eventLines.ts";
 import { errorCode, explained } from "./fileErrors.ts";
 
+/** Resuming from here takes out everything: the run begins again. */
+export const BEFORE_FIRST_STEP = -1;
+
 export interface OpenLog {
   readonly log: EventLog;
   /** What was mended while opening; to be emitted by whoever opened the log. */
@@ -26,7 +29,8 @@ export interface OpenLog {
 /**
  * Opens a log to write at its end; makes it if there is none.
  *
- * @param resumeStep  the checkpoint's step N: events of later steps are taken out; undefined keeps everything
+ * @param resumeStep  the checkpoint's step N: events of later steps are taken out; undefined keeps
+ *                    everything, BEFORE_FIRST_STEP nothing
  * @throws            {RunError} for a damaged line in the middle, or if the file may not be written
  */
 export async function openEventLog(
@@ -133,7 +137,9 @@ async function inspect(path: string, resumeStep: number): Promise<Findings> {
       }
       const event = parseEvent(text, `${path} line ${number}`);
       // An event without a step belongs to the time in which it stands.
-      const isLater = "step" in event ? event.step > resumeStep : superseded.length > 0;
+      const isLater =
+        resumeStep === BEFORE_FIRST_STEP ||
+        ("step" in event ? event.step > resumeStep : superseded.length > 0);
       if (!isLater) continue;
       superseded.push(event);
       cut.add(number);

@@ -56,6 +56,27 @@ describe("createRun", () => {
   test("never writes into a folder that holds anything else", async () => {
     await writeFile(join(base, "letters.txt"), "x");
     await expect(createRun(base, run)).rejects.toThrow(`${base} already holds letters.txt`);
+    expect(await readdir(base)).toEqual(["letters.txt"]);
+  });
+
+  test("says that a file is in the way, and leaves the file", async () => {
+    await writeFile(join(base, "a"), "x");
+    const error = (await createRun(join(base, "a"), run).catch((reason: unknown) => reason)) as RunError;
+    expect(error).toBeInstanceOf(RunError);
+    expect(error.what).toBe(`cannot make the run folder: ${join(base, "a")} is in the way of a folder`);
+    expect(await readFile(join(base, "a"), "utf8")).toBe("x");
+  });
+
+  test("a run that is discarded leaves no folder, and what somebody else put there", async () => {
+    const path = join(base, "a");
+    const first = await createRun(path, run);
+    await mkdir(join(path, "data"));
+    await first.discard(["data", "tokenizer.json"]);
+    expect(await readdir(base)).toEqual([]);
+    const second = await createRun(path, run);
+    await writeFile(join(path, "notes.txt"), "mine");
+    await second.discard(["data"]);
+    expect(await readdir(path)).toEqual(["notes.txt"]);
   });
 
   test("of many that make the same folder at once one gets it, and its run.json stays as that one wrote it", async () => {

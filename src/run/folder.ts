@@ -9,7 +9,7 @@
  *
  * The folder is the truth; the index across runs (store.ts), TensorBoard files and reports are made from it.
  */
-import { mkdir, readdir, readFile } from "node:fs/promises";
+import { mkdir, readdir, readFile, rm, rmdir } from "node:fs/promises";
 import { basename, join, resolve } from "node:path";
 import { z } from "zod";
 import { type JsonObject, parseConfig, RunError, type RunWarning } from "../base/index.ts";
@@ -93,6 +93,20 @@ export class RunFolder {
     await writeFileAtomic(this.paths.latest, `${name}\n`);
   }
 
+  /**
+   * Takes back what creation made, for a run that never began: the same command can then be given again.
+   *
+   * @param names  what else was put into the folder; anything not named stays
+   */
+  async discard(names: readonly string[]): Promise<void> {
+    const { root, manifest, checkpoints } = this.paths;
+    for (const path of [...names.map((name) => join(root, name)), checkpoints, manifest]) {
+      await rm(path, { recursive: true, force: true });
+    }
+    await this.close();
+    if ((await namesIn(root)).length === 0) await rmdir(root);
+  }
+
   /** Gives the folder back. Nothing may be written afterwards. */
   async close(): Promise<void> {
     await releaseLock(this.#lock);
@@ -110,9 +124,13 @@ export async function createRun(
   now: Date = new Date(),
 ): Promise<RunFolder> {
   const paths = runPaths(root);
-  await explained(paths.root, "make the run folder", () => mkdir(paths.checkpoints, { recursive: true }));
+  await explained(paths.root, "make the run folder", async () => {
+    await refuseOtherContent(paths);
+    await mkdir(paths.checkpoints, { recursive: true });
+  });
   const lock = await acquireLock(paths.lock);
   try {
+    // Again, now that nobody else can begin a run here.
     await refuseOtherContent(paths);
     const manifest: RunManifest = {
       schema: 1,

@@ -1,5 +1,5 @@
 export { freeBytes, requireFreeBytes, syncFolder, writeFileAtomic } from "./atomicFile.ts";
-export { EventLog, type OpenLog, openEventLog } from "./eventLog.ts";
+export { BEFORE_FIRST_STEP, EventLog, type OpenLog, openEventLog } from "./eventLog.ts";
 export { readEvents } from "./eventReader.ts";
 export { errorCode, explained, explainFileError } from "./fileErrors.ts";
 export {
