@@ -1,0 +1,132 @@
+/** The same bits: with one and two threads, on repeat, and after every kind of end. */
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { minke, startMinke } from "../support/minke.ts";
+import {
+  fingerprint,
+  historyOf,
+  type Instant,
+  killAt,
+  leftHalfWritten,
+  resumeArguments,
+  STEPS,
+  seenSteps,
+  trainArguments,
+} from "../support/shortRun.ts";
+import { writeTrainingText } from "../support/trainingText.ts";
+
+/** Early, late, and in the middle of writing; drawn once and written down, so that a failure can be had again. */
+const instants: readonly Instant[] = [
+  { kind: "step", steps: 2, afterMs: 3 },
+  { kind: "writing", afterMs: 0 },
+  { kind: "step", steps: 7, afterMs: 11 },
+  { kind: "writing", afterMs: 9 },
+  { kind: "step", steps: 5, afterMs: 0 },
+  { kind: "writing", afterMs: 2 },
+];
+
+let folder: string;
+let text: string;
+let finished: Promise<string> | undefined;
+
+beforeAll(async () => {
+  folder = await mkdtemp(join(tmpdir(), "minke-resume-"));
+  text = await writeTrainingText(folder);
+});
+
+afterAll(() => rm(folder, { recursive: true, force: true }));
+
+/** The run that nothing disturbed, with one thread: made by the first test that asks for it. */
+function undisturbed(): Promise<string> {
+  finished ??= (async () => {
+    const run = join(folder, "undisturbed");
+    const { code, stderr } = await minke(trainArguments(text, run, 1), { cwd: folder });
+    expect({ code, stderr }).toEqual({ code: 0, stderr: "" });
+    return run;
+  })();
+  return finished;
+}
+
+/** Bits and history of a run against those of the undisturbed one. */
+async function expectSameRun(run: string): Promise<void> {
+  expect(await fingerprint(run)).toEqual(await fingerprint(await undisturbed()));
+  const [found, wanted] = [await historyOf(run), await historyOf(await undisturbed())];
+  const steps = found.of("step.completed");
+  expect(steps.map(({ step }) => step)).toEqual(Array.from({ length: STEPS }, (_, i) => i + 1));
+  expect(steps.map(({ loss }) => loss)).toEqual(wanted.of("step.completed").map(({ loss }) => loss));
+  expect(found.of("run.started")).toHaveLength(1);
+  expect(found.of("run.completed")).toHaveLength(1);
+}
+
+describe("50 steps of micro", () => {
+  test("give the same bits with one thread and with two", { timeout: 120_000 }, async () => {
+    const run = join(folder, "two-threads");
+    expect((await minke(trainArguments(text, run, 2), { cwd: folder })).code).toBe(0);
+    await expectSameRun(run);
+  });
+
+  test("give the same bits again, and others with another seed", { timeout: 120_000 }, async () => {
+    const [again, other] = [join(folder, "again"), join(folder, "other")];
+    expect((await minke(trainArguments(text, again, 2), { cwd: folder })).code).toBe(0);
+    await expectSameRun(again);
+    const otherSeed = trainArguments(text, other, 2).map((word) => (word === "7" ? "8" : word));
+    expect((await minke(otherSeed, { cwd: folder })).code).toBe(0);
+    expect(await fingerprint(other)).not.toEqual(await fingerprint(again));
+  });
+
+  test("give the same bits when Ctrl-C stops them and --resume goes on", { timeout: 120_000 }, async () => {
+    const run = join(folder, "interrupted");
+    const { child, finished } = await startMinke(trainArguments(text, run, 2), { cwd: folder });
+    await seenSteps(child.stdout, 10);
+    child.kill("SIGINT");
+    const { code, stderr, stdout } = await finished;
+    expect(code).toBe(130);
+    expect(stderr).toContain("SIGINT: finishing the step and writing a checkpoint");
+    expect(stdout).toContain('"type":"run.interrupted"');
+    const [event] = (await historyOf(run)).of("run.interrupted");
+    expect(event).toMatchObject({ signal: "SIGINT", resume: `minke train --run ${run} --resume` });
+    expect(event?.step).toBeLessThan(STEPS);
+    expect(event?.checkpoint).toBe(`checkpoints/step-${event?.step}`);
+    expect((await minke(resumeArguments(run, 1), { cwd: folder })).code).toBe(0);
+    await expectSameRun(run);
+  });
+
+  test("give the same bits when they are killed six times, also while a checkpoint is written", {
+    timeout: 240_000,
+  }, async () => {
+    const run = join(folder, "killed");
+    const deaths: { code: number; halfWritten: boolean }[] = [];
+    for (const [i, instant] of instants.entries()) {
+      const args = i === 0 ? trainArguments(text, run, 2, 4) : resumeArguments(run, 1 + (i % 2));
+      const { code } = await killAt(args, run, instant);
+      deaths.push({ code, halfWritten: await leftHalfWritten(run) });
+    }
+    expect(deaths.map(({ code }) => code)).toEqual(instants.map(() => 137));
+    expect(deaths.filter(({ halfWritten }) => halfWritten).length).toBeGreaterThan(0);
+    const { code, stderr } = await minke(resumeArguments(run, 2), { cwd: folder });
+    expect({ code, stderr }).toEqual({ code: 0, stderr: "" });
+    await expectSameRun(run);
+    const history = await historyOf(run);
+    expect(history.of("run.resumed").length).toBeGreaterThan(0);
+    expect(await leftHalfWritten(run)).toBe(false);
+  });
+});
+
+describe("a second Ctrl-C", () => {
+  test("leaves at once, and the run can still be resumed to the same bits", {
+    timeout: 120_000,
+  }, async () => {
+    const run = join(folder, "twice");
+    const { child, finished } = await startMinke(trainArguments(text, run, 2), { cwd: folder });
+    await seenSteps(child.stdout, 6);
+    child.kill("SIGINT");
+    child.stderr?.once("data", () => child.kill("SIGINT"));
+    const { code, stdout } = await finished;
+    expect(code).toBe(130);
+    expect(stdout).not.toContain("run.interrupted");
+    expect((await minke(resumeArguments(run, 2), { cwd: folder })).code).toBe(0);
+    await expectSameRun(run);
+  });
+});
