@@ -1,9 +1,8 @@
 /** What `minke inspect` tells about a checkpoint, read from its files alone. */
 import { readdir } from "node:fs/promises";
-import { join } from "node:path";
+import { basename } from "node:path";
 import { countParameters, type ModelConfig, type ParameterCounts } from "../model/index.ts";
-import { readModelConfig } from "./model.ts";
-import { SafetensorsFile } from "./safetensors.ts";
+import { openWeights, readModelConfig } from "./model.ts";
 import { verifyCheckpoint } from "./store.ts";
 
 export interface InspectedTensor {
@@ -25,12 +24,12 @@ export interface Inspection {
   readonly damage: string | null;
 }
 
+/** @throws {CheckpointError} if there is no config.json, or a file of weights is missing or not sound */
 export async function inspectCheckpoint(path: string): Promise<Inspection> {
   const config = await readModelConfig(path);
-  const names = (await readdir(path)).filter((name) => /^model.*\.safetensors$/.test(name)).sort();
   const tensors: InspectedTensor[] = [];
-  for (const file of names) {
-    const opened = await SafetensorsFile.open(join(path, file));
+  for (const opened of await openWeights(path)) {
+    const file = basename(opened.path);
     for (const { name, dtype, shape, begin, end } of opened.tensors.values()) {
       tensors.push({ name, dtype, shape, bytes: end - begin, file });
     }

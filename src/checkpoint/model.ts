@@ -6,6 +6,7 @@
  */
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
+import { z } from "zod";
 import { CheckpointError } from "../base/index.ts";
 import {
   eosTokenId,
@@ -20,6 +21,7 @@ import { type DiskTensor, diskTensors } from "./names.ts";
 import { READABLE, widen } from "./numbers.ts";
 import {
   bytesOf,
+  damaged,
   SafetensorsFile,
   type TensorEntry,
   type TensorToWrite,
@@ -82,11 +84,17 @@ export async function readModelConfig(folder: string): Promise<ModelConfig> {
  * @throws {CheckpointError} if a tensor is missing, unknown, or of another shape than the config says
  */
 export async function readModel(folder: string, factory: ParameterFactory): Promise<void> {
-  const files = await openFiles(folder);
+  const files = await openWeights(folder);
   try {
-    const entries = new Map(
-      files.flatMap((file) => [...file.tensors.values()].map((entry) => [entry.name, { file, entry }])),
-    );
+    const entries = new Map<string, { readonly file: SafetensorsFile; readonly entry: TensorEntry }>();
+    for (const file of files) {
+      for (const entry of file.tensors.values()) {
+        const other = entries.get(entry.name)?.file.path;
+        if (other !== undefined)
+          throw damaged(file.path, `holds ${entry.name}, and so does ${other}`, "a tensor lies in one shard");
+        entries.set(entry.name, { file, entry });
+      }
+    }
     const wanted = diskTensors(factory);
     refuseUnknown(folder, entries.keys(), wanted);
     for (const disk of wanted) {
@@ -126,11 +134,16 @@ function toWrite(disk: DiskTensor, holder: Tensor, isBf16: boolean): TensorToWri
     dtype,
     async bytes() {
       const values = await partOf(holder, disk).read();
-      return dtype === "F32"
-        ? new Uint8Array(values.buffer, values.byteOffset, values.byteLength)
-        : toBf16(values);
+      return dtype === "F32" ? toF32(values) : toBf16(values);
     },
   };
+}
+
+/** Masters in f64, as oracles have them, are rounded. */
+function toF32(values: Values): Uint8Array {
+  const { buffer, byteOffset, byteLength } =
+    values instanceof Float32Array ? values : Float32Array.from(values);
+  return new Uint8Array(buffer, byteOffset, byteLength);
 }
 
 function toBf16(values: Values): Uint8Array {
@@ -168,7 +181,7 @@ async function writeShards(folder: string, shards: readonly (readonly TensorToWr
 }
 
 /** The files that the index names, or the single one. Names of shards are never parsed. */
-async function openFiles(folder: string): Promise<readonly SafetensorsFile[]> {
+export async function openWeights(folder: string): Promise<readonly SafetensorsFile[]> {
   const names = await shardNames(folder);
   const files: SafetensorsFile[] = [];
   try {
@@ -190,15 +203,22 @@ async function openFiles(folder: string): Promise<readonly SafetensorsFile[]> {
 }
 
 async function shardNames(folder: string): Promise<readonly string[]> {
+  const path = join(folder, "model.safetensors.index.json");
   try {
-    const index: unknown = JSON.parse(await readFile(join(folder, "model.safetensors.index.json"), "utf8"));
-    const map = (index as { weight_map?: Record<string, string> }).weight_map ?? {};
+    const { weight_map: map } = indexSchema.parse(JSON.parse(await readFile(path, "utf8")));
     return [...new Set(Object.values(map))];
   } catch (error) {
     if (errorCode(error) === "ENOENT") return ["model.safetensors"];
+    if (error instanceof SyntaxError || error instanceof z.ZodError)
+      throw damaged(path, "is no index of shards", "it maps each tensor's name to a file beside it");
     throw error;
   }
 }
+
+/** A shard is a file of the folder itself: a name that leads elsewhere is refused. */
+const indexSchema: z.ZodType<{ readonly weight_map: Readonly<Record<string, string>> }> = z.object({
+  weight_map: z.record(z.string(), z.string().regex(/^[^/\\]+$/)),
+});
 
 function refuseUnknown(folder: string, names: Iterable<string>, wanted: readonly DiskTensor[]): void {
   const known = new Set(wanted.map(({ name }) => name));

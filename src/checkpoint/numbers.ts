@@ -1,4 +1,4 @@
-/** Widening of what files hold to f32: exact for every dtype accepted. */
+/** What files hold, as f32: exact for every dtype but F64, which is rounded. */
 import { bf16ToNumber } from "../tensor/index.ts";
 import type { DiskDtype } from "./safetensors.ts";
 

@@ -5,7 +5,7 @@
  * file larger than memory can be loaded.
  */
 import { type FileHandle, open } from "node:fs/promises";
-import { CheckpointError } from "../base/index.ts";
+import { CheckpointError, invariant } from "../base/index.ts";
 import { type Shape, sizeOf } from "../tensor/index.ts";
 
 export type DiskDtype = "F64" | "F32" | "F16" | "BF16" | "F8_E4M3" | "F8_E8M0" | "I64" | "I32" | "U8";
@@ -30,6 +30,9 @@ export interface TensorEntry {
   readonly begin: number;
   readonly end: number;
 }
+
+/** Bytes of one call to the file system: Node takes no more than 2^31 - 1. */
+const CALL_BYTES = 2 ** 30;
 
 /** A header larger than this is no header: 671B parameters in 163 shards have 100 KB each. */
 const LARGEST_HEADER = 100_000_000;
@@ -73,11 +76,11 @@ export class SafetensorsFile {
     length: number = entry.end - entry.begin,
   ): Promise<Uint8Array> {
     const bytes = new Uint8Array(length);
-    const { bytesRead } = await this.#file.read(bytes, 0, length, entry.begin + start);
-    if (bytesRead !== length) {
+    const done = await readAt(this.#file, bytes, entry.begin + start);
+    if (done !== length) {
       throw damaged(
         this.path,
-        `${entry.name} ends after ${bytesRead} of ${length} bytes`,
+        `${entry.name} ends after ${done} of ${length} bytes`,
         "the file is shorter than its header says",
       );
     }
@@ -89,6 +92,17 @@ export class SafetensorsFile {
   }
 }
 
+/** Fills `bytes` from `position` on; returns how many there were. One read call may give less than it was asked for. */
+async function readAt(file: FileHandle, bytes: Uint8Array, position: number): Promise<number> {
+  for (let done = 0; done < bytes.length; ) {
+    const length = Math.min(bytes.length - done, CALL_BYTES);
+    const { bytesRead } = await file.read(bytes, done, length, position + done);
+    if (bytesRead === 0) return done;
+    done += bytesRead;
+  }
+  return bytes.length;
+}
+
 interface Header {
   readonly tensors: ReadonlyMap<string, TensorEntry>;
   readonly metadata: Readonly<Record<string, string>>;
@@ -97,8 +111,7 @@ interface Header {
 async function readHeader(path: string, file: FileHandle): Promise<Header> {
   const { size } = await file.stat();
   const prefix = new Uint8Array(8);
-  const { bytesRead } = await file.read(prefix, 0, 8, 0);
-  if (bytesRead < 8)
+  if ((await readAt(file, prefix, 0)) < 8)
     throw damaged(path, `has ${size} bytes`, "a safetensors file begins with the length of its header");
   const length = Number(new DataView(prefix.buffer).getBigUint64(0, true));
   if (length > LARGEST_HEADER || 8 + length > size) {
@@ -109,10 +122,11 @@ async function readHeader(path: string, file: FileHandle): Promise<Header> {
     );
   }
   const bytes = new Uint8Array(length);
-  await file.read(bytes, 0, length, 8);
+  await readAt(file, bytes, 8);
   const text = new TextDecoder().decode(bytes);
+  const json = parseHeader(path, text);
   refuseDuplicates(path, text);
-  return checkHeader(path, parseHeader(path, text), 8 + length, size);
+  return checkHeader(path, json, 8 + length, size);
 }
 
 function parseHeader(path: string, text: string): Record<string, unknown> {
@@ -132,12 +146,36 @@ function parseHeader(path: string, text: string): Record<string, unknown> {
 
 /** JSON.parse lets the last of two equal keys win; in a checkpoint that would hide a tensor. */
 function refuseDuplicates(path: string, text: string): void {
-  const names = [...text.matchAll(/"((?:[^"\\]|\\.)*)"\s*:\s*\{\s*"(?:dtype|shape|data_offsets)"/g)].map(
-    (m) => m[1]!,
-  );
-  const twice = names.find((name, i) => names.indexOf(name) !== i && names.length < 50_000);
-  if (twice !== undefined)
-    throw damaged(path, `names ${twice} twice`, "a reader could not know which of them is meant");
+  const seen = new Set<string>();
+  for (const name of topLevelKeys(text)) {
+    if (seen.has(name))
+      throw damaged(path, `names ${name} twice`, "a reader could not know which of them is meant");
+    seen.add(name);
+  }
+}
+
+/** The keys of a JSON object, equal ones included; `text` is known to be JSON. */
+function* topLevelKeys(text: string): Generator<string> {
+  let depth = 0;
+  let isKey = true;
+  for (let at = 0; at < text.length; at++) {
+    const symbol = text[at]!;
+    if (symbol === '"') {
+      const end = stringEnd(text, at);
+      if (depth === 1 && isKey) yield JSON.parse(text.slice(at, end)) as string;
+      at = end - 1;
+    } else if (symbol === "{" || symbol === "[") depth++;
+    else if (symbol === "}" || symbol === "]") depth--;
+    else if (symbol === ":") isKey = false;
+    else if (symbol === ",") isKey = true;
+  }
+}
+
+/** Where the string that begins at `start` ends, its quote included. */
+function stringEnd(text: string, start: number): number {
+  let at = start + 1;
+  while (text[at] !== '"') at += text[at] === "\\" ? 2 : 1;
+  return at + 1;
 }
 
 function checkHeader(
@@ -149,7 +187,7 @@ function checkHeader(
   const tensors = new Map<string, TensorEntry>();
   let metadata: Record<string, string> = {};
   for (const [name, value] of Object.entries(json)) {
-    if (name === "__metadata__") metadata = value as Record<string, string>;
+    if (name === "__metadata__") metadata = checkMetadata(path, value);
     else tensors.set(name, checkEntry(path, name, value, dataStart));
   }
   // In order of place, each must begin where the one before ends: no holes, no overlaps, no tail.
@@ -172,6 +210,13 @@ function checkHeader(
     );
   }
   return { tensors, metadata };
+}
+
+function checkMetadata(path: string, value: unknown): Record<string, string> {
+  const isMap = typeof value === "object" && value !== null && !Array.isArray(value);
+  if (isMap && Object.values(value).every((item) => typeof item === "string"))
+    return value as Record<string, string>;
+  throw damaged(path, "its __metadata__ is no map of strings", "the format allows nothing else there");
 }
 
 function checkEntry(path: string, name: string, value: unknown, dataStart: number): TensorEntry {
@@ -238,7 +283,11 @@ export async function writeSafetensors(
   const file = await open(path, "wx");
   try {
     await writeAll(file, padded);
-    for (const tensor of tensors) await writeAll(file, await tensor.bytes());
+    for (const tensor of tensors) {
+      const bytes = await tensor.bytes();
+      invariant(bytes.length === bytesOf(tensor), `${tensor.name} gives the bytes that its shape needs`);
+      await writeAll(file, bytes);
+    }
     await file.sync();
   } finally {
     await file.close();
@@ -248,7 +297,7 @@ export async function writeSafetensors(
 /** One write call may take less than it was given. */
 async function writeAll(file: FileHandle, bytes: Uint8Array): Promise<void> {
   for (let done = 0; done < bytes.length; ) {
-    const { bytesWritten } = await file.write(bytes, done, bytes.length - done);
+    const { bytesWritten } = await file.write(bytes, done, Math.min(bytes.length - done, CALL_BYTES));
     done += bytesWritten;
   }
 }

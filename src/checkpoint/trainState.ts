@@ -52,7 +52,9 @@ export async function writeTrainState(
  */
 export async function readTrainState(folder: string, tensors: readonly StateTensor[]): Promise<JsonObject> {
   const state = await readState(folder);
-  const file = await SafetensorsFile.open(join(folder, OPTIMIZER_FILE));
+  const file = await SafetensorsFile.open(join(folder, OPTIMIZER_FILE)).catch((error: unknown) => {
+    throw errorCode(error) === "ENOENT" ? withoutState(folder, OPTIMIZER_FILE, error) : error;
+  });
   try {
     const wanted = new Set(tensors.map(({ name }) => name));
     const leftOver = [...file.tensors.keys()].filter((name) => !wanted.has(name));
@@ -78,14 +80,24 @@ async function readState(folder: string): Promise<JsonObject> {
   try {
     return JSON.parse(await readFile(path, "utf8")) as JsonObject;
   } catch (error) {
-    if (errorCode(error) !== "ENOENT") throw error;
-    throw new CheckpointError(`${folder} is a model without the state of a run`, {
-      why: "going on with the same bits needs the optimizer's moments and the position in the data",
-      fix: "resume from a run folder; a model alone can generate, not resume",
-      fields: { folder },
-      cause: error,
-    });
+    if (error instanceof SyntaxError)
+      throw new CheckpointError(`${path} is not JSON`, {
+        why: error.message,
+        fix: "use an earlier checkpoint of the run",
+        fields: { path },
+        cause: error,
+      });
+    throw errorCode(error) === "ENOENT" ? withoutState(folder, STATE_FILE, error) : error;
   }
+}
+
+function withoutState(folder: string, missing: string, cause: unknown): CheckpointError {
+  return new CheckpointError(`${folder} is a model without the state of a run: it has no ${missing}`, {
+    why: "going on with the same bits needs the optimizer's moments and the position in the data",
+    fix: "resume from a run folder; a model alone can generate, not resume",
+    fields: { folder, missing },
+    cause,
+  });
 }
 
 function doesNotFit(path: string, name: string, why: string): CheckpointError {
