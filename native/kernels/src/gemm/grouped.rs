@@ -7,6 +7,7 @@
 //! tiling     tasks of at most 96 rows of one expert by a run of its panels
 //! why so     the gather of token rows is part of packing A: the permuted rows are never written to memory
 //! versions   v1 (this file)
+//! measured   as matmul: 16 experts x 256 rows x 1024 x 512, bf16, 90 GFLOP/s with all rows gathered
 
 use super::pack::Rows;
 use super::panels::Panels;
