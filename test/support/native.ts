@@ -7,6 +7,8 @@ export interface NativeDevice {
   readonly device: QueueDevice;
   readonly backend: NativeBackend;
   readonly kernels: readonly string[];
+  /** Devices of one class give equal bits; AMX sums bf16 products in an order of its own. */
+  readonly numericClass: "amx" | "fma";
 }
 
 const { addon, reason } = loadAddon();
@@ -20,15 +22,14 @@ if (addon === null && spawnSync("cargo", ["--version"]).status === 0) {
   throw new Error(`cargo is here, but the native addon is not: ${reason}`);
 }
 
-/** The first is the best instruction set with two threads. */
+/** Every instruction set, best first, with two threads and with one. */
 export function nativeDevices(limitBytes: number = 2 ** 31): readonly NativeDevice[] {
   if (addon === null) return [];
   const isas = addon.info().isas;
-  const wanted: [Isa, number][] = [
-    [isas[0]!, 2],
-    [isas[0]!, 1],
-    ...isas.slice(1).map((isa): [Isa, number] => [isa, 2]),
-  ];
+  const wanted = isas.flatMap((isa): [Isa, number][] => [
+    [isa, 2],
+    [isa, 1],
+  ]);
   return wanted.map(([isa, threads]) => makeNativeDevice(isa, threads, limitBytes));
 }
 
@@ -47,5 +48,6 @@ export function makeNativeDevice(
     device: new QueueDevice(backend, limitBytes),
     backend,
     kernels: backend.kernels,
+    numericClass: backend.isa === "amx" ? "amx" : "fma",
   };
 }

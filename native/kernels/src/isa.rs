@@ -7,11 +7,16 @@
 use std::fmt;
 use std::sync::OnceLock;
 
+#[cfg(target_arch = "x86_64")]
+use crate::gemm::micro::amx;
 use crate::peak::{self, Kind};
 
 /// An instruction set that kernels are compiled for, widest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Isa {
+    /// AVX-512 as below, and bf16 products in AMX tile registers: their sums have an order of their own, so bf16
+    /// products differ in the last bits from the other sets'.
+    Amx,
     /// AVX-512 F/BW/VL/DQ/VBMI with BF16 dot products.
     Avx512Bf16,
     /// AVX2 with FMA.
@@ -21,7 +26,7 @@ pub enum Isa {
 }
 
 impl Isa {
-    pub const ALL: [Isa; 3] = [Isa::Avx512Bf16, Isa::Avx2, Isa::Portable];
+    pub const ALL: [Isa; 4] = [Isa::Amx, Isa::Avx512Bf16, Isa::Avx2, Isa::Portable];
 
     /// The best this processor has.
     pub fn detect() -> Isa {
@@ -41,9 +46,15 @@ impl Isa {
         Isa::ALL.into_iter().filter(|isa| isa.available()).collect()
     }
 
+    /// The usable sets that give equal bits throughout: all but AMX, whose bf16 sums have an order of their own.
+    pub fn of_one_class() -> Vec<Isa> {
+        Isa::usable().into_iter().filter(|isa| *isa != Isa::Amx).collect()
+    }
+
     /// The name used on the wire and in reports.
     pub fn name(self) -> &'static str {
         match self {
+            Isa::Amx => "amx",
             Isa::Avx512Bf16 => "avx512bf16",
             Isa::Avx2 => "avx2",
             Isa::Portable => "portable",
@@ -59,6 +70,7 @@ impl Isa {
         use std::arch::is_x86_feature_detected as has;
         let avx2 = has!("avx2") && has!("fma");
         match self {
+            Isa::Amx => Isa::Avx512Bf16.available() && amx::available(),
             Isa::Avx512Bf16 => {
                 avx2 && has!("avx512f")
                     && has!("avx512bw")
@@ -111,6 +123,7 @@ pub fn cpu_features() -> Vec<&'static str> {
         ("avx512bf16", has!("avx512bf16")),
         ("avx512vbmi", has!("avx512vbmi")),
         ("avx512vnni", has!("avx512vnni")),
+        ("amx-bf16", amx::available()),
     ]
     .into_iter()
     .filter_map(|(name, present)| present.then_some(name))
@@ -178,7 +191,7 @@ macro_rules! isa_twins {
                 match isa {
                     // SAFETY: `Isa::detect`, `force` and `usable` give only what the processor has.
                     #[cfg(target_arch = "x86_64")]
-                    $crate::isa::Isa::Avx512Bf16 => unsafe { avx512($($arg),*) },
+                    $crate::isa::Isa::Amx | $crate::isa::Isa::Avx512Bf16 => unsafe { avx512($($arg),*) },
                     #[cfg(target_arch = "x86_64")]
                     $crate::isa::Isa::Avx2 => unsafe { avx2($($arg),*) },
                     _ => unsafe { portable($($arg),*) },

@@ -12,7 +12,7 @@ use crate::pool::Pool;
 pub enum Kind {
     /// f32 FMA.
     F32,
-    /// bf16 pairs: `vdpbf16ps` where there is one, else what stands for it, one f32 FMA a product.
+    /// bf16 pairs: `tdpbf16ps` or `vdpbf16ps` where there is one, else what stands for it, one f32 FMA a product.
     Bf16,
 }
 
@@ -34,9 +34,11 @@ pub fn burst(isa: Isa, kind: Kind) -> f64 {
     match (isa, kind) {
         // SAFETY: an `Isa` in hand is one that the processor has.
         #[cfg(target_arch = "x86_64")]
-        (Isa::Avx512Bf16, Kind::F32) => unsafe { wide::avx512_f32(BURST) },
+        (Isa::Amx | Isa::Avx512Bf16, Kind::F32) => unsafe { wide::avx512_f32(BURST) },
         #[cfg(target_arch = "x86_64")]
         (Isa::Avx512Bf16, Kind::Bf16) => unsafe { wide::avx512_bf16(BURST) },
+        #[cfg(target_arch = "x86_64")]
+        (Isa::Amx, Kind::Bf16) => unsafe { crate::gemm::micro::amx::peak(BURST) },
         #[cfg(target_arch = "x86_64")]
         (Isa::Avx2, _) => unsafe { wide::avx2_f32(BURST) },
         _ => portable(BURST / 10),

@@ -11,8 +11,10 @@
 
 use super::grouped::{Gather, check_offsets, gather};
 use super::matmul::Matrix;
-use super::micro::{self, ALayout, Arithmetic, PANEL, TILE_FLOATS, TILE_ROWS, TileShape};
-use super::pack::{Rows, pack_columns, pack_token_panel, packed_columns_words};
+use super::micro::{self, ALayout, Arithmetic, PANEL, TILE_FLOATS, TileShape};
+use super::pack::{
+    Rows, pack_columns, pack_columns_as_rows, pack_token_panel, packed_columns_words, packed_rows_words,
+};
 use super::plan;
 use super::product::{Addend, Part, Place, Target, as_words, store};
 use crate::args::{Args, Floats, FloatsMut, elements};
@@ -44,10 +46,19 @@ struct WeightGrad<'a> {
 unsafe fn accumulate(grad: &WeightGrad, part: Part, scratch: &mut Scratch) {
     let (isa, arithmetic, tokens) = (grad.isa, grad.arithmetic, grad.tokens);
     let form = arithmetic.a_form(isa);
-    let column_words = packed_columns_words(form, 1, tokens);
-    let tiles = part.rows.div_ceil(TILE_ROWS);
+    let layout = if micro::by_amx(isa, arithmetic) {
+        ALayout::ByRows
+    } else {
+        ALayout::ByColumns
+    };
+    let column_words = match layout {
+        ALayout::ByRows => packed_rows_words(form, 1, tokens),
+        ALayout::ByColumns => packed_columns_words(form, 1, tokens),
+    };
+    let height = micro::tile_height(isa, arithmetic);
+    let tiles = part.rows.div_ceil(height);
     // Full tiles and a rest, not even ones: lines of twelve are packed by constant loops.
-    let tile_rows = |t: usize| (t * TILE_ROWS, ((t + 1) * TILE_ROWS).min(part.rows));
+    let tile_rows = |t: usize| (t * height, ((t + 1) * height).min(part.rows));
     let panel_words = arithmetic.panel_words(tokens);
     let buffer = scratch.f32(part.rows * column_words + panel_words + TILE_FLOATS);
     for t in 0..tiles {
@@ -55,15 +66,10 @@ unsafe fn accumulate(grad: &WeightGrad, part: Part, scratch: &mut Scratch) {
         // Into what lies behind, too: the next tile or the panel are written later.
         let out = &mut as_words(buffer)[from * column_words..];
         let at = grad.dy_rows.shift(part.row + from);
-        with_floats!(grad.dy, |dy| pack_columns(
-            isa,
-            form,
-            dy,
-            at,
-            tokens,
-            to - from,
-            out
-        ));
+        with_floats!(grad.dy, |dy| match layout {
+            ALayout::ByColumns => pack_columns(isa, form, dy, at, tokens, to - from, out),
+            ALayout::ByRows => pack_columns_as_rows(isa, dy, at, tokens, to - from, out),
+        });
     }
     let (packed, rest) = buffer.split_at_mut(part.rows * column_words);
     let (panel_buffer, tile) = rest.split_at_mut(panel_words);
@@ -83,7 +89,7 @@ unsafe fn accumulate(grad: &WeightGrad, part: Part, scratch: &mut Scratch) {
         ));
         for t in 0..tiles {
             let (from, to) = tile_rows(t);
-            let run = micro::kernel(isa, arithmetic, ALayout::ByColumns, to - from, 1);
+            let run = micro::kernel(isa, arithmetic, layout, to - from, 1);
             let a = packed[from * column_words..].as_ptr();
             let shape = TileShape {
                 rows: to - from,
@@ -105,6 +111,7 @@ unsafe fn accumulate(grad: &WeightGrad, part: Part, scratch: &mut Scratch) {
             }
         }
     }
+    micro::finish(isa, arithmetic);
 }
 
 /// The whole gradient as one region: `dw[i, j] += sum over t of dy[t, i] * x[t, j]`, rows of dw `k` apart.

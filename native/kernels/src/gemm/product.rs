@@ -1,7 +1,7 @@
 //! One thread's part of `y = x @ w^T`: some rows by some panels. Packs A once, then goes panel by panel, so
 //! that a panel is read from memory once and A stays in the second cache.
 
-use super::micro::{self, ALayout, PANEL, TILE_FLOATS, TILE_ROWS, TileShape};
+use super::micro::{self, ALayout, PANEL, TILE_FLOATS, TileShape};
 use super::pack::{Rows, pack_rows, packed_rows_words};
 use super::panels::Panels;
 use crate::args::{Floats, FloatsMut};
@@ -89,8 +89,8 @@ pub struct Part {
 }
 
 /// Row where tile `tile` of `rows` rows begins, tiles being as even as they can: 13 rows are 7 + 6, not 12 + 1.
-pub fn tile_start(rows: usize, tile: usize) -> usize {
-    tile * rows / rows.div_ceil(TILE_ROWS)
+pub fn tile_start(rows: usize, height: usize, tile: usize) -> usize {
+    tile * rows / rows.div_ceil(height)
 }
 
 /// Computes one part.
@@ -100,13 +100,17 @@ pub fn tile_start(rows: usize, tile: usize) -> usize {
 pub unsafe fn multiply(product: &Product, part: Part, scratch: &mut Scratch) {
     let (k, arithmetic) = (product.panels.k, product.panels.arithmetic());
     let form = arithmetic.a_form(product.isa);
-    let tiles = part.rows.div_ceil(TILE_ROWS);
+    let height = micro::tile_height(product.isa, arithmetic);
+    let tiles = part.rows.div_ceil(height);
     let row_words = packed_rows_words(form, 1, k);
     let scratch = scratch.f32(part.rows * row_words + TILE_FLOATS);
     let (packed, tile) = scratch.split_at_mut(part.rows * row_words);
     let packed = as_words(packed);
     for t in 0..tiles {
-        let (from, to) = (tile_start(part.rows, t), tile_start(part.rows, t + 1));
+        let (from, to) = (
+            tile_start(part.rows, height, t),
+            tile_start(part.rows, height, t + 1),
+        );
         let out = &mut packed[from * row_words..to * row_words];
         let at = product.rows.skip(part.row + from);
         with_floats!(product.x, |x| pack_rows(
@@ -120,7 +124,8 @@ pub unsafe fn multiply(product: &Product, part: Part, scratch: &mut Scratch) {
         ));
     }
     let at_most = (0..tiles)
-        .map(|t| micro::panels_at_once(tile_start(part.rows, t + 1) - tile_start(part.rows, t)))
+        .map(|t| tile_start(part.rows, height, t + 1) - tile_start(part.rows, height, t))
+        .map(|rows| micro::panels_at_once(product.isa, arithmetic, rows))
         .max()
         .unwrap_or(1);
     let mut panel = part.panel;
@@ -128,13 +133,17 @@ pub unsafe fn multiply(product: &Product, part: Part, scratch: &mut Scratch) {
     while panel < last {
         let group = at_most.min(last - panel);
         for t in 0..tiles {
-            let (from, to) = (tile_start(part.rows, t), tile_start(part.rows, t + 1));
+            let (from, to) = (
+                tile_start(part.rows, height, t),
+                tile_start(part.rows, height, t + 1),
+            );
             let a = packed[from * row_words..].as_ptr();
             // SAFETY: A holds rows * row_words words; the rest by this function's contract.
             unsafe { tile_by_panels(product, a, part.row + from, to - from, panel, group, tile) };
         }
         panel += group;
     }
+    micro::finish(product.isa, arithmetic);
 }
 
 /// The same memory as words.
@@ -160,7 +169,7 @@ unsafe fn tile_by_panels(
     let arithmetic = product.panels.arithmetic();
     let panel_words = arithmetic.panel_words(k);
     let steps = arithmetic.steps(k);
-    let wide = micro::panels_at_once(rows);
+    let wide = micro::panels_at_once(product.isa, arithmetic, rows);
     let mut done = 0;
     while done < group {
         let panels = if group - done >= wide { wide } else { 1 };

@@ -219,12 +219,36 @@ fn every_instruction_set_and_number_of_threads_gives_the_same_bits() {
         let x = noise(m * k, 1);
         for dtypes in [[F32, F32, F32], [F32, BF16, F32], [BF16, BF16, F32]] {
             let expected = bits(&matmul(Isa::Portable, 1, shape, dtypes, &x));
-            for isa in Isa::usable() {
+            for isa in Isa::of_one_class() {
                 for threads in [1, 2, 3] {
                     let y = bits(&matmul(isa, threads, shape, dtypes, &x));
                     assert!(y == expected, "{shape:?} {dtypes:?} {isa} with {threads} threads");
                 }
             }
+        }
+    }
+}
+
+#[test]
+fn amx_gives_the_same_bits_for_any_number_of_threads() {
+    if !Isa::Amx.available() {
+        return;
+    }
+    for shape in SHAPES {
+        let (m, n, k) = shape;
+        let x = noise(m * k, 1);
+        let once = bits(&matmul(Isa::Amx, 1, shape, [BF16, BF16, F32], &x));
+        let start = noise(n * k, 7);
+        let grad = bits(&grad_weight(Isa::Amx, 1, shape, BF16, 1, &start));
+        for threads in [2, 3] {
+            assert!(
+                bits(&matmul(Isa::Amx, threads, shape, [BF16, BF16, F32], &x)) == once,
+                "{shape:?}"
+            );
+            assert!(
+                bits(&grad_weight(Isa::Amx, threads, shape, BF16, 1, &start)) == grad,
+                "{shape:?}"
+            );
         }
     }
 }
@@ -250,8 +274,8 @@ fn a_row_has_the_same_bits_alone_in_seven_and_in_517() {
 fn the_order_is_one_chain_of_fma_with_the_odd_element_of_a_bf16_pair_first() {
     let (m, n, k) = (3, 5, 11);
     let (x, w) = (stored(&noise(m * k, 1), BF16), stored(&noise(n * k, 2), BF16));
-    let plain = matmul(Isa::detect(), 1, (m, n, k), [F32, F32, F32], &x);
-    let pairs = matmul(Isa::detect(), 1, (m, n, k), [F32, BF16, F32], &x);
+    let plain = matmul(Isa::of_one_class()[0], 1, (m, n, k), [F32, F32, F32], &x);
+    let pairs = matmul(Isa::of_one_class()[0], 1, (m, n, k), [F32, BF16, F32], &x);
     let w_f32 = noise(n * k, 2);
     for i in 0..m {
         for j in 0..n {
@@ -413,7 +437,7 @@ fn weight_gradients_have_the_same_bits_on_every_instruction_set_and_number_of_th
         let start = noise(shape.1 * shape.2, 7);
         for compute in [0, 1] {
             let expected = bits(&grad_weight(Isa::Portable, 1, shape, BF16, compute, &start));
-            for isa in Isa::usable() {
+            for isa in Isa::of_one_class() {
                 for threads in [1, 2] {
                     let dw = bits(&grad_weight(isa, threads, shape, BF16, compute, &start));
                     assert!(dw == expected, "{shape:?} compute {compute} {isa} {threads}");
@@ -476,7 +500,7 @@ fn grouped_rows_equal_a_plain_product_of_the_same_token_and_expert_bit_for_bit()
 fn grouped_products_have_the_same_bits_on_every_instruction_set_and_number_of_threads() {
     for dtype in [F32, BF16] {
         let expected = bits(&grouped(Isa::Portable, 1, dtype, (72, 35)));
-        for isa in Isa::usable() {
+        for isa in Isa::of_one_class() {
             for threads in [1, 2] {
                 assert!(
                     bits(&grouped(isa, threads, dtype, (72, 35))) == expected,
@@ -504,7 +528,10 @@ fn grouped_weight_gradients_equal_f64_loops_and_leave_empty_experts_alone() {
         }
     }
     let mut seen = None;
-    for (isa, threads) in Isa::usable().into_iter().flat_map(|isa| [(isa, 1), (isa, 2)]) {
+    for (isa, threads) in Isa::of_one_class()
+        .into_iter()
+        .flat_map(|isa| [(isa, 1), (isa, 2)])
+    {
         let mut bench = Bench::new(isa, threads);
         let dy = bench.put(&dy, F32);
         let x = bench.put(&x, F32);

@@ -10,8 +10,8 @@ import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 
-/** Instruction sets that kernels are compiled for, widest first. All give the same bits. */
-export type Isa = "avx512bf16" | "avx2" | "portable";
+/** Instruction sets, widest first. All give the same bits, but for bf16 products in AMX registers. */
+export type Isa = "amx" | "avx512bf16" | "avx2" | "portable";
 
 export interface NativeInfo {
   readonly version: string;

@@ -11,8 +11,10 @@
 //! tiling     AVX-512 12 x 32, AVX2 6 x 16 inside the same tile, portable row by row
 //! why so     24 accumulators + 2 of B + 1 of A fill 27 of 32 registers; for few rows more panels at once hide
 //!            the latency of the chains; K is never cut, so that C is written once
-//! versions   v1 this one; AMX can join as one more column of `kernel`: the pairs along k are its layout
+//! versions   v1 this one; AMX (amx.rs) is one more column of `kernel`: the pairs along k are its layout
 
+#[cfg(target_arch = "x86_64")]
+pub mod amx;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
@@ -23,12 +25,12 @@ use crate::isa::{Isa, bf16_instruction_pays};
 
 /// Outputs of a panel.
 pub const PANEL: usize = 32;
-/// Most rows of a tile.
+/// Most rows of a tile of multiply-adds.
 pub const TILE_ROWS: usize = 12;
 /// Units of A that lie together per row in the layout by rows: one cache line.
 pub const RUN: usize = 16;
-/// Floats that any tile needs: rows times panels times 32 never exceeds twelve rows of one panel.
-pub const TILE_FLOATS: usize = TILE_ROWS * PANEL;
+/// Floats that any tile needs: the largest is 32 rows of one panel, in AMX registers.
+pub const TILE_FLOATS: usize = 32 * PANEL;
 
 /// What the multiplications are made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,6 +79,7 @@ impl Arithmetic {
     pub fn a_form(self, isa: Isa) -> AForm {
         match (self, isa) {
             (Arithmetic::F32, _) => AForm::F32,
+            (Arithmetic::Bf16, Isa::Amx) => AForm::Pairs,
             (Arithmetic::Bf16, isa) if bf16_instruction_pays(isa) => AForm::Pairs,
             (Arithmetic::Bf16, _) => AForm::SwappedF32,
         }
@@ -110,10 +113,31 @@ impl AForm {
     }
 }
 
+/// Whether products go through AMX registers.
+pub fn by_amx(isa: Isa, arithmetic: Arithmetic) -> bool {
+    isa == Isa::Amx && arithmetic == Arithmetic::Bf16
+}
+
+/// Most rows of a tile.
+pub fn tile_height(isa: Isa, arithmetic: Arithmetic) -> usize {
+    if by_amx(isa, arithmetic) { 32 } else { TILE_ROWS }
+}
+
+/// Ends a task: AMX registers are given back.
+pub fn finish(isa: Isa, arithmetic: Arithmetic) {
+    #[cfg(target_arch = "x86_64")]
+    if by_amx(isa, arithmetic) {
+        amx::release();
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (isa, arithmetic);
+}
+
 /// Panels that `kernel` takes at once for a tile of `rows` rows packed by rows: few rows alone would wait for
 /// the latency of their chains.
-pub fn panels_at_once(rows: usize) -> usize {
+pub fn panels_at_once(isa: Isa, arithmetic: Arithmetic, rows: usize) -> usize {
     match rows {
+        _ if by_amx(isa, arithmetic) => 1,
         1 | 2 => 4,
         3..=6 => 2,
         _ => 1,
@@ -139,11 +163,19 @@ const WIDENED: u8 = Step::Widened as u8;
 /// The micro-kernel of `isa` for a tile of `rows` (1..=12) by `panels` (1, or `panels_at_once(rows)` by rows).
 pub fn kernel(isa: Isa, arithmetic: Arithmetic, layout: ALayout, rows: usize, panels: usize) -> MicroKernel {
     assert!(
-        (1..=TILE_ROWS).contains(&rows),
-        "a tile has 1 to 12 rows, not {rows}"
+        (1..=tile_height(isa, arithmetic)).contains(&rows),
+        "no tile has {rows} rows"
     );
+    #[cfg(target_arch = "x86_64")]
+    if by_amx(isa, arithmetic) {
+        assert!(
+            panels == 1 && layout == ALayout::ByRows,
+            "AMX reads A by rows, one panel"
+        );
+        return amx::tile;
+    }
     assert!(
-        panels == 1 || (layout == ALayout::ByRows && panels == panels_at_once(rows)),
+        panels == 1 || (layout == ALayout::ByRows && panels == panels_at_once(isa, arithmetic, rows)),
         "{panels} panels at once for {rows} rows"
     );
     let step = match arithmetic.a_form(isa) {
@@ -157,7 +189,7 @@ pub fn kernel(isa: Isa, arithmetic: Arithmetic, layout: ALayout, rows: usize, pa
 fn kernel_by(isa: Isa, step: Step, layout: ALayout, rows: usize, panels: usize) -> MicroKernel {
     match isa {
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512Bf16 => avx512::kernel(step, layout, rows, panels),
+        Isa::Amx | Isa::Avx512Bf16 => avx512::kernel(step, layout, rows, panels),
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 => avx2::kernel(step, layout),
         _ => portable::kernel(step, layout),
@@ -265,15 +297,23 @@ mod tests {
             for (k, panels, layout) in [
                 (37, 1, ALayout::ByRows),
                 (37, 1, ALayout::ByColumns),
-                (64, panels_at_once(rows), ALayout::ByRows),
-                (1, panels_at_once(rows), ALayout::ByRows),
+                (
+                    64,
+                    panels_at_once(Isa::Portable, Arithmetic::F32, rows),
+                    ALayout::ByRows,
+                ),
+                (
+                    1,
+                    panels_at_once(Isa::Portable, Arithmetic::F32, rows),
+                    ALayout::ByRows,
+                ),
             ] {
                 let a = noise(rows * k, 1);
                 let b: Vec<Vec<f32>> = (0..panels).map(|q| noise(k * PANEL, 100 + q)).collect();
                 for step in [Step::F32, Step::Pair, Step::Widened] {
                     let right = expected(step, &a, &b, rows, k);
                     for isa in Isa::usable() {
-                        if step == Step::Pair && isa != Isa::Avx512Bf16 {
+                        if step == Step::Pair && isa > Isa::Avx512Bf16 {
                             continue;
                         }
                         let tile = computed(isa, step, layout, &a, &b, rows, k);
