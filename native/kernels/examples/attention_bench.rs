@@ -159,6 +159,47 @@ fn peak(isa: Isa) -> f64 {
     work / (cpu_seconds() - start) / 1e9
 }
 
+/// One token behind a cache: heads, nope, rope, value, latent, past.
+const STEPS: [(&str, [usize; 6]); 3] = [
+    ("nano", [4, 32, 16, 32, 64, 255]),
+    ("mini", [8, 64, 32, 64, 128, 511]),
+    ("V3-like", [16, 128, 64, 128, 512, 4095]),
+];
+
+/// Decoding reads the cache and kvB once: also in bytes per second.
+fn decode(
+    kernel: Kernel,
+    ctx: &Ctx,
+    name: &str,
+    [heads, nope, rope, value, latent, past]: [usize; 6],
+    rounds: usize,
+) {
+    let mut arena = Arena::new();
+    let q = arena.floats(heads * (nope + rope), true);
+    let kv_b = arena.floats(heads * (nope + value) * latent, false);
+    let cache_latent = arena.floats((past + 1) * latent, true);
+    let cache_rope = arena.floats((past + 1) * rope, true);
+    let o = arena.floats(heads * value, true);
+    let counts = [1, heads, nope, rope, value, latent, past].map(|n| n as f64);
+    let params: Vec<f64> = counts.into_iter().chain([0.1, 1.0]).collect();
+    arena.push(&[q, kv_b, cache_latent, cache_rope, o], &params);
+    let (mut best, mut best_peak) = (f64::INFINITY, 0.0f64);
+    for _ in 0..rounds {
+        best_peak = best_peak.max(peak(ctx.isa));
+        best = best.min(run(kernel, ctx, &mut arena));
+    }
+    let flops = 2 * heads * ((nope + value) * latent + (past + 1) * (2 * latent + rope));
+    let bytes = 4 * heads * (nope + value) * latent + 2 * (past + 1) * (latent + rope);
+    println!(
+        "{:10} absorbedAttention  {name:8} {:9.1} us {:7.1} GFLOP/s {:5.1} % of {best_peak:.1}, {:5.1} GB/s",
+        ctx.isa,
+        best * 1e6,
+        flops as f64 / best / 1e9,
+        flops as f64 / best / 1e7 / best_peak,
+        bytes as f64 / best / 1e9,
+    );
+}
+
 fn main() {
     let rounds: usize = std::env::args().nth(1).map_or(200, |n| n.parse().unwrap());
     let wanted = std::env::args().nth(2);
@@ -170,6 +211,15 @@ fn main() {
         .filter(|isa| isa.available())
     {
         let ctx = Ctx { pool: &pool, isa };
+        for (name, sizes) in STEPS
+            .into_iter()
+            .filter(|(name, _)| wanted.as_deref().is_none_or(|w| w == *name))
+        {
+            let Some(kernel) = find("absorbedAttention") else {
+                continue;
+            };
+            decode(kernel, &ctx, name, sizes, rounds);
+        }
         for shape in SHAPES
             .iter()
             .filter(|shape| wanted.as_deref().is_none_or(|name| name == shape.name))

@@ -88,6 +88,19 @@ impl Vector for YmmPair {
         })
     }
     #[inline(always)]
+    fn round_to_bf16(self) -> YmmPair {
+        halves!(h => unsafe {
+            let bits = _mm256_castps_si256(self.0[h]);
+            let odd = _mm256_and_si256(_mm256_srli_epi32::<16>(bits), _mm256_set1_epi32(1));
+            let rounded = _mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff)));
+            let is_nan = _mm256_castps_si256(_mm256_cmp_ps::<_CMP_UNORD_Q>(self.0[h], self.0[h]));
+            let quiet = _mm256_or_si256(bits, _mm256_set1_epi32(0x0040_0000));
+            let chosen = _mm256_blendv_epi8(rounded, quiet, is_nan);
+            let upper = _mm256_and_si256(chosen, _mm256_set1_epi32(0xffff_0000_u32 as i32));
+            _mm256_castsi256_ps(upper)
+        })
+    }
+    #[inline(always)]
     unsafe fn load(from: *const f32) -> YmmPair {
         halves!(h => unsafe { _mm256_loadu_ps(from.add(8 * h)) })
     }
@@ -108,18 +121,11 @@ impl Vector for YmmPair {
     #[inline(always)]
     unsafe fn store_bf16(self, to: *mut u16) {
         unsafe {
-            let mut codes = [_mm256_setzero_si256(); 2];
-            for h in 0..2 {
-                let bits = _mm256_castps_si256(self.0[h]);
-                let upper = _mm256_srli_epi32::<16>(bits);
-                let odd = _mm256_and_si256(upper, _mm256_set1_epi32(1));
-                let rounded = _mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff)));
-                let is_nan = _mm256_castps_si256(_mm256_cmp_ps::<_CMP_UNORD_Q>(self.0[h], self.0[h]));
-                let quiet = _mm256_or_si256(upper, _mm256_set1_epi32(0x40));
-                codes[h] = _mm256_blendv_epi8(_mm256_srli_epi32::<16>(rounded), quiet, is_nan);
-            }
+            let rounded = self.round_to_bf16().0;
+            let low = _mm256_srli_epi32::<16>(_mm256_castps_si256(rounded[0]));
+            let high = _mm256_srli_epi32::<16>(_mm256_castps_si256(rounded[1]));
             // The pack interleaves the 128-bit lanes of both halves; the permutation undoes it.
-            let packed = _mm256_packus_epi32(codes[0], codes[1]);
+            let packed = _mm256_packus_epi32(low, high);
             _mm256_storeu_si256(to.cast(), _mm256_permute4x64_epi64::<0b11_01_10_00>(packed));
         }
     }

@@ -66,6 +66,19 @@ impl Vector for Zmm {
         }
     }
     #[inline(always)]
+    fn round_to_bf16(self) -> Zmm {
+        unsafe {
+            let bits = _mm512_castps_si512(self.0);
+            let odd = _mm512_and_si512(_mm512_srli_epi32::<16>(bits), _mm512_set1_epi32(1));
+            let rounded = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
+            let is_nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(self.0, self.0);
+            let quiet = _mm512_or_si512(bits, _mm512_set1_epi32(0x0040_0000));
+            let chosen = _mm512_mask_mov_epi32(rounded, is_nan, quiet);
+            let upper = _mm512_and_si512(chosen, _mm512_set1_epi32(0xffff_0000_u32 as i32));
+            Zmm(_mm512_castsi512_ps(upper))
+        }
+    }
+    #[inline(always)]
     unsafe fn load(from: *const f32) -> Zmm {
         Zmm(unsafe { _mm512_loadu_ps(from) })
     }
@@ -83,14 +96,8 @@ impl Vector for Zmm {
     #[inline(always)]
     unsafe fn store_bf16(self, to: *mut u16) {
         unsafe {
-            let bits = _mm512_castps_si512(self.0);
-            let upper = _mm512_srli_epi32::<16>(bits);
-            let odd = _mm512_and_si512(upper, _mm512_set1_epi32(1));
-            let rounded = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
-            let is_nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(self.0, self.0);
-            let quiet = _mm512_or_si512(upper, _mm512_set1_epi32(0x40));
-            let codes = _mm512_mask_mov_epi32(_mm512_srli_epi32::<16>(rounded), is_nan, quiet);
-            _mm256_storeu_si256(to.cast(), _mm512_cvtepi32_epi16(codes));
+            let upper = _mm512_srli_epi32::<16>(_mm512_castps_si512(self.round_to_bf16().0));
+            _mm256_storeu_si256(to.cast(), _mm512_cvtepi32_epi16(upper));
         }
     }
     #[inline(always)]

@@ -12,12 +12,11 @@
 use super::shape::{Heads, Sequence, read_sizes, sequences};
 use super::tile::{
     Before, KEY_TILE, Left, Output, PANEL, Parts, ROWS, Right, Sums, Target, fill, multiply,
-    multiply_columns, narrow_rows, store_block, transpose, whole_vectors, widen_rows,
+    multiply_columns, narrow_rows, row_dot, store_block, transpose, whole_vectors, widen_rows,
 };
 use super::vector::{Vector, WIDTH, exp, vector_twins};
 use crate::args::{Args, Floats};
 use crate::error::KernelError;
-use crate::math;
 use crate::ops::Ctx;
 use crate::pool::Disjoint;
 use crate::with_floats;
@@ -294,30 +293,18 @@ unsafe fn load_panel<V: Vector>(backward: &Backward, first: usize, count: usize,
         transpose::<V>(d_outputs, value_stride, PANEL, value, tiles.d_outputs_t, PANEL);
         fill(tiles.d_queries_t, PANEL * key_stride, 0.0);
         let row_sums = backward.row_sums.part(head * backward.tokens + first, count);
-        for (row, sum) in row_sums.iter_mut().enumerate() {
-            *sum = row_sum(
-                backward.o,
-                o + row * o_width,
-                value,
-                d_outputs.add(row * value_stride),
-            );
-        }
+        with_floats!(backward.o.range(o, (count - 1) * o_width + value), |o| {
+            for row in 0..count {
+                let d_output = d_outputs.add(row * value_stride);
+                row_sums[row] = row_dot::<V, _>(o.as_ptr().add(row * o_width), d_output, value);
+            }
+        });
         for lane in 0..PANEL {
             let token = head * backward.tokens + first + lane;
             *tiles.lse.add(lane) = if lane < count { backward.lse[token] } else { 0.0 };
             *tiles.row_sums.add(lane) = if lane < count { row_sums[lane] } else { 0.0 };
         }
     }
-}
-
-#[inline(always)]
-unsafe fn row_sum(o: Floats, start: usize, width: usize, d_output: *const f32) -> f32 {
-    with_floats!(o, |o| {
-        use crate::bf16::Element;
-        let o = &o[start..start + width];
-        // SAFETY: the row has at least `width` floats.
-        math::dot_of(width, |i| o[i].to_f32(), |i| unsafe { *d_output.add(i) })
-    })
 }
 
 /// A panel of queries and a tile of keys.

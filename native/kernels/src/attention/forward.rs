@@ -3,7 +3,7 @@
 //! contract   src/tensor/ops/attention.ts                     (reference, gradient, tolerance)
 //! layout     q [T, H, N + R] · kv [T, H, N + V] · kRope [T, R], one for all heads · o [T, H, V] · lse [H, T]
 //! dtype      q, kv, kRope, o each f32 or bf16; arithmetic and lse f32
-//! tiling     a task owns 128 queries of one (sequence, head); it meets 64 keys at a time, in panels of 32 queries
+//! tiling     a task owns up to 256 queries of one (sequence, head); it meets 64 keys at a time, in panels of 32 queries
 //! why so     queries are the lanes: scores, softmax and outputs of a panel are [keys | channels, 32 queries], so that no sum
 //!            runs across lanes, keys and values are broadcast from rows as they lie, and every set of instructions does
 //!            the same operations on the same numbers
@@ -25,8 +25,9 @@ use crate::math;
 use crate::ops::Ctx;
 use crate::pool::Disjoint;
 
-/// Queries of a task. Any multiple of a panel gives the same bits; more of them share one packing of the keys.
-const QUERY_TILE: usize = 128;
+/// Queries of a task where there is work enough for every thread, and where there is not. Any multiple of a panel gives
+/// the same bits; more of them share one packing of the keys.
+const QUERY_TILES: [usize; 2] = [256, 64];
 /// Commands below this many multiply-adds run as one task.
 const SMALL: usize = 200_000;
 
@@ -68,7 +69,7 @@ pub fn attention(ctx: &Ctx, args: &mut Args) -> Result<(), KernelError> {
         lse: Disjoint::new(lse.f32s_mut(heads.count * tokens)?),
         tokens,
     };
-    let tiles = query_tiles(&sequences);
+    let tiles = query_tiles(&sequences, heads.count, ctx.pool.threads());
     let pairs: usize = sequences.iter().map(|s| s.len * s.len / 2).sum();
     let tasks = tiles.len() * heads.count;
     let is_small = pairs * heads.count * (heads.key() + heads.value) < SMALL;
@@ -76,7 +77,7 @@ pub fn attention(ctx: &Ctx, args: &mut Args) -> Result<(), KernelError> {
     ctx.pool.run(tasks.div_ceil(chunk.max(1)), &|index, scratch| {
         for task in index * chunk..tasks.min((index + 1) * chunk) {
             let (tile, head) = (tiles[task / heads.count], task % heads.count);
-            let buffer = scratch.f32(forward.scratch_len());
+            let buffer = scratch.f32(forward.scratch_len(tile.rows));
             // SAFETY: every (tile, head) is one task, so that what it writes is its own.
             unsafe { tile_twins::call(ctx.isa, &forward, tile, head, buffer) };
         }
@@ -85,11 +86,16 @@ pub fn attention(ctx: &Ctx, args: &mut Args) -> Result<(), KernelError> {
 }
 
 /// The longest work first, so that no thread is left alone with it at the end.
-fn query_tiles(sequences: &[Sequence]) -> Vec<QueryTile> {
+fn query_tiles(sequences: &[Sequence], heads: usize, threads: usize) -> Vec<QueryTile> {
+    let large: usize = sequences
+        .iter()
+        .map(|sequence| sequence.len.div_ceil(QUERY_TILES[0]))
+        .sum();
+    let size = QUERY_TILES[if large * heads >= 2 * threads { 0 } else { 1 }];
     let mut tiles = Vec::new();
     for &sequence in sequences {
-        for first in (0..sequence.len).step_by(QUERY_TILE) {
-            let rows = QUERY_TILE.min(sequence.len - first);
+        for first in (0..sequence.len).step_by(size) {
+            let rows = size.min(sequence.len - first);
             tiles.push(QueryTile {
                 sequence,
                 first,
@@ -102,9 +108,9 @@ fn query_tiles(sequences: &[Sequence]) -> Vec<QueryTile> {
 }
 
 impl Forward<'_> {
-    fn scratch_len(&self) -> usize {
+    fn scratch_len(&self, rows: usize) -> usize {
         let (key, value) = (whole_vectors(self.heads.key()), whole_vectors(self.heads.value));
-        let panels = QUERY_TILE / PANEL;
+        let panels = rows.div_ceil(PANEL);
         panels * PANEL * (key + value + 2) + KEY_TILE * (key + value + PANEL) + PANEL * key.max(value)
     }
 }

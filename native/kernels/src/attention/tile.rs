@@ -5,6 +5,7 @@
 
 use super::vector::{Stored, Vector, WIDTH};
 use crate::args::{Floats, FloatsMut};
+use crate::math::{LANES, Lanes};
 use crate::with_floats;
 
 /// Queries side by side in a panel: the lanes of two vectors.
@@ -15,6 +16,9 @@ pub const KEY_TILE: usize = 64;
 
 /// Rows of a product's largest block: channel counts are rounded up to it, so that odd heads run at full speed.
 pub const ROWS: usize = 8;
+
+/// Widest row, in floats, that is converted column by column.
+const NARROW: usize = 64;
 
 /// Hands out consecutive parts of a scratch buffer, each on a cache line of its own.
 pub struct Parts<'a> {
@@ -252,23 +256,6 @@ pub unsafe fn multiply_columns<V: Vector, const M: usize, const N: usize>(
     }
 }
 
-/// Widens `width` numbers and multiplies them by `factor`.
-#[inline(always)]
-unsafe fn widen_row<V: Vector, T: Stored>(from: *const T, width: usize, factor: f32, to: *mut f32) {
-    let whole = width / WIDTH * WIDTH;
-    let mut c = 0;
-    unsafe {
-        while c < whole {
-            T::load::<V>(from.add(c)).mul(V::splat(factor)).store(to.add(c));
-            c += WIDTH;
-        }
-        while c < width {
-            *to.add(c) = (*from.add(c)).to_f32() * factor;
-            c += 1;
-        }
-    }
-}
-
 /// Widens `rows` rows of `width` numbers, times `factor`.
 ///
 /// # Safety
@@ -288,19 +275,51 @@ pub unsafe fn widen_rows<V: Vector>(
         return;
     }
     let from = from.range(first, (rows - 1) * from_stride + width);
-    with_floats!(from, |x| {
-        for r in 0..rows {
-            // SAFETY: `range` checked the last row's end.
-            unsafe {
-                widen_row::<V, _>(
-                    x.as_ptr().add(r * from_stride),
-                    width,
-                    factor,
-                    to.add(r * to_stride),
-                )
-            };
-        }
+    // SAFETY: `range` checked the last row's end.
+    with_floats!(from, |x| unsafe {
+        widen::<V, _>(x.as_ptr(), from_stride, rows, width, factor, to, to_stride)
     });
+}
+
+/// Narrow rows go column by column, the inner loop being the longer one; wide rows go one by one, as memory likes it.
+#[inline(always)]
+unsafe fn widen<V: Vector, T: Stored>(
+    from: *const T,
+    from_stride: usize,
+    rows: usize,
+    width: usize,
+    factor: f32,
+    to: *mut f32,
+    to_stride: usize,
+) {
+    let whole = width / WIDTH * WIDTH;
+    let factors = V::splat(factor);
+    unsafe {
+        if whole > NARROW {
+            for r in 0..rows {
+                let (from, to) = (from.add(r * from_stride), to.add(r * to_stride));
+                let mut c = 0;
+                while c < whole {
+                    T::load::<V>(from.add(c)).mul(factors).store(to.add(c));
+                    c += WIDTH;
+                }
+            }
+        } else {
+            let mut c = 0;
+            while c < whole {
+                for r in 0..rows {
+                    let numbers: V = T::load(from.add(r * from_stride + c));
+                    numbers.mul(factors).store(to.add(r * to_stride + c));
+                }
+                c += WIDTH;
+            }
+        }
+        for c in whole..width {
+            for r in 0..rows {
+                *to.add(r * to_stride + c) = (*from.add(r * from_stride + c)).to_f32() * factor;
+            }
+        }
+    }
 }
 
 /// Rounds `count` floats to bf16 values; `count` is a multiple of 16.
@@ -309,12 +328,8 @@ pub unsafe fn widen_rows<V: Vector>(
 /// They may be written.
 #[inline(always)]
 pub unsafe fn round_to_bf16<V: Vector>(to: *mut f32, count: usize) {
-    let mut codes = [0u16; WIDTH];
     for i in (0..count).step_by(WIDTH) {
-        unsafe {
-            V::load(to.add(i)).store_bf16(codes.as_mut_ptr());
-            V::load_bf16(codes.as_ptr()).store(to.add(i));
-        }
+        unsafe { V::load(to.add(i)).round_to_bf16().store(to.add(i)) };
     }
 }
 
@@ -333,28 +348,39 @@ pub unsafe fn narrow_rows<V: Vector>(
     first: usize,
     to_stride: usize,
 ) {
-    for r in 0..rows {
-        unsafe {
-            let row = from.add(r * from_stride);
-            match to {
-                Output::F32(y) => narrow_row::<V, _>(row, width, factor, y.add(first + r * to_stride)),
-                Output::Bf16(y) => narrow_row::<V, _>(row, width, factor, y.add(first + r * to_stride)),
+    unsafe {
+        match to {
+            Output::F32(y) => narrow::<V, _>(from, from_stride, rows, width, factor, y.add(first), to_stride),
+            Output::Bf16(y) => {
+                narrow::<V, _>(from, from_stride, rows, width, factor, y.add(first), to_stride)
             }
         }
     }
 }
 
 #[inline(always)]
-unsafe fn narrow_row<V: Vector, T: Stored>(from: *const f32, width: usize, factor: f32, to: *mut T) {
-    let whole = width / WIDTH * WIDTH;
+unsafe fn narrow<V: Vector, T: Stored>(
+    from: *const f32,
+    from_stride: usize,
+    rows: usize,
+    width: usize,
+    factor: f32,
+    to: *mut T,
+    to_stride: usize,
+) {
     let mut c = 0;
     unsafe {
-        while c < whole {
-            T::store(V::load(from.add(c)).mul(V::splat(factor)), to.add(c));
+        while c + WIDTH <= width {
+            for r in 0..rows {
+                let numbers = V::load(from.add(r * from_stride + c)).mul(V::splat(factor));
+                T::store(numbers, to.add(r * to_stride + c));
+            }
             c += WIDTH;
         }
         while c < width {
-            *to.add(c) = T::from_f32(*from.add(c) * factor);
+            for r in 0..rows {
+                *to.add(r * to_stride + c) = T::from_f32(*from.add(r * from_stride + c) * factor);
+            }
             c += 1;
         }
     }
@@ -405,6 +431,39 @@ pub unsafe fn transpose<V: Vector>(
             };
         }
     }
+}
+
+/// The inner product of two rows, by the 64 virtual lanes of `math::dot`.
+///
+/// # Safety
+/// The rows lie there.
+#[inline(always)]
+pub unsafe fn row_dot<V: Vector, T: Stored>(a: *const T, b: *const f32, width: usize) -> f32 {
+    const VECTORS: usize = LANES / WIDTH;
+    let mut sums = [V::zero(); VECTORS];
+    let mut lanes = Lanes::zero();
+    let mut c = 0;
+    unsafe {
+        while c + LANES <= width {
+            for n in 0..VECTORS {
+                let at = c + n * WIDTH;
+                sums[n] = T::load::<V>(a.add(at)).mul_add(V::load(b.add(at)), sums[n]);
+            }
+            c += LANES;
+        }
+        let rest = (width - c) / WIDTH;
+        for n in 0..VECTORS {
+            if n < rest {
+                let at = c + n * WIDTH;
+                sums[n] = T::load::<V>(a.add(at)).mul_add(V::load(b.add(at)), sums[n]);
+            }
+            sums[n].store(lanes.0.as_mut_ptr().add(n * WIDTH));
+        }
+        for i in c + rest * WIDTH..width {
+            lanes.0[i % LANES] = (*a.add(i)).to_f32().mul_add(*b.add(i), lanes.0[i % LANES]);
+        }
+    }
+    lanes.sum()
 }
 
 /// Sets `count` floats to `value`.

@@ -29,6 +29,8 @@ pub trait Vector: Copy {
     fn zero_where_below(self, x: Self, limit: f32) -> Self;
     /// `self * 2^n` by adding n to the exponent, where the bits of `shifted` are n plus a multiple of 512.
     fn scale_by_power(self, shifted: Self) -> Self;
+    /// The nearest bf16 values, as `bf16::round` gives them.
+    fn round_to_bf16(self) -> Self;
 
     /// # Safety
     /// Sixteen floats lie at `from`.
@@ -172,6 +174,10 @@ impl Vector for Array {
         lanewise!(l => f32::from_bits(self.0[l].to_bits().wrapping_add(shifted.0[l].to_bits() << 23)))
     }
     #[inline(always)]
+    fn round_to_bf16(self) -> Array {
+        lanewise!(l => bf16::round(self.0[l]))
+    }
+    #[inline(always)]
     unsafe fn load(from: *const f32) -> Array {
         lanewise!(l => unsafe { *from.add(l) })
     }
@@ -233,7 +239,7 @@ macro_rules! vector_twins {
                 match isa {
                     // SAFETY: `Isa::detect`, `force` and `usable` give only what the processor has.
                     #[cfg(target_arch = "x86_64")]
-                    $crate::isa::Isa::Avx512Bf16 => unsafe { avx512($($arg),*) },
+                    $crate::isa::Isa::Amx | $crate::isa::Isa::Avx512Bf16 => unsafe { avx512($($arg),*) },
                     #[cfg(target_arch = "x86_64")]
                     $crate::isa::Isa::Avx2 => unsafe { avx2($($arg),*) },
                     _ => unsafe { portable($($arg),*) },
@@ -276,6 +282,7 @@ mod tests {
             put(a.keep_from(i / WIDTH % 18, f32::NEG_INFINITY));
             put(a.keep_below(i / WIDTH % 18, 7.0));
             put(a.zero_where_below(b, 0.25));
+            put(a.round_to_bf16());
             put(exp(a.mul(V::splat(20.0))));
         }
         let mut codes = [0u16; WIDTH];
