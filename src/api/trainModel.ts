@@ -59,17 +59,18 @@ async function run(
 ): Promise<{ path: string; isComplete: boolean }> {
   checkTrainOptions(options);
   const signal = options.signal ?? new AbortController().signal;
-  const opened = await openRunFolder(options);
+  // Before the folder: a machine that cannot compute must not leave one behind.
+  const device = openDevice({ threads: options.threads, backend: options.backend });
   try {
-    const device = openDevice({ threads: options.threads, backend: options.backend });
+    const opened = await openRunFolder(options);
     try {
       const isComplete = await trainIn(opened, device, options, channel, signal);
       return { path: opened.folder.paths.root, isComplete };
     } finally {
-      await device.device.dispose();
+      await opened.folder.close();
     }
   } finally {
-    await opened.folder.close();
+    await device.device.dispose();
   }
 }
 

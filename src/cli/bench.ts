@@ -6,7 +6,7 @@ import { benchKernels } from "./benchKernels.ts";
 import { benchPeers } from "./benchPeers.ts";
 import type { BenchFlags, BenchRow } from "./benchRow.ts";
 import { benchStep } from "./benchStep.ts";
-import { choiceOption, numberOption } from "./options.ts";
+import { choiceOption, threadsOption } from "./options.ts";
 
 export function benchCommand(): Command {
   const bench = new Command("bench").description("measure kernels, training steps, or PyTorch beside them");
@@ -16,7 +16,7 @@ export function benchCommand(): Command {
       .description(description)
       .option("--preset <name>", "micro, nano or mini", "nano")
       .option("--precision <p>", "bf16 or f32", choiceOption("--precision", ["f32", "bf16"]), "bf16")
-      .option("--threads <n>", "threads that compute", numberOption("--threads", 1, true))
+      .option("--threads <n>", "threads that compute", threadsOption)
       .option("--json", "print one JSON object per row")
       .addHelpText("after", `\nExample:\n  minke bench ${name} --json\n`)
       .action(run);

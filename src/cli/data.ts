@@ -2,6 +2,7 @@
 import { Command } from "commander";
 import { loadTokenizer } from "../api/index.ts";
 import { formatBytes, formatCount } from "../base/index.ts";
+import { explained } from "../run/index.ts";
 import { byteTokenizer } from "../text/index.ts";
 import { defaultTrainConfig, findDocumentFiles, prepareData, readDocuments } from "../train/index.ts";
 import { listOption, numberOption } from "./options.ts";
@@ -35,12 +36,10 @@ export function dataCommand(): Command {
         flags.tokenizer === undefined ? byteTokenizer() : await loadTokenizer(flags.tokenizer);
       const { files } = await findDocumentFiles(flags.data);
       const config = { ...defaultTrainConfig("nano", 1).data, paths: flags.data };
-      const prepared = await prepareData(flags.out, tokenizer, {
-        files,
-        config,
-        rowLength: flags.rowLength,
-        seed: flags.seed,
-      });
+      const { out, rowLength, seed } = flags;
+      const prepared = await explained(out, "write token rows", () =>
+        prepareData(out, tokenizer, { files, config, rowLength, seed }),
+      );
       await prepared.train.close();
       const { index } = prepared;
       process.stdout.write(

@@ -2,7 +2,7 @@
 import { Command } from "commander";
 import { loadModel } from "../api/index.ts";
 import { interruptible } from "./interrupt.ts";
-import { choiceOption, listOption, numberOption } from "./options.ts";
+import { choiceOption, listOption, numberOption, threadsOption } from "./options.ts";
 
 interface Flags {
   readonly prompt: string;
@@ -38,7 +38,7 @@ export function generateCommand(): Command {
     .option("--top-k <k>", "the k most likely tokens; 0 takes all", numberOption("--top-k", 0, true), 0)
     .option("--seed <s>", "equal seeds give equal texts", numberOption("--seed", 0, true), 0)
     .option("--stop <text>", "ends the answer; may be repeated", listOption)
-    .option("--threads <n>", "threads that compute", numberOption("--threads", 1, true))
+    .option("--threads <n>", "threads that compute", threadsOption)
     .option("--backend <name>", "native or reference", choiceOption("--backend", ["native", "reference"]))
     .option("--json", "print one JSON object per piece, and one at the end")
     .addHelpText(

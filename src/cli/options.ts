@@ -22,6 +22,9 @@ export function numberOption(
   };
 }
 
+/** `--threads`: no processor has more, and a machine asked for a million of them is busy for a while saying no. */
+export const threadsOption: (text: string) => number = numberOption("--threads", 1, true, 1024);
+
 /** A parser for a flag that takes one of a few words. */
 export function choiceOption<const T extends string>(
   flag: string,

@@ -6,7 +6,7 @@ import type { TrainedContext } from "../api/index.ts";
 import { DataError, type RunEventBody } from "../base/index.ts";
 import { loadAddon } from "../tensor/index.ts";
 import { findDocumentFiles, measureBaselines, splitDocuments } from "../train/index.ts";
-import { numberOption } from "./options.ts";
+import { numberOption, threadsOption } from "./options.ts";
 import { runTraining } from "./train.ts";
 
 const PROMPTS = ["The state of our Union is", "My fellow citizens, the war", "We must"];
@@ -16,7 +16,7 @@ export function quickstartCommand(): Command {
     .description("train a small model on the State of the Union addresses and let it write")
     .option("--minutes <m>", "time for training", numberOption("--minutes", 0.05, false), 5)
     .option("--run <dir>", "the run's folder; a fresh one below runs/ by default")
-    .option("--threads <n>", "threads that compute", numberOption("--threads", 1, true))
+    .option("--threads <n>", "threads that compute", threadsOption)
     .option("--json", "print the events as JSON lines")
     .addHelpText("after", "\nExample:\n  minke quickstart --minutes 2\n")
     .action(async (flags: { minutes: number; run?: string; threads?: number; json?: boolean }) => {

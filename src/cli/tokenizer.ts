@@ -5,7 +5,7 @@ import { text as readStream } from "node:stream/consumers";
 import { Command } from "commander";
 import { loadTokenizer } from "../api/index.ts";
 import { UsageError } from "../base/index.ts";
-import { writeFileAtomic } from "../run/index.ts";
+import { explained, writeFileAtomic } from "../run/index.ts";
 import { byteTokenizer, trainTokenizer, writeTokenizerConfig, writeTokenizerJson } from "../text/index.ts";
 import { findDocumentFiles, readDocuments } from "../train/index.ts";
 import { listOption, numberOption } from "./options.ts";
@@ -32,7 +32,7 @@ export function tokenizerCommand(): Command {
       const started = performance.now();
       const { files } = await findDocumentFiles(flags.data);
       const made = await trainTokenizer(texts(files), { vocabSize: flags.vocabSize });
-      await mkdir(flags.out, { recursive: true });
+      await explained(flags.out, "make the tokenizer's folder", () => mkdir(flags.out, { recursive: true }));
       await writeFileAtomic(join(flags.out, "tokenizer.json"), writeTokenizerJson(made));
       await writeFileAtomic(join(flags.out, "tokenizer_config.json"), writeTokenizerConfig(made));
       const seconds = (performance.now() - started) / 1000;

@@ -4,7 +4,7 @@ import { type TrainOptions, trainModel } from "../api/index.ts";
 import type { EventSink } from "../base/index.ts";
 import { openTerminal } from "../run/index.ts";
 import { interruptible } from "./interrupt.ts";
-import { choiceOption, listOption, numberOption } from "./options.ts";
+import { choiceOption, listOption, numberOption, threadsOption } from "./options.ts";
 
 interface Flags {
   readonly preset?: string;
@@ -34,7 +34,7 @@ export function trainCommand(): Command {
       numberOption("--minutes", 0.01, false),
     )
     .option("--seed <s>", "of weights, order and samples", numberOption("--seed", 0, true))
-    .option("--threads <n>", "threads that compute; all by default", numberOption("--threads", 1, true))
+    .option("--threads <n>", "threads that compute; all by default", threadsOption)
     .option("--precision <p>", "bf16 (default) or f32", choiceOption("--precision", ["f32", "bf16"]))
     .option("--run <dir>", "the run's folder; a fresh one below runs/ by default")
     .option("--resume", "go on from the run's newest checkpoint")

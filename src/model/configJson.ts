@@ -4,7 +4,7 @@
  * Readers disagree about spellings (rope_scaling or rope_parameters, torch_dtype or dtype): all are accepted,
  * and what is written can be read by all of them.
  */
-import { renameKeys, toCamelCase, toSnakeCase } from "../base/index.ts";
+import { ConfigError, renameKeys, toCamelCase, toSnakeCase } from "../base/index.ts";
 import type { ModelConfig } from "./config.ts";
 import { parseModelConfig } from "./configSchema.ts";
 
@@ -31,7 +31,19 @@ export function modelConfigFromJson(json: unknown, where: string): ModelConfig {
       });
     }
   }
-  return parseModelConfig(value, where);
+  try {
+    return parseModelConfig(value, where);
+  } catch (error) {
+    throw error instanceof ConfigError ? inFileSpelling(error, where) : error;
+  }
+}
+
+/** The same error about the keys as config.json spells them: `n_group` is what its reader has to change. */
+function inFileSpelling(error: ConfigError, where: string): ConfigError {
+  const respell = (text: string): string => text.replaceAll(/\b[a-z]+(?:[A-Z][a-z0-9]*)+\b/g, toSnakeCase);
+  const { what, why, fix, fields } = error;
+  const spelt = what.startsWith(where) ? where + respell(what.slice(where.length)) : respell(what);
+  return new ConfigError(spelt, { why: respell(why), fix: respell(fix), fields, cause: error });
 }
 
 /** The JSON of a `config.json` that every reader understands (interop 1.2). */

@@ -28,16 +28,16 @@ export function explainFileError(error: unknown, path: string, doing: string): u
     case "EACCES":
     case "EPERM":
       return new RunError(`cannot ${doing}: ${path} may not be written`, {
-        why: "the folder is read-only, or belongs to somebody else; a run leaves its events and checkpoints there",
-        fix: "choose another folder with --run DIR, or give yourself the right to write there",
+        why: "the folder is read-only, or belongs to somebody else",
+        fix: "choose another folder, or give yourself the right to write there",
         fields,
         cause: error,
       });
     case "ENOTDIR":
     case "EEXIST":
       return new RunError(`cannot ${doing}: ${path} is in the way of a folder`, {
-        why: "a run is a folder, and a file has this name or the name of a folder above it",
-        fix: "choose another folder with --run DIR, or move the file away",
+        why: "a file has this name or the name of a folder above it",
+        fix: "choose another folder, or move the file away",
         fields,
         cause: error,
       });

@@ -189,7 +189,10 @@ class Loop {
         hooks.emit({ type: "sample.generated", step: this.#step, prompt, text: await hooks.sample(prompt) });
       }
     }
-    if (isDue(checkpoint.everySteps) && this.#savedAt !== this.#step) await this.#save("scheduled");
+    // While steps are skipped the weights may be the broken part: a checkpoint now could push out the last good one.
+    const isSound = this.#guard.state.skippedInARow === 0;
+    if (isDue(checkpoint.everySteps) && isSound && this.#savedAt !== this.#step)
+      await this.#save("scheduled");
   }
 
   async #emitBias(): Promise<void> {

@@ -52,9 +52,25 @@ export class NativeBackend implements Backend {
     this.reserveBytes = options.reserveBytes ?? totalmem();
     this.#codes = new Map(ops.map((name, code) => [name, code]));
     const isa = options.isa === undefined ? {} : { isa: options.isa };
-    this.#queue = addon.createQueue({ threads: this.threads, reserveBytes: this.reserveBytes, ...isa });
+    this.#queue = this.#started(() =>
+      addon.createQueue({ threads: this.threads, reserveBytes: this.reserveBytes, ...isa }),
+    );
     this.isa = this.#queue.isa;
     this.description = `native backend: ${this.isa}, ${this.threads} thread${this.threads === 1 ? "" : "s"}`;
+  }
+
+  #started(create: () => NativeQueue): NativeQueue {
+    try {
+      return create();
+    } catch (cause) {
+      const { threads, reserveBytes } = this;
+      throw new BackendError(`the native backend does not start with ${threads} threads`, {
+        why: cause instanceof Error ? cause.message : String(cause),
+        fix: `use fewer threads: this machine has ${availableParallelism()} cores, so --threads ${availableParallelism()}`,
+        fields: { threads, reserveBytes },
+        cause,
+      });
+    }
   }
 
   /** Names of the kernels that native code has. */

@@ -1,0 +1,123 @@
+/** What can be mistyped. */
+import type { BadInput } from "../../support/badInput.ts";
+
+const train = ["train", "--preset", "unit", "--data", "text.txt", "--run", "new"];
+const withSetting = (setting: string): string[] => [...train, "--set", setting];
+
+export const badCommandLines: readonly BadInput[] = [
+  { name: "an unknown flag", make: () => ["train", "--stepz", "3"], says: /option '--stepz'[\s\S]*--steps/ },
+  { name: "a misspelt verb", make: () => ["trian"], says: /'trian'[\s\S]*fix: .*train/ },
+  {
+    name: "a misspelt verb of a group",
+    make: () => ["tokenizer", "encod"],
+    says: /'encod'[\s\S]*fix: .*encode/,
+  },
+  { name: "a group without a verb", make: () => ["data"], says: /data needs one of prepare, inspect/ },
+  { name: "an argument that is missing", make: () => ["generate"], says: /checkpoint-or-run/ },
+  { name: "an argument too many", make: () => ["inspect", "a", "b"], says: /too many arguments/ },
+  {
+    name: "a misspelt preset",
+    make: () => ["train", "--preset", "nanoo", "--data", "text.txt"],
+    says: /no preset "nanoo"[\s\S]*fix: use --preset nano\n/,
+  },
+  {
+    name: "a preset that is for planning",
+    make: () => ["train", "--preset", "v3-671b", "--data", "text.txt", "--run", "new"],
+    says: /v3-671b is for planning[\s\S]*memory of one machine/,
+  },
+  {
+    name: "an unknown setting",
+    make: () => withSetting("model.nGroups=2"),
+    says: /model\.nGroups is not a known setting[\s\S]*fix: write model\.nGroup\n/,
+  },
+  {
+    name: "a setting without its value",
+    make: () => withSetting("model.nGroup"),
+    says: /"model\.nGroup" is not of the form path=value/,
+  },
+  {
+    name: "groups that do not divide the experts",
+    make: () => withSetting("model.nGroup=3"),
+    says: /model\.nGroup is 3\n.*split evenly/,
+  },
+  {
+    name: "more groups for a token than there are",
+    make: () => withSetting("model.topkGroup=5"),
+    says: /model\.topkGroup is 5\n.*more groups than there are/,
+  },
+  {
+    name: "an odd number of rotary channels",
+    make: () => withSetting("model.qkRopeHeadDim=7"),
+    says: /qkRopeHeadDim is 7\n.*come in pairs/,
+  },
+  {
+    name: "a negative learning rate",
+    make: () => withSetting("optimizer.learningRate=-1"),
+    says: /learningRate is -1\n.*more than 0/,
+  },
+  {
+    name: "a word where a number belongs",
+    make: () => withSetting("batchRows=many"),
+    says: /batchRows is "many"\n.*a number/,
+  },
+  {
+    name: "rows longer than the context",
+    make: () => withSetting("rowLength=64"),
+    says: /rowLength is 64\n.*context/,
+  },
+  {
+    name: "micro-batches that do not divide the batch",
+    make: () => withSetting("microBatchRows=7"),
+    says: /microBatchRows is 7.*\n.*equal micro-batches[\s\S]*divisor/,
+  },
+  { name: "no steps", make: () => [...train, "--steps", "0"], says: /--steps "0" is not a whole number/ },
+  { name: "steps in words", make: () => [...train, "--steps", "ten"], says: /--steps "ten"/ },
+  {
+    name: "steps and minutes",
+    make: () => [...train, "--steps", "3", "--minutes", "1"],
+    says: /--steps and --minutes exclude each other/,
+  },
+  {
+    name: "an unknown precision",
+    make: () => [...train, "--precision", "fp4"],
+    says: /"fp4" is not one of f32, bf16/,
+  },
+  { name: "no thread", make: () => [...train, "--threads", "0"], says: /--threads "0"/ },
+  {
+    name: "more threads than can be",
+    make: () => [...train, "--threads", "1000000"],
+    says: /--threads "1000000" is not a whole number from 1 to 1024/,
+  },
+  { name: "nothing to train on", make: () => ["train"], says: /nothing to train on[\s\S]*--data PATH/ },
+  { name: "--resume without its run", make: () => ["train", "--resume"], says: /--resume needs the run/ },
+  {
+    name: "a flag that --resume would have to ignore",
+    make: async ({ copyRun }) => ["train", "--run", await copyRun(), "--resume", "--seed", "3"],
+    says: /--seed cannot be given with --resume/,
+  },
+  {
+    name: "a setting that a run cannot change",
+    make: async ({ copyRun }) => ["train", "--run", await copyRun(), "--resume", "--set", "rowLength=16"],
+    says: /rowLength cannot change in a run that goes on/,
+  },
+  {
+    name: "a probability above one",
+    make: async ({ copyRun }) => ["generate", await copyRun(), "--top-p", "2"],
+    says: /--top-p "2" is not a number from 0 to 1/,
+  },
+  {
+    name: "a negative temperature",
+    make: async ({ copyRun }) => ["generate", await copyRun(), "--temperature", "-1"],
+    says: /--temperature/,
+  },
+  {
+    name: "a token that is no id",
+    make: () => ["tokenizer", "decode", "12", "x"],
+    says: /"x" is no token id/,
+  },
+  {
+    name: "an id beyond the vocabulary",
+    make: () => ["tokenizer", "decode", "99999"],
+    says: /99999/,
+  },
+];
