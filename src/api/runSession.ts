@@ -13,6 +13,7 @@ import {
 import { generateIds, type Runner } from "../engine/index.ts";
 import { precisions } from "../model/index.ts";
 import { type RunFolder, writeFileAtomic } from "../run/index.ts";
+import type { Isa } from "../tensor/index.ts";
 import { writeTokenizerConfig, writeTokenizerJson } from "../text/index.ts";
 import { type LoopState, RowSampler, type TrainConfig, TrainSession } from "../train/index.ts";
 import type { OpenDevice } from "./openDevice.ts";
@@ -50,7 +51,7 @@ export async function startSession(
   await store.clean();
   await store.requireRoom(checkpointBytes(session), config.steps);
   const warnings: RunEventBody[] = [];
-  const numerics = native === null ? "reference" : "fma";
+  const numerics = numericClass(native?.isa ?? null, config.precision);
   const from = isResumed ? await restore(store, session, numerics, warnings) : null;
   if (from === null) session.initialize();
   let lastStep = from?.step ?? 0;
@@ -112,6 +113,12 @@ export async function startSession(
   };
 }
 
+/** Runs of one class give equal bits: AMX sums bf16 products in an order of its own. */
+function numericClass(isa: Isa | null, precision: TrainConfig["precision"]): string {
+  if (isa === null) return "reference";
+  return isa === "amx" && precision === "bf16" ? "amx" : "fma";
+}
+
 async function restore(
   store: CheckpointStore,
   session: TrainSession,
@@ -140,7 +147,7 @@ async function restore(
     warnings.push({
       type: "run.warning",
       what: `the run was computed by ${String(state["numerics"])} arithmetic and goes on with ${numerics}`,
-      why: "native kernels and the reference backend round differently: the run is continued, not repeated bit for bit",
+      why: "these sum in different orders: the run is continued, not repeated bit for bit",
       fix: null,
     });
   }

@@ -13,27 +13,27 @@ export {
   type CachedTokens,
   cacheAppend,
 } from "./ops/absorbedAttention.ts";
-export { type AdamwSettings, adamwStep, type Moments } from "./ops/adamw.ts";
 export { addRmsNorm, rmsNorm } from "./ops/addRmsNorm.ts";
 export { type AttentionDims, attention } from "./ops/attention.ts";
-export { combine } from "./ops/combine.ts";
-export { type DispatchPlan, expertLoad, planDispatch } from "./ops/dispatch.ts";
 export { add, axpy, cast, copyInto, fill, scale } from "./ops/elementwise.ts";
-export { ema } from "./ops/ema.ts";
 export { embedding } from "./ops/embedding.ts";
-export { globalGradNorm } from "./ops/gradNorm.ts";
-export { groupedLinear } from "./ops/groupedLinear.ts";
 export { latentKv } from "./ops/latentKv.ts";
 export { linear } from "./ops/linear.ts";
 export { linearCrossEntropy, type TokenLosses } from "./ops/linearCrossEntropy.ts";
+export { combine } from "./ops/moe/combine.ts";
+export { type DispatchPlan, expertLoad, planDispatch } from "./ops/moe/dispatch.ts";
+export { groupedLinear } from "./ops/moe/groupedLinear.ts";
+export { type Route, type RouteOptions, route } from "./ops/moe/route.ts";
+export { moveRouterBias } from "./ops/moe/routerBias.ts";
+export { type SequenceBalanceOptions, sequenceBalanceLoss } from "./ops/moe/sequenceBalance.ts";
 export { mtpInput } from "./ops/mtpInput.ts";
+export { type AdamwSettings, adamwStep, type Moments } from "./ops/optimizer/adamw.ts";
+export { ema } from "./ops/optimizer/ema.ts";
+export { globalGradNorm } from "./ops/optimizer/gradNorm.ts";
 export { blockWords, philox, randomNormal } from "./ops/random.ts";
 export { countPositive, reduceSum } from "./ops/reduce.ts";
 export { type RopeLayout, type RopeTable, rope } from "./ops/rope.ts";
-export { type Route, type RouteOptions, route } from "./ops/route.ts";
-export { moveRouterBias } from "./ops/routerBias.ts";
 export { type SampleSettings, sampleToken } from "./ops/sample.ts";
-export { type SequenceBalanceOptions, sequenceBalanceLoss } from "./ops/sequenceBalance.ts";
 export { swiglu } from "./ops/swiglu.ts";
 export { Parameter, type ParameterOptions } from "./parameter.ts";
 export { type Shape, sizeOf } from "./shape.ts";

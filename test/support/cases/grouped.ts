@@ -1,6 +1,9 @@
 /** Cases of the grouped matrix products: ragged and empty experts, with and without gathering rows. */
 
-import { groupedMatmulGradWeightKernel, groupedMatmulKernel } from "../../../src/tensor/ops/groupedLinear.ts";
+import {
+  groupedMatmulGradWeightKernel,
+  groupedMatmulKernel,
+} from "../../../src/tensor/ops/moe/groupedLinear.ts";
 import { packReference } from "../../../src/tensor/ops/packWeight.ts";
 import { panelElements } from "../../../src/tensor/panels.ts";
 import type { CaseOperand, OpCase } from "../opCase.ts";

@@ -3,14 +3,14 @@
  * ragged sequences, groups longer than one loop takes, and each storage dtype on each operand.
  */
 
-import { combineBackwardKernel, combineKernel } from "../../../src/tensor/ops/combine.ts";
-import { dispatchPlanKernel, expertLoadKernel } from "../../../src/tensor/ops/dispatch.ts";
-import { routerBackwardKernel, routerKernel } from "../../../src/tensor/ops/route.ts";
-import { updateRouterBiasKernel } from "../../../src/tensor/ops/routerBias.ts";
+import { combineBackwardKernel, combineKernel } from "../../../src/tensor/ops/moe/combine.ts";
+import { dispatchPlanKernel, expertLoadKernel } from "../../../src/tensor/ops/moe/dispatch.ts";
+import { routerBackwardKernel, routerKernel } from "../../../src/tensor/ops/moe/route.ts";
+import { updateRouterBiasKernel } from "../../../src/tensor/ops/moe/routerBias.ts";
 import {
   sequenceBalanceBackwardKernel,
   sequenceBalanceKernel,
-} from "../../../src/tensor/ops/sequenceBalance.ts";
+} from "../../../src/tensor/ops/moe/sequenceBalance.ts";
 import type { CaseOperand, OpCase } from "../opCase.ts";
 import { integers, makeRandom, normals } from "../random.ts";
 import type { ToleranceClass } from "../tolerance.ts";

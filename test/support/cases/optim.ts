@@ -2,9 +2,9 @@
  * Cases of the optimizer's kernels: matrices that fill no panel, batches, vectors, moments in bf16, with and without
  * clipping, sizes on both sides of a chunk of a sum.
  */
-import { adamwKernel } from "../../../src/tensor/ops/adamw.ts";
-import { emaKernel } from "../../../src/tensor/ops/ema.ts";
-import { gradNormKernel, sumSquaresKernel } from "../../../src/tensor/ops/gradNorm.ts";
+import { adamwKernel } from "../../../src/tensor/ops/optimizer/adamw.ts";
+import { emaKernel } from "../../../src/tensor/ops/optimizer/ema.ts";
+import { gradNormKernel, sumSquaresKernel } from "../../../src/tensor/ops/optimizer/gradNorm.ts";
 import { panelElements } from "../../../src/tensor/panels.ts";
 import type { OpCase } from "../opCase.ts";
 import { normals } from "../random.ts";

@@ -1,7 +1,7 @@
 /** The running average of weights, for early estimates of what learning-rate decay will bring. */
-import { defineKernel, type Kernel } from "../kernel.ts";
-import { requireShape } from "../shape.ts";
-import type { Tensor } from "../tensor.ts";
+import { defineKernel, type Kernel } from "../../kernel.ts";
+import { requireShape } from "../../shape.ts";
+import type { Tensor } from "../../tensor.ts";
 
 export const emaKernel: Kernel = defineKernel({
   name: "ema",

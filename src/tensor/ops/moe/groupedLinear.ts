@@ -4,16 +4,16 @@
  * Rows arrive sorted by expert; `offsets` bounds each expert's part and lives on the queue, so no
  * shape depends on what the router chose. Gathering a token's row is part of the multiplication.
  */
-import { invariant, ShapeError } from "../../base/index.ts";
-import type { Dtype } from "../dtype.ts";
-import { defineKernel, type Kernel } from "../kernel.ts";
-import { panelElements, panelIndex } from "../panels.ts";
-import type { Parameter } from "../parameter.ts";
-import { sameShape } from "../shape.ts";
-import type { Tensor } from "../tensor.ts";
+import { invariant, ShapeError } from "../../../base/index.ts";
+import type { Dtype } from "../../dtype.ts";
+import { defineKernel, type Kernel } from "../../kernel.ts";
+import { panelElements, panelIndex } from "../../panels.ts";
+import type { Parameter } from "../../parameter.ts";
+import { sameShape } from "../../shape.ts";
+import type { Tensor } from "../../tensor.ts";
+import { computeCode, gradWeightReference, rounding } from "../linear.ts";
 import { gatherSum } from "./combine.ts";
 import { type DispatchPlan, planTensors } from "./dispatch.ts";
-import { computeCode, gradWeightReference, rounding } from "./linear.ts";
 
 export const groupedMatmulKernel: Kernel = defineKernel({
   name: "groupedMatmul",

@@ -1,11 +1,11 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { balanceLoss } from "../../../test/oracle/moe.ts";
-import { makeOracleDevice } from "../../../test/support/gradient.ts";
-import { normals } from "../../../test/support/random.ts";
-import { distance, isWithin, tolerances } from "../../../test/support/tolerance.ts";
-import { DtypeError } from "../../base/index.ts";
-import { Tape } from "../tape.ts";
+import { balanceLoss } from "../../../../test/oracle/moe.ts";
+import { makeOracleDevice } from "../../../../test/support/gradient.ts";
+import { normals } from "../../../../test/support/random.ts";
+import { distance, isWithin, tolerances } from "../../../../test/support/tolerance.ts";
+import { DtypeError } from "../../../base/index.ts";
+import { Tape } from "../../tape.ts";
 import { type SequenceBalanceOptions, sequenceBalanceLoss } from "./sequenceBalance.ts";
 
 const device = makeOracleDevice();

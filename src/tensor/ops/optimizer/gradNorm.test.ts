@@ -1,10 +1,10 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { optimOracles } from "../../../test/oracle/optim.ts";
-import { gradNormCases } from "../../../test/support/cases/optim.ts";
-import { makeOracleDevice } from "../../../test/support/gradient.ts";
-import { oracleErrors } from "../../../test/support/oracleError.ts";
-import { isWithin, tolerances } from "../../../test/support/tolerance.ts";
+import { optimOracles } from "../../../../test/oracle/optim.ts";
+import { gradNormCases } from "../../../../test/support/cases/optim.ts";
+import { makeOracleDevice } from "../../../../test/support/gradient.ts";
+import { oracleErrors } from "../../../../test/support/oracleError.ts";
+import { isWithin, tolerances } from "../../../../test/support/tolerance.ts";
 import { globalGradNorm } from "./gradNorm.ts";
 
 const device = makeOracleDevice();

@@ -4,10 +4,10 @@
  * Nothing here has a shape that depends on data: T tokens with K slots each make exactly T * K rows.
  * The way back is in ./combine.ts.
  */
-import { ShapeError } from "../../base/index.ts";
-import { defineKernel, type Kernel } from "../kernel.ts";
-import { requireDtype, requireShape } from "../shape.ts";
-import type { Tensor } from "../tensor.ts";
+import { ShapeError } from "../../../base/index.ts";
+import { defineKernel, type Kernel } from "../../kernel.ts";
+import { requireDtype, requireShape } from "../../shape.ts";
+import type { Tensor } from "../../tensor.ts";
 
 /** Where each (token, slot) goes. Stays on the queue; JavaScript never reads it. */
 export interface DispatchPlan {

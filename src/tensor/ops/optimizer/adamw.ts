@@ -11,12 +11,12 @@
  * Source: Loshchilov and Hutter, "Decoupled Weight Decay Regularization" (2019), algorithm 2; DeepSeek-V3 report,
  * section 4.2, for the settings, and section 3.3.3 for moments in bf16.
  */
-import { invariant } from "../../base/index.ts";
-import { defineKernel, type Kernel } from "../kernel.ts";
-import type { Parameter } from "../parameter.ts";
-import { requireShape } from "../shape.ts";
-import type { Tensor } from "../tensor.ts";
-import { packReference, packTransposedReference } from "./packWeight.ts";
+import { invariant } from "../../../base/index.ts";
+import { defineKernel, type Kernel } from "../../kernel.ts";
+import type { Parameter } from "../../parameter.ts";
+import { requireShape } from "../../shape.ts";
+import type { Tensor } from "../../tensor.ts";
+import { packReference, packTransposedReference } from "../packWeight.ts";
 
 export const adamwKernel: Kernel = defineKernel({
   name: "adamw",

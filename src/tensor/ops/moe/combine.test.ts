@@ -1,9 +1,9 @@
 import { describe, expect, test } from "vitest";
-import { mixture, sortedSlots } from "../../../test/oracle/moe.ts";
-import { gradientError, makeOracleDevice } from "../../../test/support/gradient.ts";
-import { normals } from "../../../test/support/random.ts";
-import { distance, isWithin, tolerances } from "../../../test/support/tolerance.ts";
-import { ShapeError } from "../../base/index.ts";
+import { mixture, sortedSlots } from "../../../../test/oracle/moe.ts";
+import { gradientError, makeOracleDevice } from "../../../../test/support/gradient.ts";
+import { normals } from "../../../../test/support/random.ts";
+import { distance, isWithin, tolerances } from "../../../../test/support/tolerance.ts";
+import { ShapeError } from "../../../base/index.ts";
 import { combine, gatherSum } from "./combine.ts";
 import { planDispatch } from "./dispatch.ts";
 

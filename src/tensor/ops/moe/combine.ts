@@ -10,12 +10,12 @@
  * Source: DeepSeek-V3 report, section 2.1.2, eq. (12).
  */
 
-import type { Dtype } from "../dtype.ts";
-import { defineKernel, type Kernel } from "../kernel.ts";
-import { requireShape } from "../shape.ts";
-import type { Tensor } from "../tensor.ts";
+import type { Dtype } from "../../dtype.ts";
+import { defineKernel, type Kernel } from "../../kernel.ts";
+import { requireShape } from "../../shape.ts";
+import type { Tensor } from "../../tensor.ts";
+import { cast } from "../elementwise.ts";
 import { type DispatchPlan, planTensors } from "./dispatch.ts";
-import { cast } from "./elementwise.ts";
 
 export const combineKernel: Kernel = defineKernel({
   name: "combine",

@@ -1,8 +1,8 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { sortedSlots } from "../../../test/oracle/moe.ts";
-import { makeOracleDevice } from "../../../test/support/gradient.ts";
-import { BackendError, ShapeError } from "../../base/index.ts";
+import { sortedSlots } from "../../../../test/oracle/moe.ts";
+import { makeOracleDevice } from "../../../../test/support/gradient.ts";
+import { BackendError, ShapeError } from "../../../base/index.ts";
 import { expertLoad, planDispatch } from "./dispatch.ts";
 
 const device = makeOracleDevice();

@@ -1,9 +1,9 @@
 import { describe, expect, test } from "vitest";
-import { optimOracles } from "../../../test/oracle/optim.ts";
-import { emaCases } from "../../../test/support/cases/optim.ts";
-import { makeOracleDevice } from "../../../test/support/gradient.ts";
-import { oracleErrors } from "../../../test/support/oracleError.ts";
-import { isWithin, tolerances } from "../../../test/support/tolerance.ts";
+import { optimOracles } from "../../../../test/oracle/optim.ts";
+import { emaCases } from "../../../../test/support/cases/optim.ts";
+import { makeOracleDevice } from "../../../../test/support/gradient.ts";
+import { oracleErrors } from "../../../../test/support/oracleError.ts";
+import { isWithin, tolerances } from "../../../../test/support/tolerance.ts";
 import { ema } from "./ema.ts";
 
 const device = makeOracleDevice();

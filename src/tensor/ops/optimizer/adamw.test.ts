@@ -1,13 +1,13 @@
 import { describe, expect, test } from "vitest";
-import { adamwOracle } from "../../../test/oracle/optim.ts";
-import { adamwCases } from "../../../test/support/cases/optim.ts";
-import { makeOracleDevice } from "../../../test/support/gradient.ts";
-import { oracleErrors } from "../../../test/support/oracleError.ts";
-import { normals } from "../../../test/support/random.ts";
-import { isWithin, tolerances } from "../../../test/support/tolerance.ts";
-import { ShapeError } from "../../base/index.ts";
-import { Parameter } from "../parameter.ts";
-import type { Tensor } from "../tensor.ts";
+import { adamwOracle } from "../../../../test/oracle/optim.ts";
+import { adamwCases } from "../../../../test/support/cases/optim.ts";
+import { makeOracleDevice } from "../../../../test/support/gradient.ts";
+import { oracleErrors } from "../../../../test/support/oracleError.ts";
+import { normals } from "../../../../test/support/random.ts";
+import { isWithin, tolerances } from "../../../../test/support/tolerance.ts";
+import { ShapeError } from "../../../base/index.ts";
+import { Parameter } from "../../parameter.ts";
+import type { Tensor } from "../../tensor.ts";
 import { type AdamwSettings, adamwStep, type Moments } from "./adamw.ts";
 
 const device = makeOracleDevice();

@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { makeOracleDevice } from "../../../test/support/gradient.ts";
+import { makeOracleDevice } from "../../../../test/support/gradient.ts";
 import { moveRouterBias } from "./routerBias.ts";
 
 const device = makeOracleDevice();

@@ -9,11 +9,11 @@
  * Source: DeepSeek-V3 report, section 2.1.2, eq. (13)-(16); the sum over two experts per group and the
  * 1e-20 are those of the released code.
  */
-import { ShapeError } from "../../base/index.ts";
-import { defineKernel, type Kernel } from "../kernel.ts";
-import { requireDtype, requireShape } from "../shape.ts";
-import type { Tensor } from "../tensor.ts";
-import { fill } from "./elementwise.ts";
+import { ShapeError } from "../../../base/index.ts";
+import { defineKernel, type Kernel } from "../../kernel.ts";
+import { requireDtype, requireShape } from "../../shape.ts";
+import type { Tensor } from "../../tensor.ts";
+import { fill } from "../elementwise.ts";
 import { firstIndices, topIndices } from "./topIndices.ts";
 
 /** Added to sums of affinities: where they all underflow, shares are 0 instead of 0 / 0. */

@@ -9,9 +9,9 @@
  *
  * Source: DeepSeek-V3 report, section 2.1.2, eq. (17)-(20).
  */
-import { defineKernel, type Floats, type Kernel } from "../kernel.ts";
-import { requireDtype, requireShape } from "../shape.ts";
-import type { Tensor } from "../tensor.ts";
+import { defineKernel, type Floats, type Kernel } from "../../kernel.ts";
+import { requireDtype, requireShape } from "../../shape.ts";
+import type { Tensor } from "../../tensor.ts";
 import { AFFINITY_EPSILON } from "./route.ts";
 import { firstIndices, topIndices } from "./topIndices.ts";
 

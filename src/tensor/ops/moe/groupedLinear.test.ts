@@ -1,11 +1,11 @@
 import { describe, expect, test } from "vitest";
-import { project, sortedSlots } from "../../../test/oracle/moe.ts";
-import { gradientError, makeOracleDevice } from "../../../test/support/gradient.ts";
-import { normals } from "../../../test/support/random.ts";
-import { distance, isWithin, tolerances } from "../../../test/support/tolerance.ts";
-import { ShapeError } from "../../base/index.ts";
-import { Parameter } from "../parameter.ts";
-import type { Shape } from "../shape.ts";
+import { project, sortedSlots } from "../../../../test/oracle/moe.ts";
+import { gradientError, makeOracleDevice } from "../../../../test/support/gradient.ts";
+import { normals } from "../../../../test/support/random.ts";
+import { distance, isWithin, tolerances } from "../../../../test/support/tolerance.ts";
+import { ShapeError } from "../../../base/index.ts";
+import { Parameter } from "../../parameter.ts";
+import type { Shape } from "../../shape.ts";
 import { planDispatch } from "./dispatch.ts";
 import { groupedLinear } from "./groupedLinear.ts";
 

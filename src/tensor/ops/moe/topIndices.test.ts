@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { winners } from "../../../test/oracle/moe.ts";
+import { winners } from "../../../../test/oracle/moe.ts";
 import { firstIndices, topIndices } from "./topIndices.ts";
 
 describe("topIndices", () => {

@@ -1,11 +1,11 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { type OracleRouting, routeToken } from "../../../test/oracle/moe.ts";
-import { gradientError, makeOracleDevice } from "../../../test/support/gradient.ts";
-import { normals } from "../../../test/support/random.ts";
-import { distance, isWithin, tolerances } from "../../../test/support/tolerance.ts";
-import { DtypeError, ShapeError } from "../../base/index.ts";
-import type { Dtype } from "../dtype.ts";
+import { type OracleRouting, routeToken } from "../../../../test/oracle/moe.ts";
+import { gradientError, makeOracleDevice } from "../../../../test/support/gradient.ts";
+import { normals } from "../../../../test/support/random.ts";
+import { distance, isWithin, tolerances } from "../../../../test/support/tolerance.ts";
+import { DtypeError, ShapeError } from "../../../base/index.ts";
+import type { Dtype } from "../../dtype.ts";
 import { type RouteOptions, route } from "./route.ts";
 
 const device = makeOracleDevice();

@@ -4,11 +4,11 @@
  * Native sums run over fixed chunks in index order, one partial per parameter in the parameters' order: this number
  * scales every weight's step, so one bit of difference here would be seen in all of them.
  */
-import { invariant } from "../../base/index.ts";
-import { defineKernel, type Kernel } from "../kernel.ts";
-import type { Tensor } from "../tensor.ts";
-import { fill } from "./elementwise.ts";
-import { statisticsDtype } from "./norm.ts";
+import { invariant } from "../../../base/index.ts";
+import { defineKernel, type Kernel } from "../../kernel.ts";
+import type { Tensor } from "../../tensor.ts";
+import { fill } from "../elementwise.ts";
+import { statisticsDtype } from "../norm.ts";
 
 export const sumSquaresKernel: Kernel = defineKernel({
   name: "sumSquares",

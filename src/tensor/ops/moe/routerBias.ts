@@ -3,9 +3,9 @@
  *
  * Source: DeepSeek-V3 report, section 2.1.2, below eq. (16).
  */
-import { defineKernel, type Kernel } from "../kernel.ts";
-import { requireDtype, requireShape } from "../shape.ts";
-import type { Tensor } from "../tensor.ts";
+import { defineKernel, type Kernel } from "../../kernel.ts";
+import { requireDtype, requireShape } from "../../shape.ts";
+import type { Tensor } from "../../tensor.ts";
 
 export const updateRouterBiasKernel: Kernel = defineKernel({
   name: "updateRouterBias",
