@@ -377,7 +377,7 @@ describe("findCheckpoint", () => {
 
   test("has no neighbour to name where nothing is near, or where the folder itself is missing", async () => {
     const folder = await scratchFolder();
-    await expect(findCheckpoint(join(folder, "x"))).rejects.toThrow(/does not exist[^]*minke runs list/);
+    await expect(findCheckpoint(join(folder, "x"))).rejects.toThrow(/does not exist[\s\S]*minke runs list/);
     await expect(findCheckpoint(join(folder, "a", "b", "c"))).rejects.toThrow(/does not exist/);
   });
 

@@ -35,7 +35,8 @@ export async function findDocumentFiles(paths: readonly string[]): Promise<Docum
     }
     const entries = await readdir(path, { recursive: true, withFileTypes: true });
     const found = entries
-      .filter((entry) => entry.isFile())
+      // Links to files count as files; `stat` below a link to a folder would not know where to end.
+      .filter((entry) => entry.isFile() || entry.isSymbolicLink())
       .map((entry) => join(entry.parentPath, entry.name));
     const known = found.filter((file) => DOCUMENT_KINDS.includes(extname(file).toLowerCase())).sort();
     skipped += found.length - known.length;
@@ -183,6 +184,13 @@ function textField(value: unknown, where: string): string {
   const record = (typeof value === "object" && value !== null ? value : {}) as Record<string, unknown>;
   if (typeof record["text"] === "string") return record["text"];
   const keys = Object.keys(record);
+  if (keys.includes("text")) {
+    throw new DataError(`${where}: the field "text" is no text`, {
+      why: `it holds ${JSON.stringify(record["text"])?.slice(0, 40) ?? "nothing"}`,
+      fix: "give every document a field text that is a string",
+      fields: { where, keys },
+    });
+  }
   const nearest = nearestName("text", keys) ?? keys.find((key) => typeof record[key] === "string");
   throw new DataError(`${where} has no field "text"`, {
     why: keys.includes("messages")

@@ -9,20 +9,23 @@
  */
 import type { FimIds, Tokenizer } from "../../text/index.ts";
 
-/** @param random  uniform numbers in [0, 1) */
-export function fimEncode(text: string, tokenizer: Tokenizer, ids: FimIds, random: () => number): Int32Array {
+/**
+ * @param random  uniform numbers in [0, 1)
+ * @param signal  stops it: the promise rejects with the signal's reason
+ */
+export async function fimEncode(
+  text: string,
+  tokenizer: Tokenizer,
+  ids: FimIds,
+  random: () => number,
+  signal?: AbortSignal,
+): Promise<Int32Array> {
   const characters = Array.from(text);
   const cut = (): number => Math.floor(random() * (characters.length + 1));
   const [a, b] = [cut(), cut()];
   const [from, to] = [Math.min(a, b), Math.max(a, b)];
-  const part = (start: number, end?: number): Int32Array =>
-    tokenizer.encode(characters.slice(start, end).join(""));
-  return Int32Array.from([
-    ids.beginId,
-    ...part(0, from),
-    ids.holeId,
-    ...part(to),
-    ids.endId,
-    ...part(from, to),
-  ]);
+  const part = (start: number, end?: number): Promise<Int32Array> =>
+    tokenizer.encodeInSlices(characters.slice(start, end).join(""), {}, signal);
+  const [prefix, suffix, middle] = [await part(0, from), await part(to), await part(from, to)];
+  return Int32Array.from([ids.beginId, ...prefix, ids.holeId, ...suffix, ids.endId, ...middle]);
 }

@@ -76,11 +76,19 @@ export async function splitDocuments(
     // Fewer documents than one held-out would need: the end of the last one stands in.
     const last = train.pop()!;
     const at = last.text.indexOf("\n", Math.floor(last.text.length * 0.95)) + 1;
-    const cut = at > 0 && at < last.text.length ? at : Math.floor(last.text.length * 0.95);
+    const cut =
+      at > 0 && at < last.text.length
+        ? at
+        : betweenCharacters(last.text, Math.floor(last.text.length * 0.95));
     train.push({ id: last.id, text: last.text.slice(0, cut) });
     validation.push({ id: `${last.id} (end)`, text: last.text.slice(cut) });
   }
   return { train, validation };
+}
+
+/** `index`, or one less where it would part the two halves of a character. */
+function betweenCharacters(text: string, index: number): number {
+  return (text.codePointAt(index - 1) ?? 0) > 0xffff ? index - 1 : index;
 }
 
 /** Prepares the data below `folder`, or opens what was prepared there before. */
@@ -142,10 +150,10 @@ async function openPrepared(folder: string, index: DataIndex, tokenizer: Tokeniz
       },
     );
   }
-  const train = await Shard.open(join(folder, "train.bin"));
   const held = await Shard.open(join(folder, "validation.bin"));
   const all = await held.read(Array.from({ length: held.count }, (_, i) => i));
   await held.close();
+  const train = await Shard.open(join(folder, "train.bin"));
   return { index, train, validation: held.count === 0 ? null : evaluationSet(all, held.rowWidth, tokenizer) };
 }
 
@@ -183,7 +191,7 @@ async function encodeTraining(
     if (isFim) fimDocuments++;
     const ids =
       isFim && tokenizer.fim !== undefined
-        ? fimEncode(text, tokenizer, tokenizer.fim, fim)
+        ? await fimEncode(text, tokenizer, tokenizer.fim, fim, signal)
         : await tokenizer.encodeInSlices(text, {}, signal);
     const split = splitFusedTokens(ids, tokenizer, config.splitRate, uniforms(seed, "split", i));
     encoded.push(Int32Array.from([...split, tokenizer.eosId]));
@@ -240,10 +248,17 @@ function requireEnough(files: readonly string[], tokens: number, rowWidth: numbe
 }
 
 async function readIndex(folder: string): Promise<DataIndex | null> {
+  const path = join(folder, "index.json");
   try {
-    return JSON.parse(await readFile(join(folder, "index.json"), "utf8")) as DataIndex;
+    return JSON.parse(await readFile(path, "utf8")) as DataIndex;
   } catch (error) {
     if (errorCode(error) === "ENOENT") return null;
-    throw error;
+    if (!(error instanceof SyntaxError)) throw error;
+    throw new DataError(`${path} is not JSON`, {
+      why: error.message,
+      fix: "delete the run's data/ folder: the same command prepares it anew from the same documents",
+      fields: { path },
+      cause: error,
+    });
   }
 }

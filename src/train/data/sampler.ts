@@ -4,6 +4,7 @@
  * The order of an epoch depends on the seed and the epoch alone, and rows come out one after another whatever the
  * size of the batches in which they are drawn; so a position of two numbers says all.
  */
+import { DataError, invariant } from "../../base/index.ts";
 import type { Rows } from "../batch.ts";
 import { uniforms } from "./random.ts";
 import type { Shard } from "./shard.ts";
@@ -21,6 +22,7 @@ export class RowSampler {
   #order: Int32Array;
 
   constructor(shard: Shard, seed: number) {
+    invariant(shard.count > 0, `${shard.path} holds rows to draw from`);
     this.#shard = shard;
     this.#seed = seed;
     this.#order = epochOrder(shard.count, seed, 0);
@@ -30,7 +32,18 @@ export class RowSampler {
     return this.#position;
   }
 
+  /** @throws {DataError} if the data has no such position: it is other data than that of the run */
   set position(position: DataPosition) {
+    if (position.row > this.#shard.count) {
+      throw new DataError(
+        `row ${position.row} of ${this.#shard.path} is asked for, it holds ${this.#shard.count}`,
+        {
+          why: "the data was prepared anew since the checkpoint was written, from other documents",
+          fix: "restore the documents that the run was started with and delete its data/ folder, or start a new run",
+          fields: { path: this.#shard.path, ...position },
+        },
+      );
+    }
     this.#order = epochOrder(this.#shard.count, this.#seed, position.epoch);
     this.#position = position;
   }

@@ -6,7 +6,7 @@
  */
 import { createHash } from "node:crypto";
 import { type FileHandle, open } from "node:fs/promises";
-import { DataError } from "../../base/index.ts";
+import { DataError, invariant } from "../../base/index.ts";
 import { writeFileAtomic } from "../../run/index.ts";
 
 const MAGIC = "MINKEROW";
@@ -82,7 +82,13 @@ export class Shard {
     const result = new Int32Array(rows.length * this.rowWidth);
     const bytes = new Uint8Array(this.rowWidth * this.#idBytes);
     for (const [i, row] of rows.entries()) {
-      await this.#file.read(bytes, 0, bytes.length, HEADER_BYTES + row * bytes.length);
+      invariant(
+        Number.isInteger(row) && row >= 0 && row < this.count,
+        `a shard of ${this.count} rows has row ${row}`,
+      );
+      const { bytesRead } = await this.#file.read(bytes, 0, bytes.length, HEADER_BYTES + row * bytes.length);
+      if (bytesRead !== bytes.length)
+        throw damaged(this.path, `ends inside row ${row}`, "it was cut off while the run went on");
       const ids = this.#idBytes === 2 ? new Uint16Array(bytes.buffer) : new Int32Array(bytes.buffer);
       const target = result.subarray(i * this.rowWidth, (i + 1) * this.rowWidth);
       for (let k = 0; k < target.length; k++)
