@@ -104,7 +104,8 @@ describe.runIf(loaded.addon !== null)("NativeQueue", () => {
   test("every instruction set and number of threads gives the same bits", async () => {
     const values = Array.from({ length: 40 * 70 }, (_, i) => Math.sin(i));
     const results: number[][] = [];
-    for (const isa of addon.info().isas) {
+    // AMX sums bf16 products in an order of its own; its bits are held in test/parity/ops.test.ts.
+    for (const isa of addon.info().isas.filter((name) => name !== "amx")) {
       for (const threads of [1, 2]) {
         const queue = create({ isa, threads });
         expect(queue.isa).toBe(isa);
