@@ -132,9 +132,11 @@ async function chooseTokenizer(
   const started = performance.now();
   status(`training a tokenizer of ${config.model.vocabSize} tokens`);
   const { train } = await splitDocuments(files, validationEvery, signal);
-  const tokenizer = await trainTokenizer(
-    train.map(({ text }) => text),
-    { vocabSize: config.model.vocabSize, signal },
+  const texts = train.map(({ text }) => text);
+  const tokenizer = await trainTokenizer(texts, { vocabSize: config.model.vocabSize, signal }).catch(
+    (error: unknown) => {
+      throw asModelSetting(error);
+    },
   );
   const sample = train.slice(0, 16).map(({ text }) => text);
   const bytes = train.reduce((sum, { text }) => sum + Buffer.byteLength(text), 0);
@@ -149,6 +151,15 @@ async function chooseTokenizer(
     seconds: (performance.now() - started) / 1000,
   });
   return tokenizer;
+}
+
+/** The trainer names its own option; whoever trains a model has to change the model's. */
+function asModelSetting(error: unknown): unknown {
+  const largest = error instanceof TokenizerError ? error.fields["largestVocabSize"] : undefined;
+  if (!(error instanceof TokenizerError) || typeof largest !== "number") return error;
+  const { what, why, fields } = error;
+  const fix = `use --set model.vocabSize=${largest} or less, or give more text`;
+  return new TokenizerError(what, { why, fix, fields, cause: error });
 }
 
 /** A tokenizer from its file, or from the folder that holds tokenizer.json. */

@@ -6,6 +6,7 @@
  */
 import { cpus } from "node:os";
 import { join } from "node:path";
+import { setImmediate as nextTurn } from "node:timers/promises";
 import {
   describeError,
   type Environment,
@@ -57,6 +58,8 @@ async function run(
   options: TrainOptions,
   channel: EventChannel,
 ): Promise<{ path: string; isComplete: boolean }> {
+  // The caller goes on at once: loading the native addon takes a while.
+  await nextTurn();
   checkTrainOptions(options);
   const signal = options.signal ?? new AbortController().signal;
   // Before the folder: a machine that cannot compute must not leave one behind.

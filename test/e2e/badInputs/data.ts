@@ -39,7 +39,7 @@ export const badData: readonly BadInput[] = [
   {
     name: "a vocabulary larger than the data allows",
     make: () => trainOn("text.txt", "--set", "model.vocabSize=60000"),
-    says: /vocabulary of 60000 ids is larger than the documents allow[\s\S]*\d+ or less/,
+    says: /vocabulary of 60000 ids is larger than the documents allow[\s\S]*--set model\.vocabSize=\d+ or less/,
   },
   {
     name: "JSON lines of which one is none",
