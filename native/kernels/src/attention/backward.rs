@@ -9,17 +9,21 @@
 //!            ascending. Nothing depends on what else is in the batch, nor on threads. Above the diagonal, squares of
 //!            16 x 16 are not computed.
 
+use super::convert::{Output, fill, narrow_rows, row_dot, transpose, widen_rows};
 use super::shape::{Heads, Sequence, read_sizes, sequences};
-use super::tile::{
-    Before, KEY_TILE, Left, Output, PANEL, Parts, ROWS, Right, Sums, Target, fill, multiply,
-    multiply_columns, narrow_rows, row_dot, store_block, transpose, whole_vectors, widen_rows,
-};
-use super::vector::{Vector, WIDTH, exp, vector_twins};
+use super::tile::{KEY_TILE, Meeting, PANEL};
+use super::vector::{Vector, WIDTH, vector_twins};
 use crate::args::{Args, Floats};
 use crate::error::KernelError;
 use crate::ops::Ctx;
 use crate::pool::Disjoint;
 use crate::with_floats;
+
+mod meet;
+mod tiles;
+
+use meet::{Met, meet};
+use tiles::Tiles;
 
 /// Rows of a task when partials of the rope key are summed over heads.
 const SUM_ROWS: usize = 64;
@@ -80,7 +84,7 @@ pub fn attention_backward(ctx: &Ctx, args: &mut Args) -> Result<(), KernelError>
     };
     ctx.pool.run(sequences.len() * heads.count, &|task, scratch| {
         let (sequence, head) = (sequences[task / heads.count], task % heads.count);
-        let buffer = scratch.f32(scratch_len(&heads, sequence.len));
+        let buffer = scratch.f32(Tiles::len(&heads, sequence.len));
         // SAFETY: every (sequence, head) is one task, so that what it writes is its own.
         unsafe { sequence_twins::call(ctx.isa, &backward, sequence, head, buffer) };
     });
@@ -92,63 +96,6 @@ pub fn attention_backward(ctx: &Ctx, args: &mut Args) -> Result<(), KernelError>
         unsafe { rope_twins::call(ctx.isa, &backward, first, rows, buffer) };
     });
     Ok(())
-}
-
-fn scratch_len(heads: &Heads, len: usize) -> usize {
-    let (key, value) = (whole_vectors(heads.key()), whole_vectors(heads.value));
-    let rows = len.next_multiple_of(WIDTH);
-    2 * rows * (key + value) + PANEL * (3 * key + 2 * value + 2) + 2 * KEY_TILE * PANEL
-}
-
-/// One (sequence, head) in scratch; keys and values in rows up to a multiple of 16, padding zero.
-#[derive(Clone, Copy)]
-struct Tiles {
-    key_stride: usize,
-    value_stride: usize,
-    /// [T][D] and [T][V]
-    keys: *mut f32,
-    values: *mut f32,
-    d_keys: *mut f32,
-    d_values: *mut f32,
-    /// The panel's queries, scaled: [32][D], and [D][32]
-    queries: *mut f32,
-    queries_t: *mut f32,
-    /// The gradients of its outputs: [32][V], and [V][32]
-    d_outputs: *mut f32,
-    d_outputs_t: *mut f32,
-    /// [D][32]
-    d_queries_t: *mut f32,
-    /// [32]: its log-sum-exps, and rowsum(do o)
-    lse: *mut f32,
-    row_sums: *mut f32,
-    /// [64][32]: probabilities, and score gradients
-    probabilities: *mut f32,
-    d_scores: *mut f32,
-}
-
-impl Tiles {
-    fn of(buffer: &mut [f32], heads: &Heads, len: usize) -> Tiles {
-        let (key_stride, value_stride) = (whole_vectors(heads.key()), whole_vectors(heads.value));
-        let rows = len.next_multiple_of(WIDTH);
-        let mut parts = Parts::of(buffer);
-        Tiles {
-            key_stride,
-            value_stride,
-            keys: parts.take(rows, key_stride),
-            values: parts.take(rows, value_stride),
-            d_keys: parts.take(rows, key_stride),
-            d_values: parts.take(rows, value_stride),
-            queries: parts.take(PANEL, key_stride),
-            queries_t: parts.take(PANEL, key_stride),
-            d_outputs: parts.take(PANEL, value_stride),
-            d_outputs_t: parts.take(PANEL, value_stride),
-            d_queries_t: parts.take(PANEL, key_stride),
-            lse: parts.take(1, PANEL),
-            row_sums: parts.take(1, PANEL),
-            probabilities: parts.take(KEY_TILE, PANEL),
-            d_scores: parts.take(KEY_TILE, PANEL),
-        }
-    }
 }
 
 vector_twins! {
@@ -172,13 +119,19 @@ unsafe fn backward_sequence<V: Vector, const M: usize, const N: usize>(
             let count = PANEL.min(sequence.len - first);
             load_panel::<V>(backward, sequence.start + first, count, head, tiles);
             for tile in (0..first + count).step_by(KEY_TILE) {
-                let met = Met {
-                    first: tile,
+                let meeting = Meeting {
                     count: KEY_TILE.min(first + count - tile),
-                    queries: count,
                     ahead: tile as isize - first as isize,
                 };
-                meet::<V, M, N>(heads, tiles, met);
+                meet::<V, M, N>(
+                    heads,
+                    tiles,
+                    Met {
+                        first: tile,
+                        queries: count,
+                        meeting,
+                    },
+                );
             }
             store_d_queries::<V>(backward, sequence.start + first, count, head, tiles);
         }
@@ -307,256 +260,6 @@ unsafe fn load_panel<V: Vector>(backward: &Backward, first: usize, count: usize,
     }
 }
 
-/// A panel of queries and a tile of keys.
-#[derive(Clone, Copy)]
-struct Met {
-    /// First key, from the sequence's start.
-    first: usize,
-    /// Keys and queries that are there.
-    count: usize,
-    queries: usize,
-    /// First key minus first query.
-    ahead: isize,
-}
-
-impl Met {
-    /// Keys that the last query of a strip sees.
-    #[inline(always)]
-    fn seen_by(&self, strip: usize) -> usize {
-        let seen = ((strip + 1) * WIDTH) as isize - self.ahead;
-        (seen.max(0) as usize).min(self.count)
-    }
-
-    /// Keys that all queries of the panel see.
-    #[inline(always)]
-    fn seen_by_all(&self) -> usize {
-        ((-self.ahead).max(0) as usize).min(self.count)
-    }
-}
-
-#[inline(always)]
-unsafe fn meet<V: Vector, const M: usize, const N: usize>(heads: &Heads, tiles: Tiles, met: Met) {
-    let full = met.seen_by_all();
-    unsafe {
-        meet_keys::<V, M, N>(heads, tiles, met, 0, full, 0, usize::MAX);
-        // The diagonal, in groups of 16 keys: strips before the group's own see none of it.
-        let mut group = full;
-        while group < met.seen_by(1) {
-            let own = (group as isize + met.ahead) as usize / WIDTH;
-            meet_keys::<V, M, N>(heads, tiles, met, group, WIDTH, own, own);
-            group += WIDTH;
-        }
-        add_d_queries::<V, M, N>(heads, tiles, met);
-    }
-}
-
-/// Everything that belongs to keys `first..first + count` of the tile, for the strips from `strip` on; in strip
-/// `diagonal` a query sees no later key.
-#[inline(always)]
-unsafe fn meet_keys<V: Vector, const M: usize, const N: usize>(
-    heads: &Heads,
-    tiles: Tiles,
-    met: Met,
-    first: usize,
-    count: usize,
-    strip: usize,
-    diagonal: usize,
-) {
-    let lanes = strip * WIDTH;
-    let seen = met.queries.saturating_sub(lanes);
-    if count == 0 || seen == 0 {
-        return;
-    }
-    let Tiles {
-        key_stride,
-        value_stride,
-        ..
-    } = tiles;
-    unsafe {
-        let keys = Left {
-            start: tiles.keys.add((met.first + first) * key_stride),
-            row_stride: key_stride,
-            step: 1,
-        };
-        let values = Left {
-            start: tiles.values.add((met.first + first) * value_stride),
-            row_stride: value_stride,
-            step: 1,
-        };
-        let mut strip = strip;
-        while strip < 2 {
-            let at = first * PANEL + strip * WIDTH;
-            let (probabilities, d_scores) = (tiles.probabilities.add(at), tiles.d_scores.add(at));
-            let queries = Right {
-                start: tiles.queries_t.add(strip * WIDTH),
-                stride: PANEL,
-            };
-            let d_outputs = Right {
-                start: tiles.d_outputs_t.add(strip * WIDTH),
-                stride: PANEL,
-            };
-            let (lse, row_sums) = (tiles.lse.add(strip * WIDTH), tiles.row_sums.add(strip * WIDTH));
-            let is_diagonal = strip == diagonal;
-            if N == 2 && strip == 0 {
-                let lse = [V::load(lse), V::load(lse.add(WIDTH))];
-                let mut sums = Probabilities {
-                    to: probabilities,
-                    lse,
-                    is_diagonal,
-                };
-                multiply::<V, M, 2>(keys, queries, count, heads.key(), &mut sums);
-                let row_sums = [V::load(row_sums), V::load(row_sums.add(WIDTH))];
-                let mut sums = ScoreGradients {
-                    to: d_scores,
-                    probabilities,
-                    row_sums,
-                };
-                multiply::<V, M, 2>(values, d_outputs, count, heads.value, &mut sums);
-                strip = 2;
-            } else {
-                let mut sums = Probabilities {
-                    to: probabilities,
-                    lse: [V::load(lse)],
-                    is_diagonal,
-                };
-                multiply::<V, M, 1>(keys, queries, count, heads.key(), &mut sums);
-                let mut sums = ScoreGradients {
-                    to: d_scores,
-                    probabilities,
-                    row_sums: [V::load(row_sums)],
-                };
-                multiply::<V, M, 1>(values, d_outputs, count, heads.value, &mut sums);
-                strip += 1;
-            }
-        }
-        let at = first * PANEL + lanes;
-        let p = Left {
-            start: tiles.probabilities.add(at),
-            row_stride: PANEL,
-            step: 1,
-        };
-        let d_outputs = Right {
-            start: tiles.d_outputs.add(lanes * value_stride),
-            stride: value_stride,
-        };
-        let to = tiles.d_values.add((met.first + first) * value_stride);
-        let sums = Target {
-            to,
-            stride: value_stride,
-            before: Before::Sums,
-        };
-        multiply_columns::<V, M, N>(p, d_outputs, count, value_stride, seen, sums);
-        let ds = Left {
-            start: tiles.d_scores.add(at),
-            row_stride: PANEL,
-            step: 1,
-        };
-        let queries = Right {
-            start: tiles.queries.add(lanes * key_stride),
-            stride: key_stride,
-        };
-        let to = tiles.d_keys.add((met.first + first) * key_stride);
-        let sums = Target {
-            to,
-            stride: key_stride,
-            before: Before::Sums,
-        };
-        multiply_columns::<V, M, N>(ds, queries, count, key_stride, seen, sums);
-    }
-}
-
-/// dq^T += k^T ds^T.
-#[inline(always)]
-unsafe fn add_d_queries<V: Vector, const M: usize, const N: usize>(heads: &Heads, tiles: Tiles, met: Met) {
-    let Tiles { key_stride, .. } = tiles;
-    let channels = heads.key().next_multiple_of(ROWS);
-    unsafe {
-        let keys = |key: usize| Left {
-            start: tiles.keys.add((met.first + key) * key_stride),
-            row_stride: 1,
-            step: key_stride,
-        };
-        let d_scores = |key: usize, strip: usize| Right {
-            start: tiles.d_scores.add(key * PANEL + strip * WIDTH),
-            stride: PANEL,
-        };
-        let (first, second) = (met.seen_by(0), met.seen_by(1));
-        // A strip without queries has no score gradients either.
-        let second = if met.queries > WIDTH { second } else { 0 };
-        let shared = if N == 2 { first.min(second) } else { 0 };
-        if N == 2 && shared > 0 {
-            let mut sums = Target {
-                to: tiles.d_queries_t,
-                stride: PANEL,
-                before: Before::Sums,
-            };
-            multiply::<V, M, 2>(keys(0), d_scores(0, 0), channels, shared, &mut sums);
-        }
-        for (strip, seen) in [first, second].into_iter().enumerate() {
-            if seen > shared {
-                let mut sums = Target {
-                    to: tiles.d_queries_t.add(strip * WIDTH),
-                    stride: PANEL,
-                    before: Before::Sums,
-                };
-                let (a, b) = (keys(shared), d_scores(shared, strip));
-                multiply::<V, M, 1>(a, b, channels, seen - shared, &mut sums);
-            }
-        }
-    }
-}
-
-/// p = exp(s - lse), 0 above the diagonal.
-struct Probabilities<V, const N: usize> {
-    to: *mut f32,
-    lse: [V; N],
-    /// Whether the first strip lies on the diagonal: lane l sees rows up to l.
-    is_diagonal: bool,
-}
-
-impl<V: Vector, const N: usize> Sums<V, N> for Probabilities<V, N> {
-    #[inline(always)]
-    unsafe fn begin<const M: usize>(&mut self, _row: usize) -> [[V; N]; M] {
-        [[V::zero(); N]; M]
-    }
-    #[inline(always)]
-    unsafe fn end<const M: usize>(&mut self, row: usize, mut acc: [[V; N]; M]) {
-        for m in 0..M {
-            for n in 0..N {
-                acc[m][n] = exp(acc[m][n].sub(self.lse[n]));
-            }
-            if self.is_diagonal {
-                acc[m][0] = acc[m][0].keep_from(row + m, 0.0);
-            }
-        }
-        unsafe { store_block(acc, self.to.add(row * PANEL), PANEL) };
-    }
-}
-
-/// ds = p (dp - rowsum(do o)).
-struct ScoreGradients<V, const N: usize> {
-    to: *mut f32,
-    probabilities: *const f32,
-    row_sums: [V; N],
-}
-
-impl<V: Vector, const N: usize> Sums<V, N> for ScoreGradients<V, N> {
-    #[inline(always)]
-    unsafe fn begin<const M: usize>(&mut self, _row: usize) -> [[V; N]; M] {
-        [[V::zero(); N]; M]
-    }
-    #[inline(always)]
-    unsafe fn end<const M: usize>(&mut self, row: usize, mut acc: [[V; N]; M]) {
-        for m in 0..M {
-            for n in 0..N {
-                let p = unsafe { V::load(self.probabilities.add((row + m) * PANEL + n * WIDTH)) };
-                acc[m][n] = acc[m][n].sub(self.row_sums[n]).mul(p);
-            }
-        }
-        unsafe { store_block(acc, self.to.add(row * PANEL), PANEL) };
-    }
-}
-
 #[inline(always)]
 unsafe fn store_d_queries<V: Vector>(
     backward: &Backward,
@@ -650,115 +353,4 @@ unsafe fn sum_rope<V: Vector, const M: usize, const N: usize>(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::args::Dtype::{self, Bf16, F32, I32};
-    use crate::attention::oracle::{Command, Inputs, Problem, assert_close, bound, numbers};
-    use crate::isa::Isa;
-
-    fn run(
-        problem: &Problem,
-        inputs: &Inputs,
-        d_o: &[f64],
-        dtype: Dtype,
-        isa: Isa,
-        threads: usize,
-    ) -> [Vec<f64>; 3] {
-        let (o, lse) = problem.forward(inputs);
-        let [q, kv, k_rope, _] = problem.sizes();
-        let mut command = Command::new();
-        command
-            .operand(d_o, dtype)
-            .operand(&inputs.q, dtype)
-            .operand(&inputs.kv, dtype)
-            .operand(&inputs.k_rope, dtype)
-            .operand(&o, dtype)
-            .operand(&lse, F32)
-            .operand(&problem.offsets(), I32)
-            .output(q, dtype)
-            .output(kv, dtype)
-            .output(k_rope, dtype)
-            .output(problem.heads * problem.tokens() * (problem.rope + 1), F32)
-            .params(&problem.params());
-        command.run(attention_backward, isa, threads).unwrap();
-        [7, 8, 9].map(|operand| command.read(operand))
-    }
-
-    fn problems() -> Vec<Problem> {
-        vec![
-            Problem::new(&[1], 1, 2, 2, 1),
-            Problem::new(&[5, 0, 17, 1], 2, 16, 8, 16),
-            Problem::new(&[64], 1, 6, 4, 5),
-            Problem::new(&[31, 33, 65], 3, 32, 16, 32),
-            Problem::new(&[200, 129], 2, 24, 0, 40),
-            Problem::new(&[177], 1, 0, 18, 20),
-            Problem::new(&[150, 2], 1, 128, 64, 128),
-        ]
-    }
-
-    #[test]
-    fn gradients_equal_f64_loops() {
-        for (seed, problem) in problems().iter().enumerate() {
-            for dtype in [F32, Bf16] {
-                let inputs = Inputs::random(problem, dtype, seed as u64);
-                let d_o = numbers(problem.sizes()[3], dtype, 100 + seed as u64);
-                let expected = problem.backward(&inputs, &d_o);
-                // A stored o of bf16 moves rowsum(do o), and with it every ds of the row.
-                let bound = if dtype == Bf16 {
-                    2.0 * bound(dtype)
-                } else {
-                    bound(dtype)
-                };
-                for isa in Isa::usable() {
-                    let actual = run(problem, &inputs, &d_o, dtype, isa, 2);
-                    for (name, (a, e)) in ["dq", "dkv", "dkRope"].iter().zip(actual.iter().zip(&expected)) {
-                        assert_close(a, e, bound, &format!("{name} of {:?} {isa}", problem.lengths));
-                    }
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn instruction_sets_and_thread_counts_give_the_same_bits() {
-        for problem in problems() {
-            for dtype in [F32, Bf16] {
-                let inputs = Inputs::random(&problem, dtype, 7);
-                let d_o = numbers(problem.sizes()[3], dtype, 8);
-                let expected = run(&problem, &inputs, &d_o, dtype, Isa::Portable, 1);
-                for isa in Isa::usable() {
-                    for threads in [1, 3] {
-                        let actual = run(&problem, &inputs, &d_o, dtype, isa, threads);
-                        assert!(
-                            actual == expected,
-                            "{:?} {isa} {threads} threads",
-                            problem.lengths
-                        );
-                    }
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn a_sequence_has_the_same_gradients_alone_and_between_others() {
-        let batch = Problem::new(&[70, 131, 9], 2, 32, 16, 32);
-        let alone = Problem::new(&[131], 2, 32, 16, 32);
-        let inputs = Inputs::random(&batch, F32, 3);
-        let d_o = numbers(batch.sizes()[3], F32, 4);
-        let part = |values: &[f64]| {
-            let width = values.len() / batch.tokens();
-            values[70 * width..201 * width].to_vec()
-        };
-        let own = Inputs {
-            q: part(&inputs.q),
-            kv: part(&inputs.kv),
-            k_rope: part(&inputs.k_rope),
-        };
-        let in_batch = run(&batch, &inputs, &d_o, F32, Isa::detect(), 2);
-        let by_itself = run(&alone, &own, &part(&d_o), F32, Isa::detect(), 1);
-        for (batched, single) in in_batch.iter().zip(&by_itself) {
-            assert_eq!(part(batched), *single);
-        }
-    }
-}
+mod tests;

@@ -7,9 +7,11 @@ pub(crate) mod avx2;
 pub(crate) mod avx512;
 mod backward;
 mod cache;
+mod convert;
 mod forward;
 #[cfg(test)]
 mod oracle;
+mod product;
 mod shape;
 mod tile;
 pub(crate) mod vector;
