@@ -22,6 +22,7 @@ describe("planBatch", () => {
     const plan = planBatch({ tokens, count: 2, rowLength: 2 }, { ...options, mtpDepth: 1 });
     expect(Array.from(plan.positions)).toEqual([0, 1, 0, 1]);
     expect(Array.from(plan.seqOffsets)).toEqual([0, 2, 4]);
+    expect(plan.sequences).toBe(2);
     expect(Array.from(plan.mtp[0]!.targets)).toEqual([12, -1, 22, -1]);
   });
 
@@ -41,5 +42,6 @@ describe("planBatch", () => {
     expect(Array.from(plan.targets)).toEqual([11, EOS, -1, 21]);
     expect(Array.from(plan.mtp[0]!.targets)).toEqual([EOS, -1, -1, -1]);
     expect(Array.from(plan.seqOffsets)).toEqual([0, 3, 4, 4, 4]);
+    expect(plan.sequences).toBe(2);
   });
 });

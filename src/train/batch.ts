@@ -26,6 +26,8 @@ export interface BatchPlan {
   readonly mtp: readonly { readonly ids: Int32Array; readonly targets: Int32Array; readonly valid: number }[];
   /** [S + 1] */
   readonly seqOffsets: Int32Array;
+  /** Those of the S that are not empty: the mean balance loss divides by them. */
+  readonly sequences: number;
   /** Positions with a target: the mean loss divides by them. */
   readonly valid: number;
 }
@@ -62,7 +64,8 @@ export function planBatch({ tokens, count, rowLength: T }: Rows, options: BatchO
   }
   const mtp = shifted.map((module) => ({ ...module, valid: countValid(module.targets) }));
   const seqOffsets = offsetsOf(positions, count, T, options.documentEnd !== null);
-  return { ids, positions, targets, mtp, seqOffsets, valid: countValid(targets) };
+  const sequences = positions.reduce((starts, position) => starts + (position === 0 ? 1 : 0), 0);
+  return { ids, positions, targets, mtp, seqOffsets, sequences, valid: countValid(targets) };
 }
 
 /** For each position, the index of its document's last token, and where its document starts in the row. */

@@ -95,8 +95,10 @@ export class StepRunner {
     this.#reset();
     const tree = new GradientTree(this.parts.device, this.parts.optimizer.parameters);
     const blockLength = plans.length / this.parts.gradientShards;
+    const sequences = sum(plans.map((plan) => plan.sequences));
     for (const [i, plan] of plans.entries()) {
-      this.#accumulate(plan, weights, plans.length);
+      // Each balance loss is a mean over its micro-batch; masked documents make unequal numbers of sequences.
+      this.#accumulate(plan, weights, (this.parts.balanceAlpha * plan.sequences) / sequences);
       if (this.parts.gradientShards > 1 && (i + 1) % blockLength === 0) {
         this.#addTied();
         tree.addBlock();
@@ -144,8 +146,8 @@ export class StepRunner {
     for (const load of this.#loads) load.write(new Int32Array(load.size));
   }
 
-  #accumulate(plan: BatchPlan, weights: Parameters<typeof buildLosses>[3], microBatches: number): void {
-    const { device, model, rope, precision, balanceAlpha } = this.parts;
+  #accumulate(plan: BatchPlan, weights: Parameters<typeof buildLosses>[3], balanceAlpha: number): void {
+    const { device, model, rope, precision } = this.parts;
     using tape = new Tape(device);
     // The forward scope ends before the backward pass, so that what only the tape holds is freed as it is used up.
     {
@@ -157,7 +159,7 @@ export class StepRunner {
         rope,
         precision,
         cache: null,
-        balanceAlpha: balanceAlpha / microBatches,
+        balanceAlpha,
       };
       const losses = device.withTape(tape, () => buildLosses(model, batch, pass, weights));
       this.#measure(losses);
