@@ -78,6 +78,28 @@ const forward: readonly OpCase[] = shapes.flatMap((shape, i) =>
   }),
 );
 
+/** Every operand in a dtype of its own. */
+const mixed: readonly OpCase[] = (["f32", "bf16"] as const).map((dtype): OpCase => {
+  const other = dtype === "f32" ? "bf16" : "f32";
+  const sizes = sizesOf(shapes[1]!);
+  const { q, kv, kRope, seqOffsets } = operandsOf(sizes, dtype, 300);
+  const o: CaseOperand = { shape: [sizes.T, sizes.H * sizes.V], dtype };
+  return {
+    name: `q and o ${dtype}, kv ${other}, kRope ${dtype}`,
+    kernel: attentionKernel,
+    operands: {
+      q,
+      kv: stored(kv.shape, other, Float64Array.from(kv.values!)),
+      kRope,
+      seqOffsets,
+      o,
+      lse: { shape: [sizes.H, sizes.T], dtype: "f32" },
+    },
+    params: paramsOf(sizes),
+    tolerance: { o: dtype, lse: "f32" },
+  };
+});
+
 const backward: readonly OpCase[] = shapes.flatMap((shape, i) =>
   (["f32", "bf16"] as const).map((dtype): OpCase => {
     const sizes = sizesOf(shape);
@@ -176,4 +198,4 @@ const append: readonly OpCase[] = (["f32", "bf16"] as const).flatMap((from) =>
   }),
 );
 
-export const attentionCases: readonly OpCase[] = [...forward, ...backward, ...absorbed, ...append];
+export const attentionCases: readonly OpCase[] = [...forward, ...mixed, ...backward, ...absorbed, ...append];

@@ -178,7 +178,7 @@ unsafe fn load_weights<V: Vector>(absorbed: &Absorbed, head: usize, first: usize
     let start = (head * absorbed.heads.kv() + first) * absorbed.latent;
     let (width, stride) = (absorbed.latent, tiles.latent);
     unsafe {
-        if width < stride || rows % WIDTH != 0 {
+        if width < stride || !rows.is_multiple_of(WIDTH) {
             fill(tiles.weights, whole_vectors(rows) * stride, 0.0);
         }
         widen_rows::<V>(
