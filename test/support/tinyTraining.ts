@@ -16,8 +16,10 @@ export function tinyTrainConfig(
   changes: Partial<TrainConfig> = {},
   model: Partial<ModelConfig> = {},
 ): TrainConfig {
+  const preset = defaultTrainConfig("unit", 20, tinyConfig(model));
   return {
-    ...defaultTrainConfig("unit", 20, tinyConfig(model)),
+    ...preset,
+    schedule: { ...preset.schedule, rampStart: 1 },
     precision: "f32",
     rowLength: 8,
     batchRows: 4,

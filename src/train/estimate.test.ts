@@ -1,0 +1,91 @@
+import { describe, expect, test } from "vitest";
+import { makeSession, midway, randomRows, tinyTrainConfig } from "../../test/support/tinyTraining.ts";
+import type { ModelConfig } from "../model/index.ts";
+import { countParameters } from "../model/index.ts";
+import { QueueDevice, ReferenceBackend } from "../tensor/index.ts";
+import type { TrainConfig } from "./config.ts";
+import { estimateStep } from "./estimate.ts";
+
+const { optimizer, data } = tinyTrainConfig();
+
+const cases: readonly [string, Partial<TrainConfig>, Partial<ModelConfig>][] = [
+  ["f32, two micro-batches", {}, {}],
+  ["bf16", { precision: "bf16" }, {}],
+  ["one micro-batch", { microBatchRows: 4 }, {}],
+  ["a tree of four blocks", { microBatchRows: 1, gradientShards: 4 }, {}],
+  ["no MTP", {}, { numNextnPredictLayers: 0 }],
+  ["three MTP modules", {}, { numNextnPredictLayers: 3 }],
+  ["averages and bf16 moments", { optimizer: { ...optimizer, emaDecay: 0.99, moments: "bf16" } }, {}],
+  ["masked documents", { data: { ...data, maskDocuments: true } }, {}],
+  ["no query latent, two shared experts", {}, { qLoraRank: null, nSharedExperts: 2 }],
+];
+
+describe("estimateStep", () => {
+  test.each(cases)("tells the high-water mark of real steps exactly: %s", async (_, changes, model) => {
+    const config = tinyTrainConfig(changes, model);
+    const { nativeBytes } = await estimateStep(config);
+    const session = makeSession(config);
+    for (let i = 0; i < 3; i++) {
+      await session.runner.compute(randomRows(config.batchRows, config, i), midway(config));
+      if (i !== 1) session.runner.commit(midway(config));
+    }
+    expect(session.device.arena.highWaterBytes).toBe(nativeBytes);
+  });
+
+  test("is enough and no more: a device with that limit trains, one with less is refused", async () => {
+    const config = tinyTrainConfig();
+    const { nativeBytes } = await estimateStep(config);
+    const train = async (limit: number): Promise<void> => {
+      const session = makeSession(config, new QueueDevice(new ReferenceBackend(), limit));
+      await session.runner.compute(randomRows(4, config, 1), midway(config));
+      session.runner.commit(midway(config));
+    };
+    await train(nativeBytes);
+    await expect(train(nativeBytes - 64)).rejects.toThrow(/no room for \d+ bytes/);
+  });
+
+  test("says what the bytes are for", async () => {
+    const config = tinyTrainConfig({ optimizer: { ...optimizer, emaDecay: 0.99 } });
+    const { parts, nativeBytes } = await estimateStep(config);
+    const { stored, embedding, head } = countParameters(config.model);
+    const biases = 2 * config.model.nRoutedExperts;
+    // The file's copies of embedding and head are no weights of their own, but have gradients of their own.
+    const trained = stored - embedding - head - biases;
+    expect(parts.moments).toBe(2 * 4 * trained);
+    expect(parts.averages).toBe(4 * trained);
+    expect(parts.gradients).toBe(4 * (trained + embedding + head));
+    expect(parts.weights).toBeGreaterThan(3 * 4 * 0.9 * trained);
+    const sum = Object.values(parts).reduce((total, bytes) => total + bytes, 0);
+    expect(sum).toBeLessThanOrEqual(nativeBytes);
+    expect(sum).toBeGreaterThan(0.8 * nativeBytes);
+  });
+
+  test("needs less for activations in smaller micro-batches, and no less of anything else", async () => {
+    const [large, small] = [
+      await estimateStep(tinyTrainConfig({ microBatchRows: 4 })),
+      await estimateStep(tinyTrainConfig({ microBatchRows: 1 })),
+    ];
+    expect(small.parts.activations).toBeLessThan(0.6 * large.parts.activations);
+    expect({ ...small.parts, activations: 0 }).toEqual({ ...large.parts, activations: 0 });
+  });
+
+  test("counts FLOPs and commands per micro-batch: every one more adds the same", async () => {
+    const at = async (batchRows: number): Promise<readonly [number, number]> => {
+      const { flopsPerStep, commandsPerStep } = await estimateStep(
+        tinyTrainConfig({ batchRows, microBatchRows: 1 }),
+      );
+      return [flopsPerStep, commandsPerStep];
+    };
+    const [one, two, three] = [await at(1), await at(2), await at(3)];
+    for (const i of [0, 1] as const) {
+      expect(two[i] - one[i]).toBeGreaterThan(0);
+      expect(three[i] - two[i]).toBe(two[i] - one[i]);
+    }
+  });
+
+  test("plans a run that no machine here could hold", async () => {
+    const model = { numHiddenLayers: 6, hiddenSize: 4096, vocabSize: 100_000, intermediateSize: 8192 };
+    const { nativeBytes } = await estimateStep(tinyTrainConfig({}, model));
+    expect(nativeBytes).toBeGreaterThan(10e9);
+  });
+});
