@@ -13,10 +13,7 @@ use crate::ops::Kernel;
 
 /// This family's ops, in the order of their codes.
 pub const OPS: &[(&str, Kernel)] = &[
-    (
-        "linearCrossEntropy",
-        linear_cross_entropy::linear_cross_entropy,
-    ),
+    ("linearCrossEntropy", linear_cross_entropy::linear_cross_entropy),
     ("reduceSum", reduce::reduce_sum),
     ("countPositive", reduce::count_positive),
 ];
