@@ -4,7 +4,7 @@
  * The prompt runs through in one pass, in MLA's expanded form; after that every token is one pass in the absorbed
  * form over the cached latents. Only the chosen token's id comes back to JavaScript.
  */
-import { ContextLengthError, NonFiniteError } from "../base/index.ts";
+import { ContextLengthError, NonFiniteError, ShapeError } from "../base/index.ts";
 import type { ModelConfig, Pass, Precision, Transformer } from "../model/index.ts";
 import { type QueueDevice, type RopeTable, sampleToken, type Tensor } from "../tensor/index.ts";
 import { KvCache } from "./kvCache.ts";
@@ -41,7 +41,7 @@ const greedy: SamplingSettings = { temperature: 0, topP: 1, topK: 0, seed: 0 };
  * Token ids that continue `prompt`, as they are chosen.
  *
  * @param prompt  at least one id
- * @throws        {ContextLengthError} if the prompt leaves no room in the model's context
+ * @throws        {ContextLengthError} if the prompt leaves no room in the model's context, {ShapeError} if an id is unknown
  */
 export async function* generateIds(
   runner: Runner,
@@ -60,7 +60,10 @@ export async function* generateIds(
       fields: { promptTokens: prompt.length, maxPositionEmbeddings: context },
     });
   }
+  requireKnownIds(prompt, runner.config.vocabSize);
   const count = Math.min(options.maxTokens, context - prompt.length);
+  if (count <= 0) return;
+  options.signal?.throwIfAborted();
   using cache = new KvCache(runner.device, runner.config, runner.precision, prompt.length + count);
   let next = await step(runner, cache, prompt, settings, 0);
   for (let made = 1; ; made++) {
@@ -69,6 +72,19 @@ export async function* generateIds(
     yield next;
     if (made >= count) return;
     next = await step(runner, cache, [next], settings, made);
+  }
+}
+
+/** On the queue a wrong id would spoil everything enqueued behind it. */
+function requireKnownIds(prompt: ArrayLike<number>, vocabSize: number): void {
+  for (let i = 0; i < prompt.length; i++) {
+    const id = prompt[i]!;
+    if (Number.isInteger(id) && id >= 0 && id < vocabSize) continue;
+    throw new ShapeError(`id ${id} at place ${i} of the prompt lies outside the vocabulary of ${vocabSize}`, {
+      why: "the model has no embedding for it",
+      fix: "encode the prompt with the tokenizer that lies beside the model",
+      fields: { id, index: i, vocabSize },
+    });
   }
 }
 
