@@ -1,0 +1,83 @@
+import { describe, expect, test } from "vitest";
+import { snapshot } from "../../../test/support/tinyModel.ts";
+import { makeSession, midway, randomRows, tinyTrainConfig } from "../../../test/support/tinyTraining.ts";
+import type { TrainConfig } from "../config.ts";
+import { type EvaluationSet, evaluate } from "./evaluate.ts";
+
+function heldOut(config: TrainConfig, count = 5): EvaluationSet {
+  return { rows: randomRows(count, config, 8), targetBytes: (from, to) => 11 * (to - from) };
+}
+
+describe("evaluate", () => {
+  test("gives the mean loss that a training step finds on the same rows", async () => {
+    const config = tinyTrainConfig({ batchRows: 5, microBatchRows: 1 });
+    const session = makeSession(config);
+    const set = heldOut(config);
+    const { mainLoss, targets, mtpAccuracy } = await session.runner.compute(set.rows, midway(config));
+    const result = await evaluate(session, set, 100);
+    expect(result.loss / mainLoss).toBeCloseTo(1, 6);
+    expect(result.targets).toBe(targets);
+    expect(result.nextNextTokenAccuracy).toBeCloseTo(mtpAccuracy[0]!, 12);
+  });
+
+  test("gives the same whatever the number of rows in a micro-batch, a broken last one included", async () => {
+    const of = async (
+      microBatchRows: number,
+    ): Promise<{ loss: number; nextNextTokenAccuracy: number | null }> => {
+      const config = tinyTrainConfig({ microBatchRows });
+      return evaluate(makeSession(config), heldOut(config), 5);
+    };
+    const [one, two, four] = [await of(1), await of(2), await of(4)];
+    expect(two.loss / one.loss).toBeCloseTo(1, 6);
+    expect(four.loss / one.loss).toBeCloseTo(1, 6);
+    expect([two.nextNextTokenAccuracy, four.nextNextTokenAccuracy]).toEqual(
+      new Array<number | null>(2).fill(one.nextNextTokenAccuracy),
+    );
+  });
+
+  test("says bits per byte of the text: nats of all targets over ln 2 and the bytes", async () => {
+    const config = tinyTrainConfig();
+    const { loss, targets, bitsPerByte } = await evaluate(makeSession(config), heldOut(config), 3);
+    expect(bitsPerByte).toBeCloseTo((loss * targets) / Math.LN2 / 33, 10);
+  });
+
+  test("looks at the first rows only where it is told how many", async () => {
+    const config = tinyTrainConfig();
+    const session = makeSession(config);
+    const set = heldOut(config);
+    const first = { ...set, rows: { ...set.rows, tokens: set.rows.tokens.subarray(0, 18), count: 2 } };
+    expect(await evaluate(session, set, 2)).toEqual(await evaluate(session, first, 100));
+  });
+
+  test("has no hit rate where there is no MTP module", async () => {
+    const config = tinyTrainConfig({}, { numNextnPredictLayers: 0 });
+    expect((await evaluate(makeSession(config), heldOut(config), 5)).nextNextTokenAccuracy).toBeNull();
+  });
+
+  test("leaves weights, gradients and memory as they were", async () => {
+    const config = tinyTrainConfig();
+    const session = makeSession(config);
+    await session.runner.compute(randomRows(4, config, 1), midway(config));
+    const weights = await snapshot(session.factory);
+    const grads = await Promise.all(session.factory.parameters.map(({ grad }) => grad!.readBytes()));
+    const { liveBytes, liveCount } = session.device.arena;
+    await evaluate(session, heldOut(config), 5);
+    expect(await snapshot(session.factory)).toEqual(weights);
+    expect(await Promise.all(session.factory.parameters.map(({ grad }) => grad!.readBytes()))).toEqual(grads);
+    expect([session.device.arena.liveBytes, session.device.arena.liveCount]).toEqual([liveBytes, liveCount]);
+  });
+
+  test("finds a model better on rows that it has learnt", async () => {
+    const config = tinyTrainConfig();
+    const session = makeSession(config);
+    const set: EvaluationSet = { rows: randomRows(4, config, 5), targetBytes: () => 100 };
+    const before = await evaluate(session, set, 4);
+    for (let i = 0; i < 8; i++) {
+      await session.runner.compute(set.rows, midway(config));
+      session.runner.commit(midway(config));
+    }
+    const after = await evaluate(session, set, 4);
+    expect(after.loss).toBeLessThan(before.loss - 0.3);
+    expect(after.bitsPerByte).toBeLessThan(before.bitsPerByte);
+  });
+});
