@@ -10,13 +10,14 @@
 //! order      per pair, one FMA chain each: a over N; a score over C then R; z over the cache, rescaled from tile to tile
 //!            of 64; o over C. A softmax sum: 64 lanes, then the tree of `math::Lanes`. So a token's result does not depend on
 //!            the others that are asked with it, nor on threads.
+//! measured   as attention: 11 us for 4 heads of 32 + 16 / 32 over 256 cached latents of 64, f32 kvB rounded on the way
 
 use super::convert::{Output, fill, narrow_rows, round_to_bf16, transpose, widen_rows};
 use super::product::{Before, Left, Right, Target, multiply_columns};
 use super::shape::Heads;
 use super::tile::{KEY_TILE, whole_vectors};
 use super::vector::{Vector, WIDTH, vector_twins};
-use crate::args::{Args, Floats};
+use crate::args::{Args, Floats, elements};
 use crate::error::KernelError;
 use crate::math::{LANES, Lanes};
 use crate::ops::Ctx;
@@ -31,7 +32,7 @@ use tiles::Tiles;
 const TOKENS: usize = 16;
 const PAIRS: usize = 64;
 /// Commands below this many multiply-adds run as one task.
-const SMALL: usize = 400_000;
+const SMALL: f64 = 400_000.0;
 
 struct Absorbed<'a> {
     heads: Heads,
@@ -79,6 +80,9 @@ pub fn absorbed_attention(ctx: &Ctx, args: &mut Args) -> Result<(), KernelError>
         value,
         scale,
     };
+    heads.check(tokens)?;
+    elements(&[count, nope + value, latent.max(1)])?;
+    elements(&[(past + tokens).max(1), latent + rope])?;
     let absorbed = Absorbed {
         heads,
         latent,
@@ -90,10 +94,11 @@ pub fn absorbed_attention(ctx: &Ctx, args: &mut Args) -> Result<(), KernelError>
         past,
         is_rounded,
     };
-    let work = tokens * count * ((past + tokens) * (2 * latent + rope) + (nope + value) * latent);
-    let threads = if work < SMALL { 1 } else { ctx.pool.threads() };
+    let per_head = (past + tokens) as f64 * (2 * latent + rope) as f64 + ((nope + value) * latent) as f64;
+    let is_small = (tokens * count) as f64 * per_head <= SMALL;
+    let threads = if is_small { 1 } else { ctx.pool.threads() };
     let groups = groups(tokens, count, threads);
-    let chunk = if work < SMALL { groups.len().max(1) } else { 1 };
+    let chunk = if is_small { groups.len().max(1) } else { 1 };
     ctx.pool.run(groups.len().div_ceil(chunk), &|index, scratch| {
         for group in &groups[index * chunk..groups.len().min((index + 1) * chunk)] {
             let buffer = scratch.f32(absorbed.scratch_len(*group));

@@ -4,7 +4,7 @@
 //! layout     latent [M, C] -> cacheLatent rows at..at + M · kRope [M, R] -> cacheRope rows at..at + M
 //! dtype      each f32 or bf16, rounded to nearest even where the cache is narrower; rows before `at` stay
 
-use crate::args::Args;
+use crate::args::{Args, elements};
 use crate::bf16::Element;
 use crate::error::KernelError;
 use crate::ops::Ctx;
@@ -32,8 +32,8 @@ pub fn cache_append(ctx: &Ctx, args: &mut Args) -> Result<(), KernelError> {
         .into_iter()
         .zip([(latent, cache_latent), (k_rope, cache_rope)])
     {
-        let fresh = fresh.slice(tokens * width)?;
-        let cache = cache.slice_mut((at + tokens) * width)?;
+        let fresh = fresh.slice(elements(&[tokens, width])?)?;
+        let cache = cache.slice_mut(elements(&[at + tokens, width])?)?;
         with_floats!(fresh, |x| with_floats_mut!(cache, |y| {
             by_isa!(ctx.isa, convert(x, &mut y[at * width..]))
         }));

@@ -1,6 +1,6 @@
 //! The sizes of one attention command, and the sequences its packed rows fall into.
 
-use crate::args::Args;
+use crate::args::{Args, elements};
 use crate::error::KernelError;
 
 /// Sizes of the heads. A query head is `nope` channels, then `rope`; a kv head is `nope` key channels, then `value`.
@@ -15,6 +15,23 @@ pub struct Heads {
 }
 
 impl Heads {
+    /// Refuses heads without channels, and sizes whose products would wrap around.
+    pub fn check(&self, tokens: usize) -> Result<(), KernelError> {
+        let Heads {
+            count,
+            nope,
+            rope,
+            value,
+            ..
+        } = *self;
+        if count == 0 || self.key() == 0 || value == 0 {
+            return Err(KernelError::command(format!(
+                "{count} heads of {nope} + {rope} key channels and {value} value channels attend to nothing"
+            )));
+        }
+        elements(&[tokens.max(1), count, nope + rope + value]).map(|_| ())
+    }
+
     /// Channels over which a score is summed.
     pub fn key(&self) -> usize {
         self.nope + self.rope
@@ -56,10 +73,7 @@ pub fn read_sizes(args: &mut Args) -> Result<(usize, Heads, usize), KernelError>
         value,
         scale,
     };
-    if heads.key() == 0 || value == 0 {
-        let message = format!("a head has {nope} + {rope} key channels and {value} value channels");
-        return Err(KernelError::command(message));
-    }
+    heads.check(tokens)?;
     Ok((tokens, heads, sequences))
 }
 
@@ -72,8 +86,8 @@ pub struct Sequence {
 
 /// The sequences between `offsets`, empty ones left out.
 pub fn sequences(offsets: &[i32], tokens: usize) -> Result<Vec<Sequence>, KernelError> {
-    let ends = (offsets.first().copied(), offsets.last().copied());
-    if ends != (Some(0), Some(tokens as i32)) || !offsets.is_sorted() {
+    let ends = (offsets.first().copied(), offsets.last().map(|end| *end as i64));
+    if ends != (Some(0), Some(tokens as i64)) || !offsets.is_sorted() {
         let message = format!("{offsets:?} does not rise from 0 to {tokens}");
         return Err(KernelError::new("seqOffsets", message));
     }
@@ -101,6 +115,26 @@ mod tests {
             [Sequence { start: 0, len: 3 }, Sequence { start: 3, len: 4 }]
         );
         assert!(sequences(&[0, 0], 0).unwrap().is_empty());
+    }
+
+    #[test]
+    fn heads_without_channels_and_sizes_that_wrap_around_are_refused() {
+        let heads = Heads {
+            count: 4,
+            nope: 0,
+            rope: 8,
+            value: 8,
+            scale: 1.0,
+        };
+        assert!(heads.check(0).is_ok());
+        assert!(Heads { rope: 0, ..heads }.check(3).is_err());
+        assert!(Heads { value: 0, ..heads }.check(3).is_err());
+        assert!(Heads { count: 0, ..heads }.check(3).is_err());
+        let vast = Heads {
+            nope: 1 << 40,
+            ..heads
+        };
+        assert!(vast.check(1 << 40).unwrap_err().message.contains("too large"));
     }
 
     #[test]
