@@ -152,7 +152,7 @@ describe("trainLoop", () => {
     });
     const validation: EvaluationSet = {
       rows: randomRows(3, config, 4),
-      targetBytes: (from, to) => 10 * (to - from),
+      bytesOf: () => 3,
     };
     const training = await makeTraining(config, validation);
     await training.run();

@@ -183,14 +183,11 @@ describe("prepareData", () => {
     for (let r = 1; r < count; r++) expect(tokens[r * (rowLength + 1)]).toBe(tokens[r * (rowLength + 1) - 1]);
   });
 
-  test("knows how many bytes of text the held-out targets stand for, ends of documents being none", async () => {
+  test("knows the bytes of each token, which add up to the held-out text, ends of documents being none", async () => {
     const data = await prepared(corpus(61));
-    const { rows, targetBytes } = data.validation!;
-    expect(targetBytes(0, rows.count)).toBe(data.index.validation.bytes);
-    const parts = Array.from({ length: rows.count }, (_, r) => targetBytes(r, r + 1));
-    expect(parts.reduce((sum, part) => sum + part, 0)).toBe(data.index.validation.bytes);
-    expect(Math.max(...parts)).toBeLessThanOrEqual(rows.rowLength);
-    expect(targetBytes(2, 2)).toBe(0);
+    const { bytesOf } = data.validation!;
+    expect(targets(data).reduce((sum, id) => sum + bytesOf(id), 0)).toBe(data.index.validation.bytes);
+    expect([bytesOf(bytes.eosId), bytesOf(bytes.encode("a")[0]!), bytesOf(bytes.eosId)]).toEqual([0, 1, 0]);
   });
 
   test("holds nothing out if it is told so", async () => {
@@ -305,7 +302,7 @@ describe("the State of the Union addresses", () => {
   });
 
   test("are measured in bits per byte of their own text", () => {
-    const { rows, targetBytes } = data.validation!;
-    expect(targetBytes(0, rows.count)).toBe(data.index.validation.bytes);
+    const { bytesOf } = data.validation!;
+    expect(targets(data).reduce((sum, id) => sum + bytesOf(id), 0)).toBe(data.index.validation.bytes);
   });
 });

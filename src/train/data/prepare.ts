@@ -160,18 +160,14 @@ async function openPrepared(folder: string, index: DataIndex, tokenizer: Tokeniz
 function evaluationSet(tokens: Int32Array, rowWidth: number, tokenizer: Tokenizer): EvaluationSet {
   const count = tokens.length / rowWidth;
   const bytes = new Map<number, number>();
-  const bytesOfId = (id: number): number => {
-    if (id < 0 || id === tokenizer.eosId) return 0;
-    const known = bytes.get(id) ?? tokenizer.bytesOf(id).length;
-    bytes.set(id, known);
-    return known;
-  };
-  const perRow = Array.from({ length: count }, (_, r) =>
-    tokens.subarray(r * rowWidth + 1, (r + 1) * rowWidth).reduce((sum, id) => sum + bytesOfId(id), 0),
-  );
   return {
     rows: { tokens, count, rowLength: rowWidth - 1 },
-    targetBytes: (from, to) => perRow.slice(from, to).reduce((sum, value) => sum + value, 0),
+    bytesOf(id) {
+      if (id === tokenizer.eosId) return 0;
+      const known = bytes.get(id) ?? tokenizer.bytesOf(id).length;
+      bytes.set(id, known);
+      return known;
+    },
   };
 }
 

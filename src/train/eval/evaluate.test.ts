@@ -1,11 +1,17 @@
 import { describe, expect, test } from "vitest";
 import { snapshot } from "../../../test/support/tinyModel.ts";
-import { makeSession, midway, randomRows, tinyTrainConfig } from "../../../test/support/tinyTraining.ts";
+import {
+  EOS_ID,
+  makeSession,
+  midway,
+  randomRows,
+  tinyTrainConfig,
+} from "../../../test/support/tinyTraining.ts";
 import type { TrainConfig } from "../config.ts";
 import { type EvaluationSet, evaluate } from "./evaluate.ts";
 
 function heldOut(config: TrainConfig, count = 5): EvaluationSet {
-  return { rows: randomRows(count, config, 8), targetBytes: (from, to) => 11 * (to - from) };
+  return { rows: randomRows(count, config, 8), bytesOf: (id) => id % 4 };
 }
 
 describe("evaluate", () => {
@@ -35,10 +41,24 @@ describe("evaluate", () => {
     );
   });
 
-  test("says bits per byte of the text: nats of all targets over ln 2 and the bytes", async () => {
+  test("says bits per byte: nats of all targets over ln 2 and the bytes that the targets stand for", async () => {
     const config = tinyTrainConfig();
-    const { loss, targets, bitsPerByte } = await evaluate(makeSession(config), heldOut(config), 3);
-    expect(bitsPerByte).toBeCloseTo((loss * targets) / Math.LN2 / 33, 10);
+    const set = heldOut(config);
+    const { loss, targets, bitsPerByte } = await evaluate(makeSession(config), set, 3);
+    let bytes = 0;
+    for (const [i, id] of set.rows.tokens.subarray(0, 27).entries())
+      if (i % 9 !== 0 && id >= 0) bytes += id % 4;
+    expect(bitsPerByte).toBeCloseTo((loss * targets) / Math.LN2 / bytes, 10);
+  });
+
+  test("counts no bytes of what is not predicted: the first token behind a masked document's end", async () => {
+    const { data } = tinyTrainConfig();
+    const config = tinyTrainConfig({ data: { ...data, maskDocuments: true } });
+    const tokens = Int32Array.from([EOS_ID, 10, 11, EOS_ID, 20, 21, 22, EOS_ID, 30]);
+    const asked: number[] = [];
+    const bytesOf = (id: number): number => asked.push(id);
+    await evaluate(makeSession(config), { rows: { tokens, count: 1, rowLength: 8 }, bytesOf }, 1);
+    expect(asked).toEqual([11, EOS_ID, 21, 22, EOS_ID]);
   });
 
   test("looks at the first rows only where it is told how many", async () => {
@@ -70,7 +90,7 @@ describe("evaluate", () => {
   test("finds a model better on rows that it has learnt", async () => {
     const config = tinyTrainConfig();
     const session = makeSession(config);
-    const set: EvaluationSet = { rows: randomRows(4, config, 5), targetBytes: () => 100 };
+    const set: EvaluationSet = { rows: randomRows(4, config, 5), bytesOf: () => 2 };
     const before = await evaluate(session, set, 4);
     for (let i = 0; i < 8; i++) {
       await session.runner.compute(set.rows, midway(config));

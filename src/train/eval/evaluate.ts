@@ -8,14 +8,14 @@ import type { TrainSession } from "../session.ts";
 /** Held-out rows, each token predicted once. */
 export interface EvaluationSet {
   readonly rows: Rows;
-  /** Bytes of text that the rows' targets stand for; end-of-document tokens have none. */
-  readonly targetBytes: (fromRow: number, toRow: number) => number;
+  /** Bytes of text that a token stands for; the end of a document has none. */
+  readonly bytesOf: (id: number) => number;
 }
 
 export interface Evaluation {
   /** Nats per target. */
   readonly loss: number;
-  /** Nats of all targets, ends of documents included, over ln 2 and the bytes of the text. */
+  /** Nats of all targets, ends of documents included, over ln 2 and the bytes that they stand for. */
   readonly bitsPerByte: number;
   /** Share of targets of the first MTP module that it finds most likely; null without MTP. */
   readonly nextNextTokenAccuracy: number | null;
@@ -30,20 +30,22 @@ export async function evaluate(
 ): Promise<Evaluation> {
   const count = Math.min(maxRows, set.rows.count);
   const width = set.rows.rowLength + 1;
-  const totals = { nats: 0, targets: 0, mtpHits: 0, mtpTargets: 0 };
+  const totals = { nats: 0, bytes: 0, targets: 0, mtpHits: 0, mtpTargets: 0 };
   const { microBatchRows } = session.config;
   for (let from = 0; from < count; from += microBatchRows) {
     const to = Math.min(count, from + microBatchRows);
     const tokens = set.rows.tokens.subarray(from * width, to * width);
-    const part = await evaluateRows(session, { tokens, count: to - from, rowLength: set.rows.rowLength });
+    const rows = { tokens, count: to - from, rowLength: set.rows.rowLength };
+    const part = await evaluateRows(session, rows, set.bytesOf);
     totals.nats += part.nats;
+    totals.bytes += part.bytes;
     totals.targets += part.targets;
     totals.mtpHits += part.mtpHits;
     totals.mtpTargets += part.mtpTargets;
   }
   return {
     loss: totals.nats / totals.targets,
-    bitsPerByte: totals.nats / Math.LN2 / set.targetBytes(0, count),
+    bitsPerByte: totals.nats / Math.LN2 / totals.bytes,
     nextNextTokenAccuracy: totals.mtpTargets === 0 ? null : totals.mtpHits / totals.mtpTargets,
     targets: totals.targets,
   };
@@ -52,7 +54,8 @@ export async function evaluate(
 async function evaluateRows(
   { device, model, rope, precision, runner }: TrainSession,
   rows: Rows,
-): Promise<{ nats: number; targets: number; mtpHits: number; mtpTargets: number }> {
+  bytesOf: EvaluationSet["bytesOf"],
+): Promise<{ nats: number; bytes: number; targets: number; mtpHits: number; mtpTargets: number }> {
   const { padId, documentEnd } = runner.parts;
   const plan = planBatch(rows, { mtpDepth: model.mtp.length, padId, documentEnd });
   let reads: Promise<ArrayLike<number>[]>;
@@ -69,6 +72,8 @@ async function evaluateRows(
   const [nats, hits] = await reads;
   return {
     nats: nats![0]!,
+    // Of the targets, not of the rows: where documents are masked, the first token of each is predicted from nothing.
+    bytes: plan.targets.reduce((sum, id) => sum + (id < 0 ? 0 : bytesOf(id)), 0),
     targets: plan.valid,
     mtpHits: hits?.[0] ?? 0,
     mtpTargets: plan.mtp[0]?.valid ?? 0,
