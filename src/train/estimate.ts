@@ -14,9 +14,6 @@ export interface StepEstimate {
   readonly nativeBytes: number;
   /** Bytes by purpose. */
   readonly parts: Readonly<Record<"weights" | "gradients" | "moments" | "averages" | "activations", number>>;
-  /** As enqueued: GEMMs and attention, recomputation included if there is any. */
-  readonly flopsPerStep: number;
-  readonly commandsPerStep: number;
 }
 
 export async function estimateStep(config: TrainConfig): Promise<StepEstimate> {
@@ -25,10 +22,13 @@ export async function estimateStep(config: TrainConfig): Promise<StepEstimate> {
   const session = new TrainSession(device, config, { padId: 0, eosId: 0 });
   session.initialize();
   const standing = device.arena.liveBytes;
-  const before = { flops: backend.flops, commands: backend.commands };
-  const tokens = new Int32Array(config.batchRows * (config.rowLength + 1));
+  // The second micro-batch needs no more memory than the first left free, and a third needs no other than the second;
+  // a tree of gradient shards grows with the whole step.
+  const count =
+    config.gradientShards === 1 ? Math.min(config.batchRows, 2 * config.microBatchRows) : config.batchRows;
+  const tokens = new Int32Array(count * (config.rowLength + 1));
   const scheduled = scheduleAt(config, { step: config.steps, share: 1 });
-  await session.runner.compute({ tokens, count: config.batchRows, rowLength: config.rowLength }, scheduled);
+  await session.runner.compute({ tokens, count, rowLength: config.rowLength }, scheduled);
   session.runner.commit(scheduled);
 
   const { parameters, tied } = session.factory;
@@ -44,7 +44,5 @@ export async function estimateStep(config: TrainConfig): Promise<StepEstimate> {
       averages: bytes(session.optimizer.averages),
       activations: nativeBytes - standing,
     },
-    flopsPerStep: backend.flops - before.flops,
-    commandsPerStep: backend.commands - before.commands,
   };
 }
