@@ -9,6 +9,7 @@ import {
   tinyTrainConfig,
 } from "../../test/support/tinyTraining.ts";
 import { distance } from "../../test/support/tolerance.ts";
+import { fill } from "../tensor/index.ts";
 import type { TrainConfig } from "./config.ts";
 import { TrainSession } from "./session.ts";
 import type { StepRecord } from "./step.ts";
@@ -234,6 +235,20 @@ describe("a step that is skipped", () => {
     skipping.runner.commit(midway(config));
     plain.runner.commit(midway(config));
     expect(await wholeState(skipping)).toEqual(await wholeState(plain));
+  });
+});
+
+describe("the first step", () => {
+  test("does not see what lay in the memory of its gradients before", async () => {
+    const config = tinyTrainConfig();
+    const [dirty, clean] = [makeSession(config), makeSession(config)];
+    const { parameters, tied } = dirty.factory;
+    for (const { grad } of [...parameters, ...tied.map(({ alias }) => alias)]) fill(grad!, Number.NaN);
+    const rows = randomRows(4, config, 2);
+    expect(await dirty.runner.compute(rows, midway(config))).toEqual(
+      await clean.runner.compute(rows, midway(config)),
+    );
+    expect(await gradients(dirty)).toEqual(await gradients(clean));
   });
 });
 
