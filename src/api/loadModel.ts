@@ -1,6 +1,6 @@
 /** Loads a trained model and lets it write. */
 import { join } from "node:path";
-import { TokenizerError } from "../base/index.ts";
+import { TokenizerError, UsageError } from "../base/index.ts";
 import { findCheckpoint, readModel, readModelConfig, requireWhole } from "../checkpoint/index.ts";
 import { generateIds, type Runner } from "../engine/index.ts";
 import {
@@ -90,6 +90,12 @@ async function* write(
   prompt: string,
   options: WriteOptions,
 ): AsyncGenerator<string, void, undefined> {
+  if (options.stop?.includes("") === true) {
+    throw new UsageError("a stop text is empty", {
+      why: "every text begins with it, so nothing could be written",
+      fix: "give the text at which to stop, or leave it out",
+    });
+  }
   const encoded = tokenizer.encode(prompt);
   const ids = encoded.length > 0 ? encoded : Int32Array.of(tokenizer.eosId);
   const decoder = tokenizer.streamDecoder({ skipSpecial: true });

@@ -175,7 +175,20 @@ export async function loadTokenizer(path: string): Promise<Tokenizer> {
 
 async function readTokenizerAt(path: string): Promise<Tokenizer | null> {
   const text = await readFile(path, "utf8").catch(() => null);
-  return text === null ? null : readTokenizer(text);
+  if (text === null) return null;
+  try {
+    return readTokenizer(text);
+  } catch (error) {
+    if (!(error instanceof TokenizerError)) throw error;
+    // The reader knows a text, not where it came from.
+    const { why, fix, fields } = error;
+    throw new TokenizerError(error.what.replace(/^tokenizer\.json/, path), {
+      why,
+      fix,
+      fields,
+      cause: error,
+    });
+  }
 }
 
 /** Seconds of one step on this machine: the best of a few, on weights that are thrown away. */

@@ -10,7 +10,7 @@ import { join, resolve } from "node:path";
 import type { DatabaseSync, SQLInputValue } from "node:sqlite";
 import { describeError, type JsonObject, RunError, type RunWarning } from "../base/index.ts";
 import { readEvents } from "./eventReader.ts";
-import { errorCode } from "./fileErrors.ts";
+import { errorCode, explained } from "./fileErrors.ts";
 import { isOwned, runPaths } from "./folder.ts";
 import { collectHistory } from "./history.ts";
 import { type ConfigDifference, configDifferences } from "./runDifferences.ts";
@@ -39,9 +39,13 @@ export interface RunComparison {
 export async function openRunStore(runsRoot: string): Promise<RunStore> {
   const root = resolve(runsRoot);
   const warnings: RunWarning[] = [];
-  const store = new RunStore(root, await openDatabase(root, warnings), warnings);
-  await store.refresh();
-  return store;
+  return explained(root, "list the runs", async () => {
+    // A file in the folder's place is named before SQLite takes it for a database that cannot be opened.
+    await runFolders(root);
+    const store = new RunStore(root, await openDatabase(root, warnings), warnings);
+    await store.refresh();
+    return store;
+  });
 }
 
 export class RunStore {

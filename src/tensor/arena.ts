@@ -111,7 +111,7 @@ export class Arena {
       `no room for ${size} bytes: ${this.#live} of ${this.limit} bytes are in use`,
       {
         why: "the arena's limit is the memory that this process may take",
-        fix: "use a smaller --preset, fewer tokens a step (--set train.microBatchRows=...), or a machine with more memory",
+        fix: "use a smaller --preset, fewer tokens a step (--set microBatchRows=...), or a machine with more memory",
         fields: { size, live: this.#live, limit: this.limit },
       },
     );

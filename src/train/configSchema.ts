@@ -4,6 +4,9 @@ import { ConfigError, parseConfig } from "../base/index.ts";
 import { type ModelConfig, modelConfigSchema, presetConfig } from "../model/index.ts";
 import type { TrainConfig } from "./config.ts";
 
+/** Tokens; four times the report's largest batch. */
+const LARGEST_STEP = 2 ** 28;
+
 const share: z.ZodNumber = z.number().min(0).max(1);
 const count: z.ZodNumber = z.int().positive();
 const countOrZero: z.ZodNumber = z.int().nonnegative();
@@ -78,6 +81,14 @@ export const trainConfigSchema: z.ZodType<TrainConfig> = z
       ["rowLength"],
       "a row cannot be longer than the model's context",
       "raise model.maxPositionEmbeddings or lower rowLength",
+    ),
+  )
+  .refine(
+    (c) => c.batchRows * c.rowLength <= LARGEST_STEP,
+    rule(
+      ["batchRows"],
+      `a step takes at most ${LARGEST_STEP} tokens: their ids alone fill a gigabyte`,
+      "lower batchRows or rowLength",
     ),
   )
   .refine(

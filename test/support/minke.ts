@@ -67,8 +67,15 @@ export function startProgram(program: string, args: readonly string[], options: 
   return { child, finished };
 }
 
-/** The path of the program that `npx minke` runs, over an up-to-date dist/. */
-export async function builtEntry(): Promise<string> {
+let built: Promise<string> | undefined;
+
+/** The path of the program that `npx minke` runs, over a dist/ that was up to date when this process first asked. */
+export function builtEntry(): Promise<string> {
+  built ??= buildIfStale();
+  return built;
+}
+
+async function buildIfStale(): Promise<string> {
   if (isStale()) {
     const lock = await waitForLock(join(tmpdir(), `minke-build-${root.replaceAll(/\W/g, "-")}.lock`));
     try {

@@ -70,6 +70,11 @@ export const badCommandLines: readonly BadInput[] = [
     make: () => withSetting("microBatchRows=7"),
     says: /microBatchRows is 7.*\n.*equal micro-batches[\s\S]*divisor/,
   },
+  {
+    name: "a batch that no machine can hold",
+    make: () => withSetting("batchRows=100000000"),
+    says: /batchRows is 100000000.*\n.*at most 268435456 tokens/,
+  },
   { name: "no steps", make: () => [...train, "--steps", "0"], says: /--steps "0" is not a whole number/ },
   { name: "steps in words", make: () => [...train, "--steps", "ten"], says: /--steps "ten"/ },
   {
@@ -109,6 +114,11 @@ export const badCommandLines: readonly BadInput[] = [
     name: "a negative temperature",
     make: async ({ copyRun }) => ["generate", await copyRun(), "--temperature", "-1"],
     says: /--temperature/,
+  },
+  {
+    name: "a stop text that is empty",
+    make: async ({ copyRun }) => ["generate", await copyRun(), "--stop", ""],
+    says: /stop text is empty/,
   },
   {
     name: "a token that is no id",

@@ -72,6 +72,11 @@ export const badData: readonly BadInput[] = [
     says: /nowhere holds no tokenizer/,
   },
   {
+    name: "a tokenizer that is a text",
+    make: () => ["tokenizer", "encode", "--tokenizer", "text.txt", "whale"],
+    says: /minke: text\.txt is not JSON/,
+  },
+  {
     name: "a tokenizer with more ids than the model",
     make: () => trainOn("text.txt", "--set", "data.tokenizer=bytes", "--set", "model.vocabSize=100"),
     says: /tokenizer has \d+ ids, the model 100[\s\S]*--set model\.vocabSize=/,

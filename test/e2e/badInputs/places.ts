@@ -31,6 +31,11 @@ export const badPlaces: readonly BadInput[] = [
     says: /\/sys\/minke-run may not be written/,
   },
   {
+    name: "a file as the folder of runs",
+    make: () => ["runs", "list", "--root", "text.txt"],
+    says: /text\.txt is in the way of a folder/,
+  },
+  {
     name: "a lock that is none",
     make: async ({ folder, copyRun }) => {
       const run = await copyRun();
