@@ -323,6 +323,17 @@ describe("retention", () => {
     expect((await store.open()).found?.step).toBe(30);
     expect(await readLatest(run.paths.root)).toBe("step-30");
   });
+
+  test("counts none of the damaged ones among the newest that it keeps", async () => {
+    const run = await newRun();
+    const store = new CheckpointStore(run, { keepNewest: 2, keepEvery: 0, keepBest: false });
+    for (const step of [20, 40]) await write(store, step);
+    await rm(join(run.paths.checkpoints, "step-40", "weights.bin"));
+    expect(await write(store, 30)).toEqual([]);
+    expect(await names(run)).toEqual(["step-20", "step-30", "step-40"]);
+    expect(await write(store, 40)).toEqual([20]);
+    expect((await store.open()).damaged).toEqual([]);
+  });
 });
 
 describe("requireWhole", () => {

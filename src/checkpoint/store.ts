@@ -146,7 +146,8 @@ export class CheckpointStore {
   }
 
   async #prune(justWritten: number): Promise<readonly RemovedCheckpoint[]> {
-    const steps = await this.#steps();
+    // Those beyond were damaged when the run fell back behind them: left alone, and no part of the newest that are kept.
+    const steps = (await this.#steps()).filter((step) => step <= justWritten);
     const kept = new Set<number>([justWritten, ...steps.slice(-this.#retention.keepNewest)]);
     const { keepEvery, keepBest } = this.#retention;
     if (keepEvery > 0) for (const step of steps) if (step % keepEvery === 0) kept.add(step);
