@@ -8,7 +8,7 @@
 //! order      dq: keys ascending, dk and dv: queries ascending, each one FMA chain over the sequence; dkRope: heads
 //!            ascending. Nothing depends on what else is in the batch, nor on threads. Above the diagonal, squares of
 //!            16 x 16 are not computed.
-//! measured   as attention: 67 % of the f32 multiply-add peak at heads of 32 + 16 / 32 and 256 tokens, 68 % at 128 + 64 / 128
+//! measured   as attention: 65 % of the f32 multiply-add peak at heads of 32 + 16 / 32 and 256 tokens, 61 % at 128 + 64 / 128
 //!            and 512
 
 use super::convert::{Output, fill, narrow_rows, row_dot, transpose, widen_rows};

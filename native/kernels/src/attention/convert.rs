@@ -5,8 +5,10 @@ use crate::args::{Floats, FloatsMut};
 use crate::math::{LANES, Lanes};
 use crate::with_floats;
 
-/// Widest row, in floats, that is converted column by column.
+/// Widest row, in floats, that goes column by column, the loop over rows being the longer one; wider rows go one by one.
 const NARROW: usize = 64;
+/// Rows at a time: few enough that their lines stay in the nearest cache from column to column.
+const CHUNK: usize = 32;
 
 /// Widens `rows` rows of `width` numbers, times `factor`.
 ///
@@ -33,7 +35,6 @@ pub unsafe fn widen_rows<V: Vector>(
     });
 }
 
-/// Narrow rows go column by column, the inner loop being the longer one; wide rows go one by one, as memory likes it.
 #[inline(always)]
 unsafe fn widen<V: Vector, T: Stored>(
     from: *const T,
@@ -47,28 +48,28 @@ unsafe fn widen<V: Vector, T: Stored>(
     let whole = width / WIDTH * WIDTH;
     let factors = V::splat(factor);
     unsafe {
-        if whole > NARROW {
-            for r in 0..rows {
-                let (from, to) = (from.add(r * from_stride), to.add(r * to_stride));
-                let mut c = 0;
-                while c < whole {
-                    T::load::<V>(from.add(c)).mul(factors).store(to.add(c));
-                    c += WIDTH;
+        for first in (0..rows).step_by(CHUNK) {
+            let (from, to) = (from.add(first * from_stride), to.add(first * to_stride));
+            let count = CHUNK.min(rows - first);
+            if whole > NARROW {
+                for r in 0..count {
+                    for c in (0..whole).step_by(WIDTH) {
+                        let numbers: V = T::load(from.add(r * from_stride + c));
+                        numbers.mul(factors).store(to.add(r * to_stride + c));
+                    }
+                }
+            } else {
+                for c in (0..whole).step_by(WIDTH) {
+                    for r in 0..count {
+                        let numbers: V = T::load(from.add(r * from_stride + c));
+                        numbers.mul(factors).store(to.add(r * to_stride + c));
+                    }
                 }
             }
-        } else {
-            let mut c = 0;
-            while c < whole {
-                for r in 0..rows {
-                    let numbers: V = T::load(from.add(r * from_stride + c));
-                    numbers.mul(factors).store(to.add(r * to_stride + c));
+            for c in whole..width {
+                for r in 0..count {
+                    *to.add(r * to_stride + c) = (*from.add(r * from_stride + c)).to_f32() * factor;
                 }
-                c += WIDTH;
-            }
-        }
-        for c in whole..width {
-            for r in 0..rows {
-                *to.add(r * to_stride + c) = (*from.add(r * from_stride + c)).to_f32() * factor;
             }
         }
     }
@@ -120,20 +121,32 @@ unsafe fn narrow<V: Vector, T: Stored>(
     to: *mut T,
     to_stride: usize,
 ) {
-    let mut c = 0;
+    let whole = width / WIDTH * WIDTH;
+    let factors = V::splat(factor);
     unsafe {
-        while c + WIDTH <= width {
-            for r in 0..rows {
-                let numbers = V::load(from.add(r * from_stride + c)).mul(V::splat(factor));
-                T::store(numbers, to.add(r * to_stride + c));
+        for first in (0..rows).step_by(CHUNK) {
+            let (from, to) = (from.add(first * from_stride), to.add(first * to_stride));
+            let count = CHUNK.min(rows - first);
+            if whole > NARROW {
+                for r in 0..count {
+                    for c in (0..whole).step_by(WIDTH) {
+                        let numbers = V::load(from.add(r * from_stride + c)).mul(factors);
+                        T::store(numbers, to.add(r * to_stride + c));
+                    }
+                }
+            } else {
+                for c in (0..whole).step_by(WIDTH) {
+                    for r in 0..count {
+                        let numbers = V::load(from.add(r * from_stride + c)).mul(factors);
+                        T::store(numbers, to.add(r * to_stride + c));
+                    }
+                }
             }
-            c += WIDTH;
-        }
-        while c < width {
-            for r in 0..rows {
-                *to.add(r * to_stride + c) = T::from_f32(*from.add(r * from_stride + c) * factor);
+            for c in whole..width {
+                for r in 0..count {
+                    *to.add(r * to_stride + c) = T::from_f32(*from.add(r * from_stride + c) * factor);
+                }
             }
-            c += 1;
         }
     }
 }

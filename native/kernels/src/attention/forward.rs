@@ -11,7 +11,7 @@
 //!            64 counted from the sequence's start, ascending, keys ascending inside. Nothing depends on what else is in
 //!            the batch, nor on threads. Above the diagonal, squares of 16 x 16 are not computed.
 //! measured   Sapphire Rapids, one thread, AVX-512, bf16 in and out, beside busy neighbours, 2026-11 (examples/attention_bench):
-//!            61 % of the f32 multiply-add peak at heads of 32 + 16 / 32 and 256 tokens, 73 % at 128 + 64 / 128 and 512
+//!            60 % of the f32 multiply-add peak at heads of 32 + 16 / 32 and 256 tokens, 72 % at 128 + 64 / 128 and 512
 
 use std::cmp::Reverse;
 
