@@ -93,7 +93,11 @@ async function trainIn(
     fanOut(readers).emit(stampEvent(interruptedEarly(opened, options, signal)));
     return false;
   }
-  const own = await openOwnSinks(started, options.tensorboard === true);
+  const own = await openOwnSinks(started, options.tensorboard === true).catch(async (error: unknown) => {
+    started.session.dispose();
+    await started.prepared.data.train.close();
+    throw error;
+  });
   const all = fanOut([...own.sinks, ...readers]);
   const emit = (body: RunEventBody): void => all.emit(stampEvent(body));
   let isComplete: boolean;

@@ -64,15 +64,15 @@ export async function main(args: readonly string[]): Promise<void> {
     }
     await makeProgram().parseAsync([...args], { from: "user" });
   } catch (error) {
-    process.exitCode = report(error);
+    process.exitCode = report(error, args);
   }
 }
 
 /** Prints what went wrong and returns the exit code. */
-function report(error: unknown): number {
+function report(error: unknown, args: readonly string[]): number {
   if (error instanceof CommanderError) {
     if (error.exitCode === 0) return 0;
-    process.stderr.write(`${usageText(error)}\n`);
+    process.stderr.write(`${usageText(error, args)}\n`);
     return 1;
   }
   if (BaseError.isInstance(error)) {
@@ -85,8 +85,8 @@ function report(error: unknown): number {
 }
 
 /** Commander's message as the three lines that every error has. */
-function usageText(error: CommanderError): string {
-  if (error.code === "commander.help") return missingVerb();
+function usageText(error: CommanderError, args: readonly string[]): string {
+  if (error.code === "commander.help") return missingVerb(args);
   const [first = "", ...rest] = error.message.replace(/^error: /, "").split("\n");
   const suggestion = rest.join(" ").replace(/[()]/g, "").trim();
   const given = /'([^']+)'/.exec(first)?.[1] ?? "";
@@ -102,8 +102,7 @@ function usageText(error: CommanderError): string {
 }
 
 /** A group such as `minke tokenizer` was called without the verb that it needs. */
-function missingVerb(): string {
-  const [name = ""] = process.argv.slice(2);
+function missingVerb([name = ""]: readonly string[]): string {
   const group = makeProgram().commands.find((command) => command.name() === name);
   const verbs = group?.commands.map((command) => command.name()) ?? [];
   return `minke: ${name} needs one of ${verbs.join(", ")}\n  why: it is a group of verbs and does nothing by itself\n  fix: minke ${name} ${verbs[0]} --help`;

@@ -10,7 +10,8 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { RunEvent } from "../../src/base/index.ts";
 import { collectHistory, type RunHistory, readEvents } from "../../src/run/index.ts";
-import { type Outcome, startMinke } from "./minke.ts";
+import { minke, type Outcome, startMinke } from "./minke.ts";
+import { makeRandom } from "./random.ts";
 
 export const STEPS = 50;
 
@@ -53,12 +54,12 @@ export function historyOf(run: string): Promise<RunHistory> {
 }
 
 /** When to strike: some milliseconds after a number of steps, or as soon as a checkpoint begins to be written. */
-export type Instant =
+type Instant =
   | { readonly kind: "step"; readonly steps: number; readonly afterMs: number }
   | { readonly kind: "writing"; readonly afterMs: number };
 
 /** Lets a run live until the instant and kills it; it may have ended before. */
-export async function killAt(args: readonly string[], run: string, instant: Instant): Promise<Outcome> {
+async function killAt(args: readonly string[], run: string, instant: Instant): Promise<Outcome> {
   await mkdir(join(run, "checkpoints"), { recursive: true });
   const { child, finished } = await startMinke(args, { cwd: run });
   const struck = instant.kind === "step" ? seenSteps(child.stdout, instant.steps) : seenWriting(run);
@@ -68,8 +69,56 @@ export async function killAt(args: readonly string[], run: string, instant: Inst
 }
 
 /** True if the last death left a checkpoint half written. */
-export async function leftHalfWritten(run: string): Promise<boolean> {
+async function leftHalfWritten(run: string): Promise<boolean> {
   return (await readdir(join(run, "checkpoints"))).some((name) => name.startsWith(".writing-"));
+}
+
+export interface Survival {
+  readonly deaths: number;
+  /** Deaths that left a checkpoint half written. */
+  readonly halfWritten: number;
+  /** The runs that came to their end in spite of it. */
+  readonly runs: readonly string[];
+}
+
+/**
+ * Kills runs at random instants and resumes them, until there were so many deaths and one of them hit the writing of a
+ * checkpoint. A run that ends before its killer comes is followed by another one.
+ */
+export async function surviveDeaths(
+  wanted: number,
+  folder: string,
+  text: string,
+  seed: number,
+): Promise<Survival> {
+  const random = makeRandom(seed);
+  const runs: string[] = [];
+  let [deaths, halfWritten] = [0, 0];
+  for (let life = 0; deaths < wanted || halfWritten === 0; runs.push(join(folder, `life-${life++}`))) {
+    const run = join(folder, `life-${life}`);
+    let args = trainArguments(text, run, 2, 4);
+    while (true) {
+      const isEnough = deaths >= wanted && halfWritten > 0;
+      const { code, stderr } = isEnough
+        ? await minke(args, { cwd: folder })
+        : await killAt(args, run, drawInstant(random, deaths));
+      if (code === 0) break;
+      if (code !== 137 || deaths === 4 * wanted)
+        throw new Error(`death ${deaths}: exit code ${code}\n${stderr}`);
+      deaths++;
+      if (await leftHalfWritten(run)) halfWritten++;
+      args = resumeArguments(run, 1 + (deaths % 2));
+    }
+  }
+  return { deaths, halfWritten, runs };
+}
+
+/** Every other death aims at a checkpoint. */
+function drawInstant(random: () => number, death: number): Instant {
+  const afterMs = Math.floor(random() * 12);
+  return death % 2 === 1
+    ? { kind: "writing", afterMs }
+    : { kind: "step", steps: 1 + Math.floor(random() * 9), afterMs };
 }
 
 /** Resolves when the events of so many steps of this life have come. */
