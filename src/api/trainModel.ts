@@ -26,7 +26,7 @@ import {
   type RunFolder,
   writeReport,
 } from "../run/index.ts";
-import { estimateStep, type TrainConfig, trainLoop } from "../train/index.ts";
+import { estimateStep, plannedRows, type TrainConfig, trainLoop } from "../train/index.ts";
 import { type OpenDevice, openDevice } from "./openDevice.ts";
 import { type OpenedRun, openRunFolder, type StartedRun, startRun } from "./startRun.ts";
 import { checkTrainOptions, type TrainOptions } from "./trainOptions.ts";
@@ -245,7 +245,7 @@ async function startedEvent(
 }
 
 function plan(config: TrainConfig): { readonly plannedSteps: number; readonly plannedTokens: number } {
-  return { plannedSteps: config.steps, plannedTokens: config.steps * config.batchRows * config.rowLength };
+  return { plannedSteps: config.steps, plannedTokens: plannedRows(config) * config.rowLength };
 }
 
 /** Seconds of the register-peak probe: long enough for the clock to settle. */

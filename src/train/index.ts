@@ -7,5 +7,5 @@ export { estimateStep, type StepEstimate } from "./estimate.ts";
 export { measureBaselines } from "./eval/baselines.ts";
 export { evaluate } from "./eval/evaluate.ts";
 export { type LoopHooks, type LoopState, trainLoop } from "./loop.ts";
-export { scheduleAt } from "./schedule.ts";
+export { plannedRows, scheduleAt } from "./schedule.ts";
 export { TrainSession } from "./session.ts";

@@ -10,7 +10,7 @@ import type { Rows } from "./batch.ts";
 import { type EvaluationSet, evaluate } from "./eval/evaluate.ts";
 import { findNonFinite } from "./findNonFinite.ts";
 import { type GuardState, SpikeGuard } from "./guards.ts";
-import { type ScheduledValues, scheduleAt } from "./schedule.ts";
+import { plannedRows, type ScheduledValues, scheduleAt } from "./schedule.ts";
 import type { TrainSession } from "./session.ts";
 import type { StepRecord } from "./step.ts";
 
@@ -67,6 +67,7 @@ export async function trainLoop(input: LoopInput): Promise<boolean> {
 class Loop {
   readonly #input: LoopInput;
   readonly #guard = new SpikeGuard();
+  readonly #plannedRows: number;
   #step = 0;
   #rowsSeen = 0;
   #tokensSeen = 0;
@@ -75,6 +76,7 @@ class Loop {
 
   constructor(input: LoopInput) {
     this.#input = input;
+    this.#plannedRows = plannedRows(input.session.config);
     const { from, session, rows } = input;
     if (from === null) return;
     this.#step = from.step;
@@ -123,7 +125,7 @@ class Loop {
     const { session, rows, hooks } = this.#input;
     const { config } = session;
     const started = performance.now();
-    const share = this.#rowsSeen / (config.steps * config.batchRows);
+    const share = this.#rowsSeen / this.#plannedRows;
     const scheduled = scheduleAt(config, { step: this.#step, share });
     const batch = await rows.next(scheduled.batchRows);
     const record = await session.runner.compute(batch, scheduled);

@@ -1,7 +1,7 @@
 import { describe, expect, test } from "vitest";
 import type { TrainConfig } from "./config.ts";
 import { defaultTrainConfig } from "./configSchema.ts";
-import { learningRateAt, planSteps, scheduleAt } from "./schedule.ts";
+import { learningRateAt, plannedRows, planSteps, scheduleAt } from "./schedule.ts";
 
 /** The report's own run: peak 2.2e-4, 14.8T tokens, warm-up long past. */
 const report: TrainConfig = (() => {
@@ -58,5 +58,29 @@ describe("planSteps", () => {
 
   test("has no ramp where a batch has fewer than 16 rows", () => {
     expect(new Set(planSteps(report))).toEqual(new Set([report.batchRows]));
+  });
+});
+
+describe("plannedRows", () => {
+  const ramped = (steps: number): TrainConfig => ({
+    ...report,
+    steps,
+    batchRows: 40,
+    microBatchRows: 4,
+    schedule: { ...report.schedule, rampStart: 0.2, rampUntil: 0.1 },
+  });
+
+  test.each([10, 100, 1000])("a ramped run of %i steps ends at the end of its budget", (steps) => {
+    const config = ramped(steps);
+    const total = plannedRows(config);
+    let seen = 0;
+    for (let step = 0; step < steps; step++)
+      seen += scheduleAt(config, { step, share: seen / total }).batchRows;
+    expect(Math.abs(seen / total - 1)).toBeLessThan(1 / steps);
+    expect(total).toBeLessThan(steps * 40);
+  });
+
+  test("is steps times rows without a ramp, however long the run", () => {
+    expect(plannedRows({ ...report, steps: 1e9 })).toBe(1e9 * report.batchRows);
   });
 });

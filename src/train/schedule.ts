@@ -48,9 +48,25 @@ export function batchRowsAt(config: TrainConfig, share: number): number {
   return Math.max(microBatchRows, Math.floor((batchRows * grown) / microBatchRows) * microBatchRows);
 }
 
-/** Rows of every step of the run, from which the budget follows; the ramp's early batches are smaller. */
+/**
+ * Rows of every step of the run, whose sum is the budget of which every share is taken.
+ *
+ * While the batch grows, the rows depend on the budget and the budget on the rows: the two are followed until they agree.
+ */
 export function planSteps(config: TrainConfig): readonly number[] {
-  const budget = config.steps * config.batchRows;
+  let budget = config.steps * config.batchRows;
+  let rows = rowsFor(config, budget);
+  for (let total = sum(rows); total !== budget; total = sum(rows)) {
+    // Smaller budgets end the ramp earlier and make more rows: close to the fixed point two totals may take turns.
+    const isTurning = total > budget;
+    budget = total;
+    rows = rowsFor(config, budget);
+    if (isTurning) break;
+  }
+  return rows;
+}
+
+function rowsFor(config: TrainConfig, budget: number): readonly number[] {
   const rows: number[] = [];
   let seen = 0;
   while (rows.length < config.steps) {
@@ -59,4 +75,13 @@ export function planSteps(config: TrainConfig): readonly number[] {
     seen += next;
   }
   return rows;
+}
+
+function sum(values: readonly number[]): number {
+  return values.reduce((total, value) => total + value, 0);
+}
+
+/** Rows of the whole run. */
+export function plannedRows(config: TrainConfig): number {
+  return config.schedule.rampStart === 1 ? config.steps * config.batchRows : sum(planSteps(config));
 }
