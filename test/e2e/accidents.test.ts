@@ -1,6 +1,6 @@
 /** What happens to a run that had begun well: damage, rivals, a full disk, a reader that leaves, a narrow window. */
 import { spawnSync } from "node:child_process";
-import { cp, mkdtemp, readdir, readFile, rm } from "node:fs/promises";
+import { cp, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
@@ -9,7 +9,7 @@ import { expectOneError } from "../support/badInput.ts";
 import { builtEntry, minke, type Outcome, startMinke, startProgram } from "../support/minke.ts";
 import { historyOf, seenSteps } from "../support/shortRun.ts";
 import { cutOff, flipBit } from "../support/spoiltCheckpoint.ts";
-import { writeTrainingText } from "../support/trainingText.ts";
+import { sentences, writeTrainingText } from "../support/trainingText.ts";
 
 let folder: string;
 let stopped: Promise<string> | undefined;
@@ -71,7 +71,7 @@ describe("a damaged newest checkpoint", () => {
 
 describe("two runs in one folder", () => {
   test("cannot be: the second is refused and the first does not notice", async () => {
-    const first = await startMinke([...trainInto("contended", 400), "--json"], { cwd: folder });
+    const first = await startMinke([...trainInto("contended", 10_000), "--json"], { cwd: folder });
     await seenSteps(first.child.stdout, 2);
     const fresh = await minke(trainInto("contended", 5), { cwd: folder });
     expectOneError(fresh, /contended already holds a run/);
@@ -90,13 +90,15 @@ describe("two runs in one folder", () => {
 
 describe("Ctrl-C before the first step", () => {
   test("leaves nothing behind and says which command to give again", async () => {
-    const args = ["train", "--preset", "unit", "--data", "text.txt", "--run", "early"];
+    // Long enough for the signal to come while the tokenizer is trained.
+    await writeFile(join(folder, "long.txt"), sentences(20_000));
+    const args = ["train", "--preset", "unit", "--data", "long.txt", "--run", "early"];
     const { child, finished } = await startMinke(args, { cwd: folder });
     child.stderr?.once("data", () => child.kill("SIGINT"));
     const { code, stdout, stderr } = await finished;
     expect({ code, stderr }).toMatchObject({ code: 130 });
     expect(stdout).toMatch(
-      /interrupted .*SIGINT[\s\S]*minke train --preset unit --data text\.txt --run early/,
+      /interrupted .*SIGINT[\s\S]*minke train --preset unit --data long\.txt --run early/,
     );
     expect(await readdir(folder)).not.toContain("early");
   });
