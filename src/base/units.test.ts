@@ -138,6 +138,11 @@ describe("parsing", () => {
     `);
   });
 
+  test("a count that doubles cannot multiply exactly is still whole", () => {
+    expect(parseCount("33.2G")).toBe(33_200_000_000);
+    expect(() => parseCount("1.5")).toThrow(UsageError);
+  });
+
   test("what is formatted is parsed again within the three digits that are shown", () => {
     fc.assert(
       fc.property(fc.integer({ min: 1, max: 1e12 }), (count) => {

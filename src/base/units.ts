@@ -83,8 +83,11 @@ export function parseBytes(text: string): number {
 export function parseCount(text: string): number {
   const { value, unit } = splitQuantity(text, "a count", "250k, 1.5M or 1e6");
   const power = ["", "k", "m", "g", "t", "p", "e"].indexOf(unit.toLowerCase().replace(/^b$/, "g"));
-  const count = value * 1000 ** power;
-  if (power < 0 || !Number.isInteger(count)) throw badQuantity(text, "a count", "250k, 1.5M or 1e6");
+  const product = value * 1000 ** power;
+  const count = Math.round(product);
+  // 33.2 times a billion is no whole number in doubles, yet it means one.
+  if (power < 0 || Math.abs(product - count) > 1e-12 * product)
+    throw badQuantity(text, "a count", "250k, 1.5M or 1e6");
   return count;
 }
 
