@@ -13,7 +13,10 @@ export function runsCommand(): Command {
     .addHelpText("after", "\nExample:\n  minke runs list --json | jq -r .folder\n")
     .action(async ({ root, json = false }: { root: string; json?: boolean }) => {
       const store = await openRunStore(root);
-      for (const run of await store.list()) {
+      const found = await store.list();
+      if (found.length === 0)
+        process.stderr.write(`there are no runs in ${root}; --root names another folder\n`);
+      for (const run of found) {
         if (json) process.stdout.write(`${JSON.stringify(run)}\n`);
         else process.stdout.write(`${runLine(run)}\n`);
       }

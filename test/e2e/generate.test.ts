@@ -138,6 +138,17 @@ describe("minke runs", () => {
   });
 });
 
+describe("minke runs list", () => {
+  test("says where it looked if there is nothing", async () => {
+    const outcome = await minke(["runs", "list", "--root", "elsewhere"], { cwd: folder });
+    expect(outcome).toEqual({
+      code: 0,
+      stdout: "",
+      stderr: "there are no runs in elsewhere; --root names another folder\n",
+    });
+  });
+});
+
 describe("minke tokenizer", () => {
   test("trains, encodes and decodes back to the same text, from arguments and from standard input", async () => {
     const made = await minke(
