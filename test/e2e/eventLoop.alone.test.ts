@@ -16,7 +16,7 @@ import { writeTrainingText } from "../support/trainingText.ts";
 
 const THREADS = 2;
 const STEPS = 10;
-const ROUNDS = 10;
+const ROUNDS = 30;
 const LEAST_SHARE = 0.97;
 const LARGEST_GAP_MS = 50;
 
