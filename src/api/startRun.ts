@@ -30,6 +30,8 @@ export interface OpenedRun {
 export interface StartedRun extends OpenedRun {
   readonly prepared: PreparedRun;
   readonly session: RunSession;
+  /** Resident bytes of the process with tokenizer and data, before any tensor was touched. */
+  readonly bytesBeforeTensors: number;
 }
 
 /** Steps of a run that names neither steps nor minutes; stands in until a time budget is measured. */
@@ -79,6 +81,7 @@ async function prepareAndStart(
 ): Promise<StartedRun> {
   const status = options.status ?? (() => undefined);
   const prepared = await prepareRun(folder, stored, signal, status);
+  const bytesBeforeTensors = process.memoryUsage.rss();
   try {
     let config = stored;
     if (!isResumed && options.minutes !== undefined) {
@@ -89,7 +92,7 @@ async function prepareAndStart(
     const session = await startSession(folder, config, prepared, device, isResumed);
     // Only now: a setting with which the run cannot start must not stay in its run.json.
     if (config !== stored || (options.set ?? []).length > 0) await folder.rewriteConfig(toJson(config));
-    return { folder, config, isResumed, prepared, session };
+    return { folder, config, isResumed, prepared, session, bytesBeforeTensors };
   } catch (error) {
     await prepared.data.train.close();
     throw error;

@@ -19,13 +19,7 @@ import {
   stampEvent,
 } from "../base/index.ts";
 import { countParameters, trainingFlopsPerToken } from "../model/index.ts";
-import {
-  BEFORE_FIRST_STEP,
-  openEventLog,
-  openTensorBoard,
-  type RunFolder,
-  writeReport,
-} from "../run/index.ts";
+import { BEFORE_FIRST_STEP, openEventLog, openTensorBoard, writeReport } from "../run/index.ts";
 import { estimateStep, plannedRows, type TrainConfig, trainLoop } from "../train/index.ts";
 import { type OpenDevice, openDevice } from "./openDevice.ts";
 import { type OpenedRun, openRunFolder, type StartedRun, startRun } from "./startRun.ts";
@@ -159,7 +153,7 @@ async function emitBeginning(
   const { folder, config, prepared, session } = started;
   emit(
     session.from === null
-      ? await startedEvent(folder, config, environment, command)
+      ? await startedEvent(started, environment, command)
       : {
           type: "run.resumed",
           version,
@@ -212,8 +206,7 @@ async function trainSession(
 }
 
 async function startedEvent(
-  folder: RunFolder,
-  config: TrainConfig,
+  { folder, config, bytesBeforeTensors }: StartedRun,
   environment: Environment,
   command: readonly string[],
 ): Promise<RunEventBody> {
@@ -236,8 +229,7 @@ async function startedEvent(
     },
     memory: {
       nativeBytes: estimate.nativeBytes,
-      // Tensors come on top of the process as it stands now, tokenizer and data included.
-      rssBytes: process.memoryUsage.rss() + estimate.nativeBytes,
+      rssBytes: bytesBeforeTensors + estimate.nativeBytes,
       parts: estimate.parts,
     },
     ...plan(config),
