@@ -68,12 +68,16 @@ fn wall_seconds() -> f64 {
     START.get_or_init(Instant::now).elapsed().as_secs_f64()
 }
 
-/// Best flop rate of `work` and of the peak probe, in turn, for about a third of a second.
+/// Best flop rate of `work` and of the peak probe, in turn, for a third of a second or MINKE_BENCH_SECONDS.
 fn race(threads: usize, flops: f64, peak: (Isa, Kind), mut work: impl FnMut()) -> (f64, f64) {
     let clock = if threads == 1 { cpu_seconds } else { wall_seconds };
     let (mut best, mut ceiling) = (0.0f64, 0.0f64);
     let per_round = (5e6 / flops).ceil().max(1.0) as usize;
-    let end = wall_seconds() + 0.35;
+    let seconds = std::env::var("MINKE_BENCH_SECONDS")
+        .ok()
+        .and_then(|s| s.parse().ok())
+        .unwrap_or(0.35);
+    let end = wall_seconds() + seconds;
     while wall_seconds() < end {
         let before = cpu_seconds();
         let done = burst(peak.0, peak.1);

@@ -22,7 +22,7 @@ import { rounding } from "./linear.ts";
 import { statisticsDtype } from "./norm.ts";
 
 /** Tokens whose logits exist at once; native/kernels/src/loss/linear_cross_entropy.rs has the same number. */
-const CHUNK = 256;
+const CHUNK = 512;
 
 export const linearCrossEntropyKernel: Kernel = defineKernel({
   name: "linearCrossEntropy",

@@ -11,12 +11,17 @@
 
 use super::grouped::{Gather, check_offsets, gather};
 use super::matmul::Matrix;
-use super::micro::{self, ALayout, Arithmetic, PANEL, TILE_FLOATS, TileShape};
-use super::pack::{
-    Rows, pack_columns, pack_columns_as_rows, pack_token_panel, packed_columns_words, packed_rows_words,
-};
-use super::plan;
-use super::product::{Addend, Part, Place, Target, as_words, store};
+#[cfg(target_arch = "x86_64")]
+use super::micro::RUN;
+use super::micro::{self, ALayout, Arithmetic, PANEL, TILE_FLOATS, TILE_ROWS, TileShape};
+use super::output::{Addend, Place, Target, store};
+use super::pack::{Rows, pack_columns, pack_token_panel, packed_columns_words};
+#[cfg(target_arch = "x86_64")]
+use super::pack_tiles;
+use super::plan::{self, Cut};
+use super::product::{Part, as_words};
+#[cfg(target_arch = "x86_64")]
+use super::tiles::{self, PackedTiles};
 use crate::args::{Args, Floats, FloatsMut, elements};
 use crate::error::KernelError;
 use crate::isa::Isa;
@@ -44,21 +49,17 @@ struct WeightGrad<'a> {
 /// # Safety
 /// No other thread touches the part's elements of dw.
 unsafe fn accumulate(grad: &WeightGrad, part: Part, scratch: &mut Scratch) {
+    #[cfg(target_arch = "x86_64")]
+    if micro::by_amx(grad.isa, grad.arithmetic) {
+        // SAFETY: by this function's contract.
+        return unsafe { accumulate_by_amx(grad, part, scratch) };
+    }
     let (isa, arithmetic, tokens) = (grad.isa, grad.arithmetic, grad.tokens);
     let form = arithmetic.a_form(isa);
-    let layout = if micro::by_amx(isa, arithmetic) {
-        ALayout::ByRows
-    } else {
-        ALayout::ByColumns
-    };
-    let column_words = match layout {
-        ALayout::ByRows => packed_rows_words(form, 1, tokens),
-        ALayout::ByColumns => packed_columns_words(form, 1, tokens),
-    };
-    let height = micro::tile_height(isa, arithmetic);
-    let tiles = part.rows.div_ceil(height);
+    let column_words = packed_columns_words(form, 1, tokens);
+    let tiles = part.rows.div_ceil(TILE_ROWS);
     // Full tiles and a rest, not even ones: lines of twelve are packed by constant loops.
-    let tile_rows = |t: usize| (t * height, ((t + 1) * height).min(part.rows));
+    let tile_rows = |t: usize| (t * TILE_ROWS, ((t + 1) * TILE_ROWS).min(part.rows));
     let panel_words = arithmetic.panel_words(tokens);
     let buffer = scratch.f32(part.rows * column_words + panel_words + TILE_FLOATS);
     for t in 0..tiles {
@@ -66,10 +67,15 @@ unsafe fn accumulate(grad: &WeightGrad, part: Part, scratch: &mut Scratch) {
         // Into what lies behind, too: the next tile or the panel are written later.
         let out = &mut as_words(buffer)[from * column_words..];
         let at = grad.dy_rows.shift(part.row + from);
-        with_floats!(grad.dy, |dy| match layout {
-            ALayout::ByColumns => pack_columns(isa, form, dy, at, tokens, to - from, out),
-            ALayout::ByRows => pack_columns_as_rows(isa, dy, at, tokens, to - from, out),
-        });
+        with_floats!(grad.dy, |dy| pack_columns(
+            isa,
+            form,
+            dy,
+            at,
+            tokens,
+            to - from,
+            out
+        ));
     }
     let (packed, rest) = buffer.split_at_mut(part.rows * column_words);
     let (panel_buffer, tile) = rest.split_at_mut(panel_words);
@@ -89,7 +95,7 @@ unsafe fn accumulate(grad: &WeightGrad, part: Part, scratch: &mut Scratch) {
         ));
         for t in 0..tiles {
             let (from, to) = tile_rows(t);
-            let run = micro::kernel(isa, arithmetic, layout, to - from, 1);
+            let run = micro::kernel(isa, arithmetic, ALayout::ByColumns, to - from, 1);
             let a = packed[from * column_words..].as_ptr();
             let shape = TileShape {
                 rows: to - from,
@@ -111,7 +117,53 @@ unsafe fn accumulate(grad: &WeightGrad, part: Part, scratch: &mut Scratch) {
             }
         }
     }
-    micro::finish(isa, arithmetic);
+}
+
+/// The same in AMX registers, 512 tokens at a time: dy's columns become rows of A, x's become panels, and the
+/// part's sums wait in memory between the blocks.
+///
+/// # Safety
+/// As `accumulate`; the processor has AMX.
+#[cfg(target_arch = "x86_64")]
+unsafe fn accumulate_by_amx(grad: &WeightGrad, part: Part, scratch: &mut Scratch) {
+    const BLOCK: usize = 2 * tiles::BLOCK_PAIRS;
+    let column = part.panel * PANEL;
+    let columns = (grad.k - column).min(part.panels * PANEL);
+    let pairs = grad.tokens.min(BLOCK).div_ceil(2 * RUN) * RUN;
+    let (words, panel_words) = (tiles::packed_words(part.rows, pairs), part.panels * pairs * PANEL);
+    let tiles = part.panels * part.rows.div_ceil(tiles::ROWS);
+    let buffer = scratch.f32(words + panel_words + tiles * tiles::SUMS);
+    let (packed, rest) = buffer.split_at_mut(words);
+    let (panels, sums) = rest.split_at_mut(panel_words);
+    let (packed, panels) = (as_words(packed), as_words(panels));
+    for token in (0..grad.tokens).step_by(BLOCK) {
+        let tokens = (grad.tokens - token).min(BLOCK);
+        let (dy_at, x_at) = (
+            grad.dy_rows.skip(token).shift(part.row),
+            grad.x_rows.skip(token).shift(column),
+        );
+        // SAFETY: AMX comes with AVX-512 and BF16; both sides are packed as they are read; the rest by the contract.
+        unsafe {
+            with_floats!(grad.dy, |dy| pack_tiles::pack_columns(
+                dy, dy_at, tokens, part.rows, packed
+            ));
+            with_floats!(grad.x, |x| pack_tiles::pack_panels(
+                x, x_at, tokens, columns, panels
+            ));
+            let a = PackedTiles {
+                words: packed.as_ptr(),
+                rows: part.rows,
+                pairs: tokens.div_ceil(2 * RUN) * RUN,
+            };
+            let last = token + tokens == grad.tokens;
+            tiles::accumulate(a, panels.as_ptr(), part.panels, sums, token == 0, |done, sums| {
+                if last {
+                    store(grad.isa, &grad.dw, grad.addend, &done.place(&part, grad.k), sums);
+                }
+            });
+        }
+    }
+    micro::amx::release();
 }
 
 /// The whole gradient as one region: `dw[i, j] += sum over t of dy[t, i] * x[t, j]`, rows of dw `k` apart.
@@ -140,7 +192,8 @@ pub fn matmul_grad_weight(
         dw,
         addend,
     };
-    let parts = plan::grad_parts(n, k.div_ceil(PANEL), tokens, ctx.pool.threads());
+    let cut = Cut::of(ctx.isa, arithmetic);
+    let parts = plan::grad_parts(cut, n, k.div_ceil(PANEL), tokens, ctx.pool.threads());
     ctx.pool.run(parts.len(), &|i, scratch| {
         // SAFETY: parts are disjoint.
         unsafe { accumulate(&grad, parts[i], scratch) };
@@ -198,6 +251,7 @@ pub fn grouped_op(ctx: &Ctx, a: &mut Args) -> Result<(), KernelError> {
     let Gather { x, rows } = gather(&x, rows, r, k)?;
     let dw = dw.f32s_mut(elements(&[e, n, k])?)?;
     let (threads, panels) = (ctx.pool.threads(), k.div_ceil(PANEL));
+    let cut = Cut::of(ctx.isa, arithmetic);
     let mut tasks: Vec<(WeightGrad, Part)> = Vec::new();
     for (expert, dw) in dw.chunks_exact_mut((n * k).max(1)).enumerate() {
         let (first, last) = (offsets[expert] as usize, offsets[expert + 1] as usize);
@@ -206,6 +260,7 @@ pub fn grouped_op(ctx: &Ctx, a: &mut Args) -> Result<(), KernelError> {
         }
         let (addend, dw) = whole(dw, k);
         for part in plan::grad_parts(
+            cut,
             n,
             panels,
             last - first,
@@ -231,7 +286,7 @@ pub fn grouped_op(ctx: &Ctx, a: &mut Args) -> Result<(), KernelError> {
     }
     let work: f64 = tasks
         .iter()
-        .map(|(grad, p)| plan::estimate_ns(p.rows, p.panels, grad.tokens))
+        .map(|(grad, p)| cut.estimate_ns(p.rows, p.panels, grad.tokens))
         .sum();
     let per_task = if plan::is_small(work) {
         tasks.len().max(1)

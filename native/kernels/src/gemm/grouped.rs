@@ -9,10 +9,11 @@
 //! versions   v1 (this file)
 //! measured   as matmul: 16 experts x 256 rows x 1024 x 512, bf16, 90 GFLOP/s with all rows gathered
 
+use super::output::{Addend, Target};
 use super::pack::Rows;
 use super::panels::Panels;
-use super::plan;
-use super::product::{Addend, Product, Target, multiply};
+use super::plan::{self, Cut};
+use super::product::{Product, multiply};
 use crate::args::{Args, Floats, Operand, elements};
 use crate::error::KernelError;
 use crate::ops::Ctx;
@@ -81,10 +82,11 @@ pub fn op(ctx: &Ctx, a: &mut Args) -> Result<(), KernelError> {
     let Gather { x, rows } = gather(&x, rows, r, k)?;
     let panels = Panels::take(&panels, e, n, k)?;
     let y = Target::new(y.slice_mut(elements(&[r, n])?)?, n);
-    let parts = plan::grouped_parts(offsets, panels.count(), k, ctx.pool.threads());
+    let cut = Cut::of(ctx.isa, panels.arithmetic());
+    let parts = plan::grouped_parts(cut, offsets, panels.count(), k, ctx.pool.threads());
     let small: f64 = parts
         .iter()
-        .map(|(_, p)| plan::estimate_ns(p.rows, p.panels, k))
+        .map(|(_, p)| cut.estimate_ns(p.rows, p.panels, k))
         .sum();
     let per_task = if plan::is_small(small) {
         parts.len().max(1)

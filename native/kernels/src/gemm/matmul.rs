@@ -11,9 +11,10 @@
 //!            share of the f32 FMA peak of 140: bf16 96x512x512 117 GFLOP/s (83 %), 256x512x512 115, 96x1024x1024
 //!            115; f32 96x512x512 127 (90 %); bf16 by `vdpbf16ps` alone cannot pass its own peak of 70 there
 
+use super::output::{Addend, Target};
 use super::panels::Panels;
-use super::plan;
-use super::product::{Addend, Part, Product, Target, multiply};
+use super::plan::{self, Cut};
+use super::product::{Part, Product, multiply};
 use crate::args::{Args, Floats, FloatsMut, elements};
 use crate::error::KernelError;
 use crate::gemm::pack::Rows;
@@ -58,11 +59,9 @@ pub fn matmul(
         addend: Addend::new(addend),
         y: Target::new(y, y_stride),
     };
-    run(
-        ctx,
-        &product,
-        &plan::parts(rows, panels.count(), panels.k, ctx.pool.threads()),
-    );
+    let cut = Cut::of(ctx.isa, panels.arithmetic());
+    let parts = plan::parts(cut, rows, panels.count(), panels.k, ctx.pool.threads());
+    run(ctx, &product, &parts);
 }
 
 fn run(ctx: &Ctx, product: &Product, parts: &[Part]) {

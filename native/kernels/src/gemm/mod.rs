@@ -9,10 +9,15 @@ pub mod grad_weight;
 pub mod grouped;
 pub mod matmul;
 pub mod micro;
+mod output;
 pub mod pack;
+#[cfg(target_arch = "x86_64")]
+mod pack_tiles;
 pub mod panels;
 mod plan;
 mod product;
+#[cfg(target_arch = "x86_64")]
+mod tiles;
 
 #[cfg(test)]
 mod tests;

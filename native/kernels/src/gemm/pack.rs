@@ -162,47 +162,6 @@ pub fn pack_columns<T: Element>(
     by_isa!(isa, fill_columns(form, x, at, tokens, read, columns, out));
 }
 
-/// Packs `columns` (at most 32) columns over `tokens` rows as pairs by rows: `[pair / 16][columns][16]`, zeros
-/// behind the last token. A column becomes a row of A: AMX wants sixteen pairs of one row in a line.
-pub fn pack_columns_as_rows<T: Element>(
-    isa: Isa,
-    x: &[T],
-    at: Rows,
-    tokens: usize,
-    columns: usize,
-    out: &mut [u32],
-) {
-    assert!(
-        out.len() >= packed_rows_words(AForm::Pairs, columns, tokens),
-        "room for packed columns"
-    );
-    by_isa!(isa, turn_columns(x, at, tokens, columns, out));
-}
-
-isa_twins! {
-    fn turn_columns<T: Element>(x: &[T], at: Rows, tokens: usize, columns: usize, out: &mut [u32]) {
-        let zeros = [T::default(); PANEL];
-        // Sixteen pairs of all columns as lines first, then turned: reads and writes both go along lines.
-        let mut lines = [[0u32; PANEL]; RUN];
-        for run in 0..tokens.div_ceil(2 * RUN) {
-            for (i, line) in lines.iter_mut().enumerate() {
-                let row = |t: usize| if t < tokens { &x[at.start(t)..at.start(t) + columns] } else { &zeros[..columns] };
-                let token = 2 * (run * RUN + i);
-                let (even, odd) = (row(token), row(token + 1));
-                for c in 0..columns {
-                    line[c] = pair(even[c], odd[c]);
-                }
-            }
-            let to = &mut out[run * columns * RUN..(run + 1) * columns * RUN];
-            for c in 0..columns {
-                for i in 0..RUN {
-                    to[c * RUN + i] = lines[i][c];
-                }
-            }
-        }
-    }
-}
-
 /// Packs one panel as B of a weight gradient: `columns` (at most 32) columns over `tokens` rows, `[step][32]`.
 pub fn pack_token_panel<T: Element>(
     isa: Isa,

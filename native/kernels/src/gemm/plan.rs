@@ -1,26 +1,71 @@
 //! How a product is cut into tasks. Pure; the cut never changes a bit of the result.
 
-use super::micro::{PANEL, TILE_ROWS};
+use super::micro::{Arithmetic, PANEL, TILE_ROWS, by_amx};
 use super::product::Part;
+use crate::isa::Isa;
 
-/// Rows of A that a task packs at once: eight tiles; with K of a few thousand they fill half a second cache.
-const BLOCK_ROWS: usize = 8 * TILE_ROWS;
+/// Tiles of rows that a task packs at once; with K of a few thousand they fill half a second cache.
+const BLOCK_TILES: usize = 8;
 /// Words of packed columns that a task of a weight gradient keeps: 768 KiB.
 const GRAD_BLOCK_WORDS: usize = 192 * 1024;
 /// Work below this many nanoseconds (estimated) stays in one task.
 const SMALL_NS: f64 = 20_000.0;
-/// Rough speed of one thread: multiplications and additions a nanosecond, and bytes of panels a nanosecond.
-const FLOPS_PER_NS: f64 = 150.0;
+/// Rough speed of one thread: bytes of panels a nanosecond.
 const BYTES_PER_NS: f64 = 30.0;
 
-/// Estimated nanoseconds of `rows` x `panels` x `k`.
-pub fn estimate_ns(rows: usize, panels: usize, k: usize) -> f64 {
-    let words = (panels * PANEL * k) as f64;
-    (2.0 * rows as f64 * words / FLOPS_PER_NS).max(2.0 * words / BYTES_PER_NS)
+/// What the cut must know of the arithmetic.
+#[derive(Clone, Copy, Debug)]
+pub struct Cut {
+    /// Rows of a tile.
+    tile: usize,
+    /// Elements of a column that one packed word holds.
+    per_word: usize,
+    /// Rough speed of one thread: multiplications and additions a nanosecond.
+    flops_per_ns: f64,
+}
+
+impl Cut {
+    pub fn of(isa: Isa, arithmetic: Arithmetic) -> Cut {
+        match by_amx(isa, arithmetic) {
+            true => Cut {
+                tile: 32,
+                per_word: 2,
+                flops_per_ns: 800.0,
+            },
+            false => Cut {
+                tile: TILE_ROWS,
+                per_word: 1,
+                flops_per_ns: 150.0,
+            },
+        }
+    }
+
+    /// Estimated nanoseconds of `rows` x `panels` x `k`.
+    pub fn estimate_ns(&self, rows: usize, panels: usize, k: usize) -> f64 {
+        let words = (panels * PANEL * k) as f64;
+        (2.0 * rows as f64 * words / self.flops_per_ns).max(2.0 * words / BYTES_PER_NS)
+    }
+
+    /// Blocks of at most `most` whole tiles, as even as they can be: (first row, rows).
+    fn row_blocks(&self, rows: usize, most: usize) -> impl Iterator<Item = (usize, usize)> + use<> {
+        let tiles = rows.div_ceil(self.tile);
+        let (blocks, tile) = (tiles.div_ceil(most), self.tile);
+        (0..blocks).map(move |b| {
+            let row_of = |block: usize| (block * tiles / blocks * tile).min(rows);
+            (row_of(b), row_of(b + 1) - row_of(b))
+        })
+    }
+
+    fn num_row_blocks(&self, rows: usize) -> usize {
+        rows.div_ceil(self.tile).div_ceil(BLOCK_TILES)
+    }
 }
 
 /// Into how many groups the panels of one block of rows are cut when there are `blocks` such blocks.
-pub fn panel_groups(blocks: usize, panels: usize, threads: usize) -> usize {
+fn panel_groups(blocks: usize, panels: usize, threads: usize) -> usize {
+    if threads == 1 {
+        return 1;
+    }
     let mut groups = 1;
     // Two panels a group at least: packing A again for every group costs about 1 % at 8 panels, 4 % at 2.
     while blocks * groups < 4 * threads && panels / (groups * 2) >= 4 {
@@ -32,46 +77,20 @@ pub fn panel_groups(blocks: usize, panels: usize, threads: usize) -> usize {
     groups
 }
 
-/// Blocks of rows, as even as they can be: (first row, rows).
-pub fn row_blocks(rows: usize) -> impl Iterator<Item = (usize, usize)> {
-    let blocks = rows.div_ceil(BLOCK_ROWS);
-    (0..blocks).map(move |b| {
-        let (from, to) = (b * rows / blocks, (b + 1) * rows / blocks);
-        (from, to - from)
-    })
-}
-
-/// Number of blocks that `row_blocks` gives.
-pub fn num_row_blocks(rows: usize) -> usize {
-    rows.div_ceil(BLOCK_ROWS)
-}
-
-/// All parts of one product, longest runs of panels first in row order.
-pub fn parts(rows: usize, panels: usize, k: usize, threads: usize) -> Vec<Part> {
-    let threads = if estimate_ns(rows, panels, k) < SMALL_NS {
+/// All parts of one product, in row order.
+pub fn parts(cut: Cut, rows: usize, panels: usize, k: usize, threads: usize) -> Vec<Part> {
+    let threads = if cut.estimate_ns(rows, panels, k) < SMALL_NS {
         1
     } else {
         threads
     };
-    parts_of(
-        0,
-        rows,
-        panels,
-        panel_groups_for(num_row_blocks(rows), panels, threads),
-    )
+    let groups = panel_groups(cut.num_row_blocks(rows), panels, threads);
+    parts_of(cut, BLOCK_TILES, (0, rows), panels, groups)
 }
 
-fn panel_groups_for(blocks: usize, panels: usize, threads: usize) -> usize {
-    if threads == 1 {
-        1
-    } else {
-        panel_groups(blocks, panels, threads)
-    }
-}
-
-/// Parts of the rows `first..first + rows` with the panels cut into `groups`.
-fn parts_of(first: usize, rows: usize, panels: usize, groups: usize) -> Vec<Part> {
-    row_blocks(rows)
+/// Parts of the rows `first..first + rows` in blocks of at most `most` tiles, the panels cut into `groups`.
+fn parts_of(cut: Cut, most: usize, (first, rows): (usize, usize), panels: usize, groups: usize) -> Vec<Part> {
+    cut.row_blocks(rows, most)
         .flat_map(|(row, rows)| {
             (0..groups).map(move |g| {
                 let (from, to) = (g * panels / groups, (g + 1) * panels / groups);
@@ -87,50 +106,48 @@ fn parts_of(first: usize, rows: usize, panels: usize, groups: usize) -> Vec<Part
 }
 
 /// Parts of a grouped product: rows `offsets[e]..offsets[e + 1]` belong to matrix `e`; (matrix, part).
-pub fn grouped_parts(offsets: &[i32], panels: usize, k: usize, threads: usize) -> Vec<(usize, Part)> {
+pub fn grouped_parts(
+    cut: Cut,
+    offsets: &[i32],
+    panels: usize,
+    k: usize,
+    threads: usize,
+) -> Vec<(usize, Part)> {
     let rows_of = |pair: &[i32]| (pair[0] as usize, (pair[1] - pair[0]) as usize);
-    let blocks: usize = offsets
-        .windows(2)
-        .map(|pair| num_row_blocks(rows_of(pair).1))
-        .sum();
-    let total: f64 = offsets
-        .windows(2)
-        .map(|pair| rows_of(pair).1)
-        .filter(|rows| *rows > 0)
-        .map(|rows| estimate_ns(rows, panels, k))
-        .sum();
-    let threads = if total < SMALL_NS { 1 } else { threads };
-    let groups = panel_groups_for(blocks, panels, threads);
+    let (mut blocks, mut work) = (0, 0.0);
+    for (_, rows) in offsets.windows(2).map(rows_of).filter(|(_, rows)| *rows > 0) {
+        blocks += cut.num_row_blocks(rows);
+        work += cut.estimate_ns(rows, panels, k);
+    }
+    let groups = panel_groups(blocks, panels, if work < SMALL_NS { 1 } else { threads });
     offsets
         .windows(2)
         .enumerate()
         .flat_map(|(matrix, pair)| {
-            let (first, rows) = rows_of(pair);
-            parts_of(first, rows, panels, groups)
+            parts_of(cut, BLOCK_TILES, rows_of(pair), panels, groups)
                 .into_iter()
                 .map(move |part| (matrix, part))
         })
         .collect()
 }
 
-/// Parts of a weight gradient over `tokens`: rows of dw in blocks of whole tiles whose packed columns fit half a
-/// second cache.
-pub fn grad_parts(rows: usize, panels: usize, tokens: usize, threads: usize) -> Vec<Part> {
-    let threads = if estimate_ns(rows, panels, tokens) < SMALL_NS {
+/// Parts of a weight gradient over `tokens`: rows of dw in blocks whose packed columns fit half a second cache.
+pub fn grad_parts(cut: Cut, rows: usize, panels: usize, tokens: usize, threads: usize) -> Vec<Part> {
+    let threads = if cut.estimate_ns(rows, panels, tokens) < SMALL_NS {
         1
     } else {
         threads
     };
-    let fitting = (GRAD_BLOCK_WORDS / tokens.max(1)).clamp(4 * TILE_ROWS, BLOCK_ROWS) / TILE_ROWS;
-    let tiles = rows.div_ceil(TILE_ROWS);
-    let blocks = tiles.div_ceil(fitting);
-    let groups = panel_groups_for(blocks, panels, threads);
-    (0..blocks)
-        .flat_map(|b| {
-            let row_of = |block: usize| (block * tiles / blocks * TILE_ROWS).min(rows);
-            parts_of(row_of(b), row_of(b + 1) - row_of(b), panels, groups)
-        })
-        .collect()
+    let fitting = GRAD_BLOCK_WORDS * cut.per_word / tokens.max(1) / cut.tile;
+    let most = fitting.clamp(BLOCK_TILES / 2, BLOCK_TILES);
+    let blocks = rows.div_ceil(cut.tile).div_ceil(most);
+    parts_of(
+        cut,
+        most,
+        (0, rows),
+        panels,
+        panel_groups(blocks, panels, threads),
+    )
 }
 
 /// True if a region's whole work is not worth a second thread.
@@ -142,11 +159,18 @@ pub fn is_small(ns: f64) -> bool {
 mod tests {
     use super::*;
 
-    fn covers_once(parts: &[Part], rows: usize, panels: usize) {
+    const AMX: (Isa, Arithmetic) = (Isa::Amx, Arithmetic::Bf16);
+    const FMA: (Isa, Arithmetic) = (Isa::Portable, Arithmetic::F32);
+
+    fn cuts() -> [Cut; 2] {
+        [AMX, FMA].map(|(isa, arithmetic)| Cut::of(isa, arithmetic))
+    }
+
+    fn covers_once(cut: Cut, parts: &[Part], rows: usize, panels: usize) {
         let mut seen = vec![0u8; rows * panels];
         for part in parts {
             assert!(
-                part.rows > 0 && part.panels > 0 && part.rows <= BLOCK_ROWS,
+                part.rows > 0 && part.panels > 0 && part.rows <= BLOCK_TILES * cut.tile,
                 "{part:?}"
             );
             for row in part.row..part.row + part.rows {
@@ -160,41 +184,48 @@ mod tests {
 
     #[test]
     fn parts_cover_every_row_and_panel_once() {
-        for rows in [1, 11, 12, 13, 96, 97, 517, 2048] {
-            for panels in [1, 2, 3, 16, 61] {
-                for threads in [1, 2, 7] {
-                    covers_once(&parts(rows, panels, 1024, threads), rows, panels);
+        for cut in cuts() {
+            for rows in [1, 11, 12, 13, 96, 97, 257, 517, 2048] {
+                for panels in [1, 2, 3, 16, 61] {
+                    for threads in [1, 2, 7] {
+                        covers_once(cut, &parts(cut, rows, panels, 1024, threads), rows, panels);
+                    }
                 }
             }
+            assert!(parts(cut, 0, 4, 64, 2).is_empty());
         }
-        assert!(parts(0, 4, 64, 2).is_empty());
     }
 
     #[test]
     fn grouped_parts_cover_each_matrix_own_rows_once_and_skip_empty_ones() {
-        let offsets = [0, 0, 5, 5, 205, 206];
-        let parts = grouped_parts(&offsets, 4, 512, 2);
-        let flat: Vec<Part> = parts.iter().map(|(_, part)| *part).collect();
-        covers_once(&flat, 206, 4);
-        for (matrix, part) in &parts {
-            assert!(offsets[*matrix] as usize <= part.row);
-            assert!(part.row + part.rows <= offsets[matrix + 1] as usize);
+        let offsets = [0, 0, 5, 5, 505, 506];
+        for cut in cuts() {
+            let parts = grouped_parts(cut, &offsets, 4, 512, 2);
+            let flat: Vec<Part> = parts.iter().map(|(_, part)| *part).collect();
+            covers_once(cut, &flat, 506, 4);
+            for (matrix, part) in &parts {
+                assert!(offsets[*matrix] as usize <= part.row);
+                assert!(part.row + part.rows <= offsets[matrix + 1] as usize);
+            }
         }
     }
 
     #[test]
     fn parts_of_a_weight_gradient_cover_it_once_and_begin_at_whole_tiles() {
-        for (rows, panels, tokens) in [(1, 1, 1), (97, 8, 2048), (256, 8, 100_000), (704, 9, 300)] {
-            let parts = grad_parts(rows, panels, tokens, 2);
-            covers_once(&parts, rows, panels);
-            assert!(parts.iter().all(|part| part.row % TILE_ROWS == 0));
+        for cut in cuts() {
+            for (rows, panels, tokens) in [(1, 1, 1), (97, 8, 2048), (256, 8, 100_000), (704, 9, 300)] {
+                let parts = grad_parts(cut, rows, panels, tokens, 2);
+                covers_once(cut, &parts, rows, panels);
+                assert!(parts.iter().all(|part| part.row % cut.tile == 0));
+            }
         }
     }
 
     #[test]
     fn few_rows_are_split_by_panels_among_threads() {
-        assert!(parts(64, 16, 512, 2).len() >= 4);
-        assert_eq!(parts(64, 16, 512, 1).len(), 1);
-        assert_eq!(parts(1, 2, 64, 8).len(), 1, "too small to share");
+        let cut = Cut::of(Isa::Portable, Arithmetic::F32);
+        assert!(parts(cut, 64, 16, 512, 2).len() >= 4);
+        assert_eq!(parts(cut, 64, 16, 512, 1).len(), 1);
+        assert_eq!(parts(cut, 1, 2, 64, 8).len(), 1, "too small to share");
     }
 }

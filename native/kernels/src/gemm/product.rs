@@ -1,71 +1,18 @@
 //! One thread's part of `y = x @ w^T`: some rows by some panels. Packs A once, then goes panel by panel, so
 //! that a panel is read from memory once and A stays in the second cache.
 
-use super::micro::{self, ALayout, PANEL, TILE_FLOATS, TileShape};
+use super::micro::{self, ALayout, Arithmetic, PANEL, TILE_FLOATS, TileShape};
+use super::output::{Addend, Place, Target, store};
 use super::pack::{Rows, pack_rows, packed_rows_words};
+#[cfg(target_arch = "x86_64")]
+use super::pack_tiles;
 use super::panels::Panels;
-use crate::args::{Floats, FloatsMut};
-use crate::bf16::Element;
+#[cfg(target_arch = "x86_64")]
+use super::tiles::{self, PackedTiles};
+use crate::args::Floats;
 use crate::isa::Isa;
 use crate::pool::Scratch;
-use crate::{by_isa, isa_twins, with_floats};
-
-/// Where the outputs go: element (row, column) at `row * stride + column`.
-#[derive(Clone, Copy)]
-pub struct Target {
-    start: Start,
-    len: usize,
-    stride: usize,
-}
-
-#[derive(Clone, Copy)]
-enum Start {
-    F32(*mut f32),
-    Bf16(*mut u16),
-}
-
-// SAFETY: tasks write disjoint elements; `multiply` asks its caller for that.
-unsafe impl Send for Target {}
-unsafe impl Sync for Target {}
-
-impl Target {
-    pub fn new(y: FloatsMut, stride: usize) -> Target {
-        match y {
-            FloatsMut::F32(y) => Target {
-                start: Start::F32(y.as_mut_ptr()),
-                len: y.len(),
-                stride,
-            },
-            FloatsMut::Bf16(y) => Target {
-                start: Start::Bf16(y.as_mut_ptr()),
-                len: y.len(),
-                stride,
-            },
-        }
-    }
-}
-
-/// A matrix that is read through a pointer, because it may be the very memory that is written.
-#[derive(Clone, Copy)]
-pub enum Addend {
-    None,
-    F32(*const f32),
-    Bf16(*const u16),
-}
-
-// SAFETY: only read, and only the elements whose outputs the same task writes.
-unsafe impl Send for Addend {}
-unsafe impl Sync for Addend {}
-
-impl Addend {
-    pub fn new(addend: Option<Floats>) -> Addend {
-        match addend {
-            None => Addend::None,
-            Some(Floats::F32(a)) => Addend::F32(a.as_ptr()),
-            Some(Floats::Bf16(a)) => Addend::Bf16(a.as_ptr()),
-        }
-    }
-}
+use crate::with_floats;
 
 /// What all parts of one product share.
 pub struct Product<'a> {
@@ -98,6 +45,11 @@ pub fn tile_start(rows: usize, height: usize, tile: usize) -> usize {
 /// # Safety
 /// No other thread touches the part's elements of y; the addend is as large as y.
 pub unsafe fn multiply(product: &Product, part: Part, scratch: &mut Scratch) {
+    #[cfg(target_arch = "x86_64")]
+    if micro::by_amx(product.isa, product.panels.arithmetic()) {
+        // SAFETY: by this function's contract.
+        return unsafe { multiply_by_amx(product, part, scratch) };
+    }
     let (k, arithmetic) = (product.panels.k, product.panels.arithmetic());
     let form = arithmetic.a_form(product.isa);
     let height = micro::tile_height(product.isa, arithmetic);
@@ -125,7 +77,7 @@ pub unsafe fn multiply(product: &Product, part: Part, scratch: &mut Scratch) {
     }
     let at_most = (0..tiles)
         .map(|t| tile_start(part.rows, height, t + 1) - tile_start(part.rows, height, t))
-        .map(|rows| micro::panels_at_once(product.isa, arithmetic, rows))
+        .map(micro::panels_at_once)
         .max()
         .unwrap_or(1);
     let mut panel = part.panel;
@@ -143,7 +95,36 @@ pub unsafe fn multiply(product: &Product, part: Part, scratch: &mut Scratch) {
         }
         panel += group;
     }
-    micro::finish(product.isa, arithmetic);
+}
+
+/// The same in AMX registers.
+///
+/// # Safety
+/// As `multiply`; the processor has AMX.
+#[cfg(target_arch = "x86_64")]
+unsafe fn multiply_by_amx(product: &Product, part: Part, scratch: &mut Scratch) {
+    let Panels { n, k, .. } = product.panels;
+    let pairs = Arithmetic::Bf16.steps(k);
+    let words = tiles::packed_words(part.rows, pairs);
+    let scratch = scratch.f32(words + tiles::sums_floats(part.rows, pairs));
+    let (packed, sums) = scratch.split_at_mut(words);
+    let packed = as_words(packed);
+    let at = product.rows.skip(part.row);
+    // SAFETY: AMX comes with AVX-512 and BF16; A is packed as it is read; the rest by this function's contract.
+    unsafe {
+        with_floats!(product.x, |x| pack_tiles::pack_rows(x, at, part.rows, k, packed));
+        let a = PackedTiles {
+            words: packed.as_ptr(),
+            rows: part.rows,
+            pairs,
+        };
+        let panels = (part.panels, Arithmetic::Bf16.panel_words(k));
+        tiles::multiply(a, product.panels.words(part.panel), panels, sums, |done, sums| {
+            let place = done.place(&part, n);
+            store(product.isa, &product.y, product.addend, &place, sums);
+        });
+    }
+    micro::amx::release();
 }
 
 /// The same memory as words.
@@ -169,7 +150,7 @@ unsafe fn tile_by_panels(
     let arithmetic = product.panels.arithmetic();
     let panel_words = arithmetic.panel_words(k);
     let steps = arithmetic.steps(k);
-    let wide = micro::panels_at_once(product.isa, arithmetic, rows);
+    let wide = micro::panels_at_once(rows);
     let mut done = 0;
     while done < group {
         let panels = if group - done >= wide { wide } else { 1 };
@@ -196,67 +177,5 @@ unsafe fn tile_by_panels(
             store(product.isa, &product.y, product.addend, &place, tile);
         }
         done += panels;
-    }
-}
-
-/// A tile's place in y, and its valid columns.
-pub(super) struct Place {
-    pub row: usize,
-    pub rows: usize,
-    pub column: usize,
-    pub columns: usize,
-    /// Floats from one row of the tile to the next.
-    pub width: usize,
-}
-
-/// Writes a tile's valid columns, the addend added.
-///
-/// # Safety
-/// No other thread touches these elements of y; the addend is as large as y.
-pub(super) unsafe fn store(isa: Isa, y: &Target, addend: Addend, place: &Place, tile: &[f32]) {
-    let Place {
-        row,
-        rows,
-        column,
-        columns,
-        width,
-    } = *place;
-    assert!(
-        (row + rows - 1) * y.stride + column + columns <= y.len,
-        "a tile beyond y"
-    );
-    for r in 0..rows {
-        let at = (row + r) * y.stride + column;
-        let sums = &tile[r * width..r * width + columns];
-        // SAFETY: inside y (asserted) and inside the addend, which is as large.
-        unsafe {
-            match (y.start, addend) {
-                (Start::F32(y), Addend::None) => by_isa!(isa, store_row(sums, y.add(at))),
-                (Start::Bf16(y), Addend::None) => by_isa!(isa, store_row(sums, y.add(at))),
-                (Start::F32(y), Addend::F32(a)) => by_isa!(isa, add_row(sums, a.add(at), y.add(at))),
-                (Start::F32(y), Addend::Bf16(a)) => by_isa!(isa, add_row(sums, a.add(at), y.add(at))),
-                (Start::Bf16(y), Addend::F32(a)) => by_isa!(isa, add_row(sums, a.add(at), y.add(at))),
-                (Start::Bf16(y), Addend::Bf16(a)) => by_isa!(isa, add_row(sums, a.add(at), y.add(at))),
-            }
-        }
-    }
-}
-
-isa_twins! {
-    fn store_row<O: Element>(sums: &[f32], y: *mut O) {
-        // SAFETY: `store` points at as many elements of y.
-        let y = unsafe { std::slice::from_raw_parts_mut(y, sums.len()) };
-        for (to, sum) in y.iter_mut().zip(sums) {
-            *to = O::from_f32(*sum);
-        }
-    }
-}
-
-isa_twins! {
-    fn add_row<A: Element, O: Element>(sums: &[f32], addend: *const A, y: *mut O) {
-        for (i, sum) in sums.iter().enumerate() {
-            // SAFETY: as above; read before written, so that both may be the same element.
-            unsafe { *y.add(i) = O::from_f32(*sum + (*addend.add(i)).to_f32()) };
-        }
     }
 }

@@ -1,11 +1,11 @@
 //! linearCrossEntropy: loss[t] = -log softmax(x[t] @ w^T)[target[t]], and its gradients in the same pass
 //!
 //! contract   tensor/ops/linearCrossEntropy.ts
-//! layout     x, dx [T, D], dw [V, D] row-major; w packed, its transpose too; workspace [min(T, 256)][Vp] f32
+//! layout     x, dx [T, D], dw [V, D] row-major; w packed, its transpose too; workspace [min(T, 512)][Vp] f32
 //! dtype      arithmetic = dtype of the panels; x, dx f32 or bf16; logits and softmax f32; the gradient of the
 //!            logits is rounded to bf16 where the panels are bf16; dw f32
 //! limits     any V; target -1 is ignored: no loss, a zero row of dx, nothing in dw, even where x is NaN
-//! tiling     256 tokens a chunk with the full vocabulary, so that [T, V] never exists; each chunk is one product
+//! tiling     512 tokens a chunk with the full vocabulary, so that [T, V] never exists; each chunk is one product
 //!            for logits, one region of softmax rows (in place), one product for dx, one gradient for dw
 //! why so     the three products are the GEMM's own; a chunk's ignored tokens are left out of all of them, so that
 //!            masked prompts cost nothing; bf16 gradients of logits overwrite half of their own row, which saves
@@ -21,7 +21,7 @@ use crate::ops::Ctx;
 use crate::pool::Disjoint;
 
 /// Tokens whose logits exist at once; a constant of the format: dw adds chunk by chunk.
-const CHUNK: usize = 256;
+pub(super) const CHUNK: usize = 512;
 /// Softmax rows per task, at the least this many logits: about 10 us.
 const TASK_LOGITS: usize = 32_768;
 

@@ -1,5 +1,6 @@
 //! linearCrossEntropy and the sums against straight loops in doubles, on every path.
 
+use super::linear_cross_entropy::CHUNK;
 use crate::bf16;
 use crate::isa::Isa;
 use crate::optim::test_arena::{At, TestArena, noise};
@@ -68,7 +69,7 @@ fn place(case: &Case, x: &[f32]) -> Run {
             (x, x)
         }
     };
-    arena.f32s(&vec![f32::NAN; t.min(256) * v.next_multiple_of(32)]);
+    arena.f32s(&vec![f32::NAN; t.min(CHUNK) * v.next_multiple_of(32)]);
     arena.numbers(&[t as f64, d as f64, v as f64, SCALE]);
     Run {
         arena,
@@ -194,15 +195,15 @@ fn several_chunks_with_ignored_tokens_equal_the_definition() {
     for is_bf16 in [true, false] {
         // A masked prompt across a chunk's end, scattered holes, a chunk of which nothing counts.
         for ignored in [
-            |i: usize| i < 300,
+            |i: usize| i < CHUNK + 44,
             |i| i % 3 == 0,
-            |i| (256..512).contains(&i),
+            |i| (CHUNK..2 * CHUNK).contains(&i),
             |_| true,
         ] {
             check(&Case {
                 d,
                 v,
-                targets: targets(600, v, ignored),
+                targets: targets(2 * CHUNK + 88, v, ignored),
                 is_bf16,
                 gradients: true,
             });
@@ -215,20 +216,24 @@ fn an_ignored_token_leaves_no_trace_even_if_its_x_is_no_number() {
     let case = Case {
         d: 6,
         v: 40,
-        targets: targets(300, 40, |i| i % 5 == 2),
+        targets: targets(CHUNK + 44, 40, |i| i % 5 == 2),
         is_bf16: true,
         gradients: true,
     };
     let (x, _) = inputs(&case);
     let mut spoilt = x.clone();
-    for t in (2..300).step_by(5) {
+    for t in (2..CHUNK + 44).step_by(5) {
         spoilt[t * 6..t * 6 + 6].fill(f32::NAN);
     }
     let (mut a, mut b) = (place(&case, &x), place(&case, &spoilt));
     a.arena.run("linearCrossEntropy", 2, Isa::detect()).unwrap();
     b.arena.run("linearCrossEntropy", 2, Isa::detect()).unwrap();
     assert_ne!(a.arena.read_bf16(a.x, 18), b.arena.read_bf16(b.x, 18));
-    for (at, other, len) in [(a.loss, b.loss, 300), (a.dx, b.dx, 1800), (a.dw, b.dw, 240)] {
+    for (at, other, len) in [
+        (a.loss, b.loss, CHUNK + 44),
+        (a.dx, b.dx, 6 * (CHUNK + 44)),
+        (a.dw, b.dw, 240),
+    ] {
         assert_eq!(a.arena.read_f32(at, len), b.arena.read_f32(other, len));
     }
     assert!(

@@ -6,10 +6,10 @@
 //!
 //! contract   one fixed order per element, as above; a numeric class of its own: other instruction sets chain
 //!            every product into one sum and differ in the last bits
-//! layout     A by rows `[pair / 16][rows][16]` words: a line of a tile register is 16 pairs of one row;
+//! layout     A by rows `[pair / 16][16 or 32 rows][16]` words: a line of a register is 16 pairs of one row;
 //!            B panels `[pair][32]` words as everywhere: a line of a tile register is one pair of 16 columns
 //! dtype      words are pairs of bf16; sums f32; denormals flushed by the instruction itself
-//! limits     1..=32 rows, one panel
+//! limits     1..=32 rows, one panel; K may be cut at multiples of 32 without a change of bits
 //! tiling     2 x 2 registers of sums, 2 of A, 2 of B: four independent chains cover the latency of 52 cycles
 //! why so     on the processors that have it, it multiplies bf16 seven times faster than FMA does
 //! versions   v1 (this file); inline assembly, because the intrinsics are not stable yet
@@ -18,10 +18,12 @@ use std::arch::asm;
 use std::cell::Cell;
 use std::sync::OnceLock;
 
-use super::{PANEL, RUN, TileShape};
+use super::{PANEL, RUN};
 
 /// Rows of a tile: two registers of sixteen.
 pub const ROWS: usize = 32;
+/// Floats of a tile.
+pub const SUMS: usize = ROWS * PANEL;
 const REGISTER_ROWS: usize = 16;
 /// Bytes of a register's line.
 const LINE: usize = 64;
@@ -89,16 +91,15 @@ struct Config {
 }
 
 thread_local! {
-    /// The shape that this thread's registers are configured for; (0, 0) if they are released.
-    static CONFIGURED: Cell<(usize, usize)> = const { Cell::new((0, 0)) };
+    /// Pairs a step that this thread's registers are configured for; 0 if they are released.
+    static CONFIGURED: Cell<usize> = const { Cell::new(0) };
 }
 
-/// Sets the registers up for `rows` rows and steps of `pairs` pairs. What they held is lost.
-fn configure(rows: usize, pairs: usize) {
-    if CONFIGURED.get() == (rows, pairs) {
+/// Sets the registers up for steps of `pairs` pairs, all of full height. What they held is lost.
+fn configure(pairs: usize) {
+    if CONFIGURED.get() == pairs {
         return;
     }
-    let (first, second) = (rows.min(REGISTER_ROWS), rows.saturating_sub(REGISTER_ROWS).max(1));
     let mut config = Config {
         palette: 1,
         start_row: 0,
@@ -106,55 +107,74 @@ fn configure(rows: usize, pairs: usize) {
         line_bytes: [0; 16],
         rows: [0; 16],
     };
-    let heights = [first, first, second, second, first, second, pairs, pairs];
-    for (register, height) in heights.into_iter().enumerate() {
-        config.rows[register] = height as u8;
-        config.line_bytes[register] = if (4..6).contains(&register) {
-            4 * pairs
-        } else {
-            LINE
-        } as u16;
+    for register in 0..8 {
+        let (is_a, is_b) = ((4..6).contains(&register), register >= 6);
+        config.rows[register] = if is_b { pairs } else { REGISTER_ROWS } as u8;
+        config.line_bytes[register] = if is_a { 4 * pairs } else { LINE } as u16;
     }
     // SAFETY: the configuration is 64 bytes and legal; `Isa::Amx` in hand means the instructions may be used.
     unsafe { asm!("ldtilecfg [{}]", in(reg) &raw const config, options(nostack, readonly)) };
-    CONFIGURED.set((rows, pairs));
+    CONFIGURED.set(pairs);
 }
 
 /// Gives the registers back: a thread that holds them makes every task switch save eight kilobytes.
 pub fn release() {
-    if CONFIGURED.get() != (0, 0) {
+    if CONFIGURED.get() != 0 {
         // SAFETY: they were configured by this thread.
         unsafe { asm!("tilerelease", options(nostack, nomem)) };
-        CONFIGURED.set((0, 0));
+        CONFIGURED.set(0);
     }
 }
 
-/// A micro-kernel for 1 to 32 rows and one panel.
+/// Rows that a tile of `rows` rows takes in its packed form: whole registers. What lies in the rows behind the
+/// last is multiplied and left alone.
+pub fn packed_rows(rows: usize) -> usize {
+    rows.next_multiple_of(REGISTER_ROWS)
+}
+
+/// Adds `steps` pairs of k to a tile of sums, or begins one.
 ///
 /// # Safety
-/// As `MicroKernel`, with A by rows.
-pub unsafe fn tile(shape: TileShape, a: *const u32, b: *const u32, tile: *mut f32) {
-    let TileShape { rows, steps, .. } = shape;
+/// `a` is `[steps / 16][packed_rows(rows)][16]` words, `b` `[steps][32]`, `sums` 1,024 floats.
+pub unsafe fn accumulate(
+    rows: usize,
+    steps: usize,
+    a: *const u32,
+    b: *const u32,
+    sums: *mut f32,
+    fresh: bool,
+) {
     let (whole, rest) = (steps / RUN, steps % RUN);
-    // SAFETY: A has `whole` runs of rows * 16 words and one more for the rest; B has `steps` lines of 32 words.
+    let tall = rows > REGISTER_ROWS;
+    // SAFETY: A has `whole` runs and one more for the rest; B has `steps` lines.
     unsafe {
-        configure(rows, RUN);
-        clear();
-        multiply(rows, whole, a, b);
-        if rest == 0 {
-            store(rows, tile);
-            return;
+        if whole > 0 || fresh {
+            configure(RUN);
+            begin(tall, sums, fresh);
+            multiply(tall, whole, a, b);
+            store(tall, sums);
         }
-        // The registers change their shape for the rest, which loses the sums: they wait in the tile.
-        store(rows, tile);
-        configure(rows, rest);
-        load(rows, tile);
-        multiply(rows, 1, a.add(whole * rows * RUN), b.add(whole * RUN * PANEL));
-        store(rows, tile);
+        if rest > 0 {
+            // The registers change their shape, which loses the sums: they wait in memory.
+            configure(rest);
+            begin(tall, sums, false);
+            multiply(
+                tall,
+                1,
+                a.add(whole * packed_rows(rows) * RUN),
+                b.add(whole * RUN * PANEL),
+            );
+            store(tall, sums);
+        }
     }
 }
 
-unsafe fn clear() {
+unsafe fn begin(tall: bool, sums: *const f32, fresh: bool) {
+    if !fresh {
+        // SAFETY: by `accumulate`'s contract.
+        return unsafe { load(tall, sums) };
+    }
+    // SAFETY: the registers are configured.
     unsafe {
         asm!(
             "tilezero tmm0",
@@ -166,29 +186,27 @@ unsafe fn clear() {
     };
 }
 
-/// `runs` steps: per step one or two registers of A, two of B, two or four products.
-unsafe fn multiply(rows: usize, runs: usize, a: *const u32, b: *const u32) {
+/// `runs` steps of 16 pairs: per step one or two registers of A, two of B, two or four products.
+unsafe fn multiply(tall: bool, runs: usize, a: *const u32, b: *const u32) {
     if runs == 0 {
         return;
     }
-    let a_step = rows * LINE;
-    let b_step = RUN * PANEL * 4;
-    // SAFETY: by `tile`'s contract all that is loaded is there. The registers belong to this function's callers;
-    // they are no operands that the compiler knows.
+    // SAFETY: by `accumulate`'s contract all that is loaded is there. The registers belong to this function's
+    // callers; they are no operands that the compiler knows.
     unsafe {
-        if rows > REGISTER_ROWS {
+        if tall {
             asm!(
                 "2:",
-                "tileloadd tmm4, [{a} + {line} * 1]",
+                "tileloaddt1 tmm4, [{a} + {line} * 1]",
                 "tileloadd tmm6, [{b} + {panel} * 1]",
                 "tileloadd tmm7, [{b} + {panel} * 1 + 64]",
+                "tileloaddt1 tmm5, [{a} + {line} * 1 + 1024]",
                 "tdpbf16ps tmm0, tmm4, tmm6",
-                "tileloadd tmm5, [{a} + {line} * 1 + 1024]",
                 "tdpbf16ps tmm1, tmm4, tmm7",
                 "tdpbf16ps tmm2, tmm5, tmm6",
                 "tdpbf16ps tmm3, tmm5, tmm7",
-                "add {a}, {a_step}",
-                "add {b}, {b_step}",
+                "add {a}, 2048",
+                "add {b}, 2048",
                 "dec {left}",
                 "jnz 2b",
                 a = inout(reg) a => _,
@@ -196,20 +214,18 @@ unsafe fn multiply(rows: usize, runs: usize, a: *const u32, b: *const u32) {
                 left = inout(reg) runs => _,
                 line = in(reg) LINE,
                 panel = in(reg) PANEL * 4,
-                a_step = in(reg) a_step,
-                b_step = in(reg) b_step,
                 options(nostack)
             );
         } else {
             asm!(
                 "2:",
-                "tileloadd tmm4, [{a} + {line} * 1]",
+                "tileloaddt1 tmm4, [{a} + {line} * 1]",
                 "tileloadd tmm6, [{b} + {panel} * 1]",
-                "tileloadd tmm7, [{b} + {panel} * 1 + 64]",
                 "tdpbf16ps tmm0, tmm4, tmm6",
+                "tileloadd tmm7, [{b} + {panel} * 1 + 64]",
                 "tdpbf16ps tmm1, tmm4, tmm7",
-                "add {a}, {a_step}",
-                "add {b}, {b_step}",
+                "add {a}, 1024",
+                "add {b}, 2048",
                 "dec {left}",
                 "jnz 2b",
                 a = inout(reg) a => _,
@@ -217,45 +233,43 @@ unsafe fn multiply(rows: usize, runs: usize, a: *const u32, b: *const u32) {
                 left = inout(reg) runs => _,
                 line = in(reg) LINE,
                 panel = in(reg) PANEL * 4,
-                a_step = in(reg) a_step,
-                b_step = in(reg) b_step,
                 options(nostack)
             );
         }
     }
 }
 
-unsafe fn store(rows: usize, tile: *mut f32) {
-    // SAFETY: the tile has rows * 32 floats, lines of 128 bytes.
+unsafe fn store(tall: bool, sums: *mut f32) {
+    // SAFETY: lines of 128 bytes, 32 of them.
     unsafe {
         asm!(
             "tilestored [{t} + {line} * 1], tmm0",
             "tilestored [{t} + {line} * 1 + 64], tmm1",
-            t = in(reg) tile, line = in(reg) PANEL * 4, options(nostack)
+            t = in(reg) sums, line = in(reg) PANEL * 4, options(nostack)
         );
-        if rows > REGISTER_ROWS {
+        if tall {
             asm!(
                 "tilestored [{t} + {line} * 1], tmm2",
                 "tilestored [{t} + {line} * 1 + 64], tmm3",
-                t = in(reg) tile.add(REGISTER_ROWS * PANEL), line = in(reg) PANEL * 4, options(nostack)
+                t = in(reg) sums.add(REGISTER_ROWS * PANEL), line = in(reg) PANEL * 4, options(nostack)
             );
         }
     }
 }
 
-unsafe fn load(rows: usize, tile: *const f32) {
+unsafe fn load(tall: bool, sums: *const f32) {
     // SAFETY: as `store`.
     unsafe {
         asm!(
             "tileloadd tmm0, [{t} + {line} * 1]",
             "tileloadd tmm1, [{t} + {line} * 1 + 64]",
-            t = in(reg) tile, line = in(reg) PANEL * 4, options(nostack, readonly)
+            t = in(reg) sums, line = in(reg) PANEL * 4, options(nostack, readonly)
         );
-        if rows > REGISTER_ROWS {
+        if tall {
             asm!(
                 "tileloadd tmm2, [{t} + {line} * 1]",
                 "tileloadd tmm3, [{t} + {line} * 1 + 64]",
-                t = in(reg) tile.add(REGISTER_ROWS * PANEL), line = in(reg) PANEL * 4, options(nostack, readonly)
+                t = in(reg) sums.add(REGISTER_ROWS * PANEL), line = in(reg) PANEL * 4, options(nostack, readonly)
             );
         }
     }
@@ -266,11 +280,11 @@ unsafe fn load(rows: usize, tile: *const f32) {
 /// # Safety
 /// `available()` is true.
 pub unsafe fn peak(rounds: usize) -> f64 {
-    configure(ROWS, RUN);
+    configure(RUN);
     let zeros = [0u32; REGISTER_ROWS * RUN];
     // SAFETY: the lines loaded are those of `zeros`.
     unsafe {
-        clear();
+        begin(true, std::ptr::null(), true);
         asm!(
             "tileloadd tmm4, [{z} + {line} * 1]",
             "tileloadd tmm5, [{z} + {line} * 1]",
@@ -326,7 +340,16 @@ mod tests {
         let _flush = FloatMode::enter();
         let noise = |i: usize| bf16::round(((i * 7919) % 2003) as f32 / 701.5 - 1.4);
         for rows in 1..=ROWS {
-            for k in [1, 2, 31, 32, 33, 96, 200] {
+            for (k, cut) in [
+                (1, 0),
+                (2, 0),
+                (31, 0),
+                (32, 0),
+                (33, 32),
+                (96, 0),
+                (96, 64),
+                (200, 64),
+            ] {
                 let a: Vec<f32> = (0..rows * k).map(noise).collect();
                 let b: Vec<f32> = (0..k * PANEL).map(|i| noise(i + 5)).collect();
                 let pairs = k.div_ceil(2);
@@ -340,30 +363,39 @@ mod tests {
                     };
                     code(2 * j) | code(2 * j + 1) << 16
                 };
-                let runs = pairs.div_ceil(RUN);
-                let mut packed = vec![0u32; runs * rows * RUN];
+                let (runs, slots) = (pairs.div_ceil(RUN), packed_rows(rows));
+                let mut packed = vec![u32::MAX; runs * slots * RUN];
                 for pair in 0..pairs {
                     for row in 0..rows {
-                        packed[(pair / RUN * rows + row) * RUN + pair % RUN] =
+                        packed[(pair / RUN * slots + row) * RUN + pair % RUN] =
                             word(&|j| a[row * k + j], pair);
                     }
                 }
                 let panel: Vec<u32> = (0..pairs * PANEL)
                     .map(|i| word(&|j| b[j * PANEL + i % PANEL], i / PANEL))
                     .collect();
-                let mut sums = vec![f32::NAN; rows * PANEL];
-                let shape = TileShape {
-                    rows,
-                    panels: 1,
-                    steps: pairs,
-                    panel_words: panel.len(),
-                };
-                // SAFETY: packed as the kernel wants it.
-                unsafe { tile(shape, packed.as_ptr(), panel.as_ptr(), sums.as_mut_ptr()) };
+                let mut sums = vec![f32::NAN; ROWS * PANEL];
+                let first = if cut > 0 { cut / 2 } else { pairs };
+                // SAFETY: packed as `accumulate` wants it; `cut` is a multiple of 32.
+                unsafe {
+                    accumulate(
+                        rows,
+                        first,
+                        packed.as_ptr(),
+                        panel.as_ptr(),
+                        sums.as_mut_ptr(),
+                        true,
+                    );
+                    if cut > 0 {
+                        let a = packed.as_ptr().add(first * slots);
+                        let b = panel.as_ptr().add(first * PANEL);
+                        accumulate(rows, pairs - first, a, b, sums.as_mut_ptr(), false);
+                    }
+                }
                 release();
                 let right = by_definition(&a, &b, rows, k);
                 let same = sums.iter().zip(&right).all(|(x, y)| x.to_bits() == y.to_bits());
-                assert!(same, "{rows} rows, K {k}");
+                assert!(same, "{rows} rows, K {k}, cut at {cut}");
             }
         }
     }

@@ -29,8 +29,8 @@ pub const PANEL: usize = 32;
 pub const TILE_ROWS: usize = 12;
 /// Units of A that lie together per row in the layout by rows: one cache line.
 pub const RUN: usize = 16;
-/// Floats that any tile needs: the largest is 32 rows of one panel, in AMX registers.
-pub const TILE_FLOATS: usize = 32 * PANEL;
+/// Floats that any tile of multiply-adds needs.
+pub const TILE_FLOATS: usize = TILE_ROWS * PANEL;
 
 /// What the multiplications are made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,26 +118,15 @@ pub fn by_amx(isa: Isa, arithmetic: Arithmetic) -> bool {
     isa == Isa::Amx && arithmetic == Arithmetic::Bf16
 }
 
-/// Most rows of a tile.
+/// Most rows of a tile: what a task's rows are counted in.
 pub fn tile_height(isa: Isa, arithmetic: Arithmetic) -> usize {
     if by_amx(isa, arithmetic) { 32 } else { TILE_ROWS }
 }
 
-/// Ends a task: AMX registers are given back.
-pub fn finish(isa: Isa, arithmetic: Arithmetic) {
-    #[cfg(target_arch = "x86_64")]
-    if by_amx(isa, arithmetic) {
-        amx::release();
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = (isa, arithmetic);
-}
-
 /// Panels that `kernel` takes at once for a tile of `rows` rows packed by rows: few rows alone would wait for
 /// the latency of their chains.
-pub fn panels_at_once(isa: Isa, arithmetic: Arithmetic, rows: usize) -> usize {
+pub fn panels_at_once(rows: usize) -> usize {
     match rows {
-        _ if by_amx(isa, arithmetic) => 1,
         1 | 2 => 4,
         3..=6 => 2,
         _ => 1,
@@ -160,22 +149,11 @@ const F32: u8 = Step::F32 as u8;
 const PAIR: u8 = Step::Pair as u8;
 const WIDENED: u8 = Step::Widened as u8;
 
-/// The micro-kernel of `isa` for a tile of `rows` (1..=12) by `panels` (1, or `panels_at_once(rows)` by rows).
+/// The micro-kernel of multiply-adds for a tile of `rows` (1..=12) by `panels` (1, or `panels_at_once(rows)` by rows).
 pub fn kernel(isa: Isa, arithmetic: Arithmetic, layout: ALayout, rows: usize, panels: usize) -> MicroKernel {
+    assert!((1..=TILE_ROWS).contains(&rows), "no tile has {rows} rows");
     assert!(
-        (1..=tile_height(isa, arithmetic)).contains(&rows),
-        "no tile has {rows} rows"
-    );
-    #[cfg(target_arch = "x86_64")]
-    if by_amx(isa, arithmetic) {
-        assert!(
-            panels == 1 && layout == ALayout::ByRows,
-            "AMX reads A by rows, one panel"
-        );
-        return amx::tile;
-    }
-    assert!(
-        panels == 1 || (layout == ALayout::ByRows && panels == panels_at_once(isa, arithmetic, rows)),
+        panels == 1 || (layout == ALayout::ByRows && panels == panels_at_once(rows)),
         "{panels} panels at once for {rows} rows"
     );
     let step = match arithmetic.a_form(isa) {
@@ -297,16 +275,8 @@ mod tests {
             for (k, panels, layout) in [
                 (37, 1, ALayout::ByRows),
                 (37, 1, ALayout::ByColumns),
-                (
-                    64,
-                    panels_at_once(Isa::Portable, Arithmetic::F32, rows),
-                    ALayout::ByRows,
-                ),
-                (
-                    1,
-                    panels_at_once(Isa::Portable, Arithmetic::F32, rows),
-                    ALayout::ByRows,
-                ),
+                (64, panels_at_once(rows), ALayout::ByRows),
+                (1, panels_at_once(rows), ALayout::ByRows),
             ] {
                 let a = noise(rows * k, 1);
                 let b: Vec<Vec<f32>> = (0..panels).map(|q| noise(k * PANEL, 100 + q)).collect();

@@ -1,0 +1,163 @@
+//! One thread's products in AMX registers: packed rows by panels, in an order that keeps a panel in the first
+//! cache while rows stream by from the second.
+//!
+//! The sums of a tile leave the registers for memory, and are rounded from there while the next tile is
+//! multiplied: the tile unit and the vector unit then work side by side.
+
+use super::micro::{PANEL, RUN, amx};
+use super::output::Place;
+use super::product::Part;
+
+pub use super::micro::amx::{ROWS, SUMS};
+
+/// Pairs of k in a block: 32 KiB of a panel, two thirds of the first cache.
+pub const BLOCK_PAIRS: usize = 256;
+
+/// Packed rows of A: tiles of `[pairs / 16][16 or 32 rows][16]` words.
+#[derive(Clone, Copy)]
+pub struct PackedTiles {
+    pub words: *const u32,
+    pub rows: usize,
+    pub pairs: usize,
+}
+
+/// Words that `rows` rows take when packed.
+pub fn packed_words(rows: usize, pairs: usize) -> usize {
+    amx::packed_rows(rows) * pairs.next_multiple_of(RUN)
+}
+
+/// Floats that `multiply` needs for sums: two tiles that take turns, or one for every tile that waits for its next
+/// block and one more.
+pub fn sums_floats(rows: usize, pairs: usize) -> usize {
+    let waiting = if pairs > BLOCK_PAIRS {
+        rows.div_ceil(ROWS)
+    } else {
+        1
+    };
+    (waiting + 1) * SUMS
+}
+
+/// A finished tile: `rows` rows from `row` on, by the columns of `panel`, both counted from the part's first.
+#[derive(Clone, Copy)]
+pub struct Finished {
+    pub row: usize,
+    pub rows: usize,
+    pub panel: usize,
+}
+
+impl Finished {
+    /// Where it goes in an output of `width` columns.
+    pub fn place(&self, part: &Part, width: usize) -> Place {
+        let column = (part.panel + self.panel) * PANEL;
+        Place {
+            row: part.row + self.row,
+            rows: self.rows,
+            column,
+            columns: (width - column).min(PANEL),
+            width: PANEL,
+        }
+    }
+}
+
+impl PackedTiles {
+    /// Tiles, first row and rows of each.
+    fn tiles(&self) -> impl Iterator<Item = (usize, usize)> + use<> {
+        let rows = self.rows;
+        (0..rows)
+            .step_by(ROWS)
+            .map(move |row| (row, (rows - row).min(ROWS)))
+    }
+
+    /// The words of the tile at `row` of `rows` rows, from pair `pair` on.
+    fn tile(&self, row: usize, rows: usize, pair: usize) -> *const u32 {
+        let at = row * self.pairs.next_multiple_of(RUN) + pair * amx::packed_rows(rows);
+        // Only read by `amx::accumulate`, whose callers vouch for what lies there.
+        self.words.wrapping_add(at)
+    }
+}
+
+/// The tile that was finished last, whose sums are handed out after the next one is under way.
+struct Late<W: FnMut(Finished, &[f32])> {
+    waiting: Option<(Finished, usize)>,
+    write: W,
+}
+
+impl<W: FnMut(Finished, &[f32])> Late<W> {
+    fn finish(&mut self, sums: &[f32], next: Option<(Finished, usize)>) {
+        if let Some((tile, slot)) = std::mem::replace(&mut self.waiting, next) {
+            (self.write)(tile, &sums[slot * SUMS..(slot + 1) * SUMS]);
+        }
+    }
+}
+
+/// Multiplies all rows by `panels` panels that begin at `b`, `panel_words` apart, and hands every finished tile
+/// (32 floats a row) to `write`.
+///
+/// # Safety
+/// A is packed as its type says, the panels are there, and the processor has AMX.
+pub unsafe fn multiply(
+    a: PackedTiles,
+    b: *const u32,
+    (panels, panel_words): (usize, usize),
+    sums: &mut [f32],
+    write: impl FnMut(Finished, &[f32]),
+) {
+    assert!(sums.len() >= sums_floats(a.rows, a.pairs), "room for sums");
+    let slots = sums.len() / SUMS;
+    let mut late = Late { waiting: None, write };
+    let (mut first, mut slot) = (0, 0);
+    for panel in 0..panels {
+        for pair in (0..a.pairs.max(1)).step_by(BLOCK_PAIRS) {
+            let pairs = (a.pairs - pair).min(BLOCK_PAIRS);
+            slot = first;
+            for (row, rows) in a.tiles() {
+                // SAFETY: inside A, the panels and the sums by this function's contract.
+                unsafe {
+                    let b = b.add(panel * panel_words + pair * PANEL);
+                    let to = sums.as_mut_ptr().add(slot * SUMS);
+                    amx::accumulate(rows, pairs, a.tile(row, rows, pair), b, to, pair == 0);
+                }
+                if pair + pairs == a.pairs {
+                    late.finish(sums, Some((Finished { row, rows, panel }, slot)));
+                }
+                slot = (slot + 1) % slots;
+            }
+        }
+        first = slot;
+    }
+    late.finish(sums, None);
+}
+
+/// Adds the products of one block of pairs to the sums of all tiles, `[panel][tile]`, or begins them; `panels` panels
+/// lie one after another. Every tile is handed to `write`.
+///
+/// # Safety
+/// As `multiply`.
+pub unsafe fn accumulate(
+    a: PackedTiles,
+    b: *const u32,
+    panels: usize,
+    sums: &mut [f32],
+    fresh: bool,
+    write: impl FnMut(Finished, &[f32]),
+) {
+    assert!(
+        sums.len() >= panels * a.rows.div_ceil(ROWS) * SUMS,
+        "room for sums"
+    );
+    let mut late = Late { waiting: None, write };
+    let mut slot = 0;
+    for panel in 0..panels {
+        for (row, rows) in a.tiles() {
+            // SAFETY: inside A, the panels and the sums by this function's contract.
+            unsafe {
+                let b = b.add(panel * a.pairs * PANEL);
+                let to = sums.as_mut_ptr().add(slot * SUMS);
+                amx::accumulate(rows, a.pairs, a.tile(row, rows, 0), b, to, fresh);
+            }
+            late.finish(sums, Some((Finished { row, rows, panel }, slot)));
+            slot += 1;
+        }
+    }
+    late.finish(sums, None);
+}
