@@ -39,7 +39,10 @@ export function quickstartCommand(): Command {
           ...common,
           preset: "micro",
           steps: 3,
-          set: [...set, "batchRows=2", "microBatchRows=2", "evaluate.rows=2", "sample.maxTokens=8"],
+          set: [
+            ...[...set, "batchRows=2", "microBatchRows=2"],
+            ...["evaluate.rows=2", "evaluate.lastRows=2", "sample.maxTokens=8"],
+          ],
         });
     });
 }

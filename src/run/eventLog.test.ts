@@ -135,8 +135,8 @@ describe("resuming from step N", () => {
     stampEvent({ ...resumedBody, type: "run.resumed", step, checkpoint: `checkpoints/step-${step}` });
   const started = run({ steps: 1 })[0]!;
   if (started.type !== "run.started") throw new Error("a run starts with run.started");
-  const { version, plannedSteps, plannedTokens, environment } = started;
-  const resumedBody = { version, plannedSteps, plannedTokens, environment, repeatedSteps: 0 };
+  const { version, config, plannedSteps, plannedTokens, environment } = started;
+  const resumedBody = { version, config, plannedSteps, plannedTokens, environment, repeatedSteps: 0 };
 
   test("each step happens once in the log, and what was done again is kept beside it", async () => {
     const first = run({ steps: 60, isCompleted: false });

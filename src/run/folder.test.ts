@@ -34,6 +34,7 @@ describe("createRun", () => {
       schema: 1,
       runId: "a",
       created: "1970-01-01T00:00:00.000Z",
+      unsettled: null,
       ...run,
     });
     expect(folder.warnings).toEqual([]);

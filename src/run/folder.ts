@@ -25,6 +25,8 @@ export interface RunManifest {
   readonly version: string;
   readonly command: readonly string[];
   readonly config: JsonObject;
+  /** What was asked for, while the config still waits for the machine's speed; null once the config is settled. */
+  readonly unsettled: JsonObject | null;
 }
 
 const manifestSchema = z.strictObject({
@@ -34,6 +36,7 @@ const manifestSchema = z.strictObject({
   version: z.string(),
   command: z.array(z.string()),
   config: z.record(z.string(), z.unknown()),
+  unsettled: z.record(z.string(), z.unknown()).nullable().default(null),
 });
 
 /** Where things are in a run folder; for readers, who need no lock. */
@@ -83,8 +86,8 @@ export class RunFolder {
   }
 
   /** Settles the config before the first event: only then is a time budget known as a number of steps. */
-  async rewriteConfig(config: JsonObject): Promise<void> {
-    this.#manifest = { ...this.#manifest, config };
+  async settleConfig(config: JsonObject): Promise<void> {
+    this.#manifest = { ...this.#manifest, config, unsettled: null };
     await writeFileAtomic(this.paths.manifest, manifestText(this.#manifest));
   }
 
@@ -120,7 +123,7 @@ export class RunFolder {
  */
 export async function createRun(
   root: string,
-  run: Pick<RunManifest, "version" | "command" | "config">,
+  run: Pick<RunManifest, "version" | "command" | "config"> & Partial<Pick<RunManifest, "unsettled">>,
   now: Date = new Date(),
 ): Promise<RunFolder> {
   const paths = runPaths(root);
@@ -136,6 +139,7 @@ export async function createRun(
       schema: 1,
       runId: basename(paths.root),
       created: now.toISOString(),
+      unsettled: null,
       ...run,
     };
     await writeFileAtomic(paths.manifest, manifestText(manifest));

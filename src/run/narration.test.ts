@@ -1,4 +1,5 @@
 import { describe, expect, test } from "vitest";
+import { exampleEvents } from "../../test/support/exampleEvents.ts";
 import { syntheticRun } from "../../test/support/syntheticRun.ts";
 import { ConfigError, describeError, type RunEvent, type RunEventBody, stampEvent } from "../base/index.ts";
 import { narrate } from "./narration.ts";
@@ -102,9 +103,24 @@ describe("narrate", () => {
     const started = first("run.started");
     if (started.type !== "run.started") throw new Error("unexpected event");
     const { version, environment } = started;
-    const plan = { version, environment, step: 40, checkpoint: "c", plannedSteps: 80, plannedTokens: 1 };
+    const config = { steps: 80 };
+    const plan = {
+      version,
+      config,
+      environment,
+      step: 40,
+      checkpoint: "c",
+      plannedSteps: 80,
+      plannedTokens: 1,
+    };
     expect(say({ type: "run.resumed", ...plan, repeatedSteps: 7 })).toContain("7 steps after the checkpoint");
-    expect(say({ type: "run.resumed", ...plan, repeatedSteps: 0 }).split("\n")).toHaveLength(1);
+    expect(say({ type: "run.resumed", ...plan, repeatedSteps: 0 })).not.toContain("again");
+  });
+
+  test("a resume prints its settings in full: they may have changed since the run began", () => {
+    const config = { optimizer: { learningRate: 0.5 } };
+    const resumed = { ...exampleEvents["run.resumed"], config };
+    expect(say(resumed)).toContain("settings    optimizer.learningRate=0.5");
   });
 
   test("what the model wrote cannot command the terminal", () => {

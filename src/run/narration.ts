@@ -9,6 +9,7 @@ import {
   formatRate,
   formatScalar,
   formatShare,
+  type JsonObject,
   type RunEvent,
   type RunEventType,
 } from "../base/index.ts";
@@ -38,11 +39,12 @@ type Narrator<T extends RunEventType> = (event: EventOf<T>, columns: number) => 
 
 const narrators: { readonly [T in RunEventType]: Narrator<T> } = {
   "run.started": startLines,
-  "run.resumed": ({ step, checkpoint, plannedSteps, repeatedSteps }) => [
+  "run.resumed": ({ step, checkpoint, config, plannedSteps, repeatedSteps }, columns) => [
     plain(`${label("resumed")}after step ${step} from ${checkpoint}, ${plannedSteps} steps planned`),
     ...(repeatedSteps === 0
       ? []
       : [muted(`${label("")}${repeatedSteps} steps after the checkpoint are done again`)]),
+    ...settingLines(config, columns),
   ],
   "tokenizer.trained": ({ vocabSize, bytesPerToken, seconds }) => [
     plain(
@@ -107,7 +109,6 @@ function startLines(event: EventOf<"run.started">, columns: number): NarratedLin
   const peak =
     machine.peakFlopsPerSecond === null ? "" : `, peak ${formatRate(machine.peakFlopsPerSecond, "FLOP")}`;
   const parts = Object.entries(memory.parts).map(([name, bytes]) => `${name} ${formatBytes(bytes)}`);
-  const settings = [...flattenConfig(event.config)].map(([key, value]) => `${key}=${JSON.stringify(value)}`);
   return [
     plain(`${label("run")}${event.runId}, minke ${event.version}`),
     plain(
@@ -122,10 +123,15 @@ function startLines(event: EventOf<"run.started">, columns: number): NarratedLin
     plain(
       `${label("plan")}${formatInteger(event.plannedSteps)} steps, ${formatCount(event.plannedTokens)} tokens`,
     ),
-    ...fold(settings, columns - label("").length).map((text, index) =>
-      muted(label(index === 0 ? "settings" : "") + text),
-    ),
+    ...settingLines(event.config, columns),
   ];
+}
+
+function settingLines(config: JsonObject, columns: number): NarratedLine[] {
+  const settings = [...flattenConfig(config)].map(([key, value]) => `${key}=${JSON.stringify(value)}`);
+  return fold(settings, columns - label("").length).map((text, index) =>
+    muted(label(index === 0 ? "settings" : "") + text),
+  );
 }
 
 function evaluationText(event: EventOf<"evaluation.completed">): string {

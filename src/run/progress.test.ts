@@ -93,6 +93,7 @@ describe("secondsLeft", () => {
       time: "2026-11-25T00:00:00.000Z",
       type: "run.resumed",
       version,
+      config: {},
       environment,
       step: 400,
       checkpoint: "checkpoints/step-400",

@@ -93,6 +93,7 @@ describe("summarize", () => {
       {
         type: "run.resumed",
         version,
+        config: { steps: 20 },
         environment,
         step: 10,
         checkpoint: "checkpoints/step-10",
@@ -107,6 +108,7 @@ describe("summarize", () => {
     expect(await summaryOf([...open, interrupted, resumed])).toMatchObject({
       status: "open",
       plannedSteps: 20,
+      config: { steps: 20 },
     });
   });
 });

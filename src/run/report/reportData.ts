@@ -87,7 +87,7 @@ export function reportData(history: RunHistory): ReportData {
       data: dataFacts(history),
       machine: machineFacts(started),
       memory: memoryFacts(started, steps),
-      settings: [...flattenConfig(started.config)].map(([name, value]) => ({
+      settings: [...flattenConfig(summary.config)].map(([name, value]) => ({
         name,
         value: JSON.stringify(value),
       })),
