@@ -158,6 +158,8 @@ describe("a run", () => {
     await writeTrainingText(cwd, 300);
     const set = [
       "model.vocabSize=380",
+      "batchRows=4",
+      "microBatchRows=4",
       'sample.prompts=["The whale"]',
       "sample.maxTokens=4",
       "evaluate.everySteps=2",
@@ -219,7 +221,8 @@ test("`--tensorboard` writes every step's loss where TensorBoard looks for it", 
     "run",
     "--tensorboard",
   ];
-  const { code } = await minke([...args, "--set", "data.tokenizer=bytes"], { cwd });
+  const set = ["data.tokenizer=bytes", "batchRows=4", "microBatchRows=4"];
+  const { code } = await minke([...args, ...set.flatMap((setting) => ["--set", setting])], { cwd });
   expect(code).toBe(0);
   const [name, ...others] = await readdir(join(cwd, "run", "tensorboard"));
   expect(others).toEqual([]);
