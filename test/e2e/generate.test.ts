@@ -135,6 +135,9 @@ describe("minke runs", () => {
     expect(lines(stdout)[0]).toMatchObject({ differences: [{ key: "seed", values: [1, 2] }] });
     const shown = await minke(["runs", "compare", "a", "b"], { cwd: folder });
     expect(shown.stdout).toContain("seed: 1  |  2");
+    // As a shell completes them.
+    const paths = ["runs/a", join(folder, "runs", "b/")];
+    expect(await minke(["runs", "compare", ...paths], { cwd: folder })).toEqual(shown);
   });
 });
 
