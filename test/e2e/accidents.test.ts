@@ -108,7 +108,10 @@ describe("Ctrl-C before the first step", () => {
 describe("a run with a time budget that dies before its speed is measured", () => {
   test("keeps its minutes: --resume measures and trains for them, under the settings it was given", async () => {
     await writeFile(join(folder, "longer.txt"), sentences(20_000));
-    const set = ["data.tokenizer=bytes", "batchRows=4", "microBatchRows=4", "optimizer.beta2=0.9"];
+    const set = [
+      ...["data.tokenizer=bytes", "batchRows=4", "microBatchRows=4", "optimizer.beta2=0.9"],
+      "evaluate.lastRows=4",
+    ];
     const { child, finished } = await startMinke(
       [
         ...["train", "--preset", "unit", "--data", "longer.txt", "--run", "hasty", "--minutes", "0.01"],
