@@ -1,7 +1,7 @@
 import { describe, expect, test } from "vitest";
 import { syntheticRun } from "../../test/support/syntheticRun.ts";
 import { type RunEvent, stampEvent } from "../base/index.ts";
-import { collectHistory } from "./history.ts";
+import { collectHistory } from "./log/history.ts";
 import { mean, median, summarize } from "./summary.ts";
 
 const summaryOf = async (events: Iterable<RunEvent>) => summarize(await collectHistory(events));

@@ -1,6 +1,6 @@
 /** A run in one row. */
 import type { JsonObject } from "../base/index.ts";
-import type { RunHistory } from "./history.ts";
+import type { RunHistory } from "./log/history.ts";
 
 export type RunStatus =
   /** Still going, or its process was killed: only the lock of the folder can tell. */

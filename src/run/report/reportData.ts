@@ -16,8 +16,8 @@ import {
   RunError,
   type RunEvent,
 } from "../../base/index.ts";
-import type { RunHistory } from "../history.ts";
 import { type WorstLoad, worstLoads } from "../loadBalance.ts";
+import type { RunHistory } from "../log/history.ts";
 import { flattenConfig } from "../runDifferences.ts";
 import { type RunSummary, summarize } from "../summary.ts";
 

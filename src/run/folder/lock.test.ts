@@ -3,8 +3,8 @@ import { mkdtemp, readdir, readFile, rm, stat, writeFile } from "node:fs/promise
 import { hostname, tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
-import { startModule } from "../../test/support/childProcess.ts";
-import { RunError } from "../base/index.ts";
+import { startModule } from "../../../test/support/childProcess.ts";
+import { RunError } from "../../base/index.ts";
 import { acquireLock, type LockOwner, mayLive, readLock, releaseLock } from "./lock.ts";
 import { isRunning, thisProcess } from "./processIdentity.ts";
 

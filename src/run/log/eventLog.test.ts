@@ -4,9 +4,9 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import fc from "fast-check";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
-import { startModule } from "../../test/support/childProcess.ts";
-import { syntheticRun } from "../../test/support/syntheticRun.ts";
-import { formatEvent, RunError, type RunEvent, stampEvent } from "../base/index.ts";
+import { startModule } from "../../../test/support/childProcess.ts";
+import { syntheticRun } from "../../../test/support/syntheticRun.ts";
+import { formatEvent, RunError, type RunEvent, stampEvent } from "../../base/index.ts";
 import { BEFORE_FIRST_STEP, openEventLog } from "./eventLog.ts";
 import { readEvents } from "./eventReader.ts";
 

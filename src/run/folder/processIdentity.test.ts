@@ -1,6 +1,6 @@
 import { once } from "node:events";
 import { describe, expect, test } from "vitest";
-import { startModule } from "../../test/support/childProcess.ts";
+import { startModule } from "../../../test/support/childProcess.ts";
 import { isRunning, thisProcess } from "./processIdentity.ts";
 
 describe("a process's identity", () => {

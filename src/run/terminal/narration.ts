@@ -12,9 +12,9 @@ import {
   type JsonObject,
   type RunEvent,
   type RunEventType,
-} from "../base/index.ts";
+} from "../../base/index.ts";
+import { flattenConfig } from "../runDifferences.ts";
 import { printable } from "./printable.ts";
-import { flattenConfig } from "./runDifferences.ts";
 
 export interface NarratedLine {
   readonly text: string;

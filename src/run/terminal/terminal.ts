@@ -4,8 +4,8 @@
  *
  * What is told is decided in progress.ts and narration.ts; this file only writes.
  */
-import { type EventSink, formatEvent, type RunEvent, type RunEventType } from "../base/index.ts";
-import { errorCode } from "./fileErrors.ts";
+import { type EventSink, formatEvent, type RunEvent, type RunEventType } from "../../base/index.ts";
+import { errorCode } from "../files/fileErrors.ts";
 import { type NarratedLine, narrate } from "./narration.ts";
 import { advance, noProgress, type Progress, renderLine } from "./progress.ts";
 

@@ -9,11 +9,11 @@
  */
 import { appendFile, type FileHandle, open, rename } from "node:fs/promises";
 import { dirname, join } from "node:path";
-import { type EventSink, formatEvent, parseEvent, type RunEvent, type RunWarning } from "../base/index.ts";
-import { Appender } from "./appender.ts";
-import { syncFolder } from "./atomicFile.ts";
+import { type EventSink, formatEvent, parseEvent, type RunEvent, type RunWarning } from "../../base/index.ts";
+import { Appender } from "../files/appender.ts";
+import { syncFolder } from "../files/atomicFile.ts";
+import { errorCode, explained } from "../files/fileErrors.ts";
 import { readLines } from "./eventLines.ts";
-import { errorCode, explained } from "./fileErrors.ts";
 
 /** Resuming from here takes out everything: the run begins again. */
 export const BEFORE_FIRST_STEP = -1;

@@ -2,7 +2,7 @@ import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promis
 import { hostname, tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
-import { ConfigError, RunError } from "../base/index.ts";
+import { ConfigError, RunError } from "../../base/index.ts";
 import {
   checkpointName,
   createRun,

@@ -5,7 +5,7 @@
  * written over from its beginning, so the file holds whole pieces in their order.
  */
 import type { FileHandle } from "node:fs/promises";
-import { RunError } from "../base/index.ts";
+import { RunError } from "../../base/index.ts";
 import { explained, explainFileError } from "./fileErrors.ts";
 
 /** The part of a file handle that is used; what a test puts a full disk in place of. */

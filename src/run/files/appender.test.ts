@@ -3,7 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import fc from "fast-check";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
-import { DiskError, RunError } from "../base/index.ts";
+import { DiskError, RunError } from "../../base/index.ts";
 import { type AppendableFile, Appender } from "./appender.ts";
 
 let folder: string;

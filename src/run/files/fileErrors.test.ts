@@ -1,6 +1,6 @@
 import { mkdir } from "node:fs/promises";
 import { describe, expect, test } from "vitest";
-import { DiskError, RunError } from "../base/index.ts";
+import { DiskError, RunError } from "../../base/index.ts";
 import { errorCode, explained, explainFileError } from "./fileErrors.ts";
 
 const refusal = (code: string) => Object.assign(new Error(code), { code });

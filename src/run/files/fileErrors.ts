@@ -1,6 +1,6 @@
 /** What the file system refuses, as errors of the catalogue: a full disk and a read-only folder have a cure. */
 import { dirname } from "node:path";
-import { DiskError, RunError } from "../base/index.ts";
+import { DiskError, RunError } from "../../base/index.ts";
 
 /** The `code` of an error of Node (`ENOENT`...); undefined for any other error. */
 export function errorCode(error: unknown): string | undefined {

@@ -1,9 +1,9 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { exampleEvents } from "../../test/support/exampleEvents.ts";
-import { colourSequence, Screen } from "../../test/support/screen.ts";
-import { syntheticRun } from "../../test/support/syntheticRun.ts";
-import { parseEvent, type RunEvent, type RunEventType } from "../base/index.ts";
+import { exampleEvents } from "../../../test/support/exampleEvents.ts";
+import { colourSequence, Screen } from "../../../test/support/screen.ts";
+import { syntheticRun } from "../../../test/support/syntheticRun.ts";
+import { parseEvent, type RunEvent, type RunEventType } from "../../base/index.ts";
 import { narrate } from "./narration.ts";
 import { openTerminal, type TerminalOptions } from "./terminal.ts";
 

@@ -1,8 +1,8 @@
 import { stripVTControlCharacters } from "node:util";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { syntheticRun } from "../../test/support/syntheticRun.ts";
-import type { RunEvent } from "../base/index.ts";
+import { syntheticRun } from "../../../test/support/syntheticRun.ts";
+import type { RunEvent } from "../../base/index.ts";
 import { advance, noProgress, type Progress, renderLine, secondsLeft } from "./progress.ts";
 
 const events = [...syntheticRun({ steps: 1200, isCompleted: false })];

@@ -12,9 +12,9 @@
 import { mkdir, readdir, readFile, rm, rmdir } from "node:fs/promises";
 import { basename, join, resolve } from "node:path";
 import { z } from "zod";
-import { type JsonObject, parseConfig, RunError, type RunWarning } from "../base/index.ts";
-import { writeFileAtomic } from "./atomicFile.ts";
-import { errorCode, explained } from "./fileErrors.ts";
+import { type JsonObject, parseConfig, RunError, type RunWarning } from "../../base/index.ts";
+import { writeFileAtomic } from "../files/atomicFile.ts";
+import { errorCode, explained } from "../files/fileErrors.ts";
 import { acquireLock, type Lock, mayLive, readLock, releaseLock } from "./lock.ts";
 
 export interface RunManifest {

@@ -4,7 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
-import { startModule } from "../../test/support/childProcess.ts";
+import { startModule } from "../../../test/support/childProcess.ts";
 import { acquireLock, readLock, releaseLock } from "./lock.ts";
 
 let folder: string;

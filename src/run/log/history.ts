@@ -1,5 +1,5 @@
 /** All events of a run by their type: what the index, the reports and TensorBoard files are made from. */
-import type { EventOf, RunEvent, RunEventType } from "../base/index.ts";
+import type { EventOf, RunEvent, RunEventType } from "../../base/index.ts";
 
 export class RunHistory {
   readonly #byType = new Map<RunEventType, RunEvent[]>();

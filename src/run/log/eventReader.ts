@@ -2,9 +2,9 @@
  * Reading a run's events. The log holds one consistent history: what a resumed run did over again was taken out by
  * eventLog.ts when it was resumed, so a reader has nothing to put right.
  */
-import { parseEvent, RunError, type RunEvent } from "../base/index.ts";
+import { parseEvent, RunError, type RunEvent } from "../../base/index.ts";
+import { errorCode } from "../files/fileErrors.ts";
 import { readLines } from "./eventLines.ts";
-import { errorCode } from "./fileErrors.ts";
 
 /**
  * The events of a log, oldest first.

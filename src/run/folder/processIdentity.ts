@@ -1,7 +1,7 @@
 /** Which process wrote something, told so that a later process with the same id is not taken for it. */
 import { execFileSync } from "node:child_process";
 import { readFileSync } from "node:fs";
-import { errorCode } from "./fileErrors.ts";
+import { errorCode } from "../files/fileErrors.ts";
 
 export interface ProcessIdentity {
   readonly pid: number;

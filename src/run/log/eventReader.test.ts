@@ -3,8 +3,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import fc from "fast-check";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
-import { exampleEvents } from "../../test/support/exampleEvents.ts";
-import { formatEvent, RunError } from "../base/index.ts";
+import { exampleEvents } from "../../../test/support/exampleEvents.ts";
+import { formatEvent, RunError } from "../../base/index.ts";
 import { type LogLine, readLines } from "./eventLines.ts";
 import { readEvents } from "./eventReader.ts";
 

@@ -1,7 +1,13 @@
 import { describe, expect, test } from "vitest";
-import { exampleEvents } from "../../test/support/exampleEvents.ts";
-import { syntheticRun } from "../../test/support/syntheticRun.ts";
-import { ConfigError, describeError, type RunEvent, type RunEventBody, stampEvent } from "../base/index.ts";
+import { exampleEvents } from "../../../test/support/exampleEvents.ts";
+import { syntheticRun } from "../../../test/support/syntheticRun.ts";
+import {
+  ConfigError,
+  describeError,
+  type RunEvent,
+  type RunEventBody,
+  stampEvent,
+} from "../../base/index.ts";
 import { narrate } from "./narration.ts";
 
 const told = (event: RunEvent, columns = 80) => narrate(event, columns).map(({ text }) => text);

@@ -3,8 +3,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { exampleEvents } from "../../test/support/exampleEvents.ts";
-import type { RunEvent } from "../base/index.ts";
+import { exampleEvents } from "../../../test/support/exampleEvents.ts";
+import type { RunEvent } from "../../base/index.ts";
 import { openEventLog } from "./eventLog.ts";
 import { readEvents } from "./eventReader.ts";
 

@@ -9,8 +9,8 @@
 import { randomUUID } from "node:crypto";
 import { link, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { hostname } from "node:os";
-import { RunError } from "../base/index.ts";
-import { errorCode, explained } from "./fileErrors.ts";
+import { RunError } from "../../base/index.ts";
+import { errorCode, explained } from "../files/fileErrors.ts";
 import { isRunning, type ProcessIdentity, thisProcess } from "./processIdentity.ts";
 
 export interface LockOwner extends ProcessIdentity {

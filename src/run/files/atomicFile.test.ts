@@ -2,7 +2,7 @@ import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promis
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
-import { DiskError } from "../base/index.ts";
+import { DiskError } from "../../base/index.ts";
 import { freeBytes, requireFreeBytes, writeFileAtomic } from "./atomicFile.ts";
 
 let folder: string;

@@ -2,7 +2,7 @@
 import { randomUUID } from "node:crypto";
 import { open, rename, rm, statfs } from "node:fs/promises";
 import { dirname, resolve } from "node:path";
-import { DiskError, formatBytes } from "../base/index.ts";
+import { DiskError, formatBytes } from "../../base/index.ts";
 import { errorCode, explained } from "./fileErrors.ts";
 
 /** Writes a file under a temporary name beside it, brings it to the disk, then moves it to its name. */

@@ -8,7 +8,7 @@ import {
   formatShare,
   type RunEvent,
   type StepCompleted,
-} from "../base/index.ts";
+} from "../../base/index.ts";
 
 export interface Progress {
   readonly plannedSteps: number;
