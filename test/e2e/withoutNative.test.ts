@@ -31,7 +31,13 @@ test("train, generate and doctor use the reference backend, and each says once w
 }, async () => {
   const folder = await packageWithoutNative();
   await writeTrainingText(folder, 40);
-  const set = ["data.tokenizer=bytes", "rowLength=16", "batchRows=1", "microBatchRows=1", "evaluate.lastRows=1"];
+  const set = [
+    "data.tokenizer=bytes",
+    "rowLength=16",
+    "batchRows=1",
+    "microBatchRows=1",
+    "evaluate.lastRows=1",
+  ];
   const args = ["train", "--preset", "unit", "--data", "text.txt", "--steps", "2", "--run", "run"];
   const trained = await minkeIn(folder, ...args, ...set.flatMap((setting) => ["--set", setting]));
   expect(trained.code).toBe(0);
