@@ -1,4 +1,5 @@
 /** The config of a run: a new one from what was asked for, or the stored one with what may still change. */
+import { resolve } from "node:path";
 import { z } from "zod";
 import { ConfigError, parseConfig } from "../base/index.ts";
 import { presetConfig } from "../model/index.ts";
@@ -20,7 +21,8 @@ const requestSchema: z.ZodType<RunRequest> = z.strictObject({
 }) as z.ZodType<RunRequest>;
 
 export function requestOf({ preset, data, minutes, seed, precision, set }: TrainOptions): RunRequest {
-  const all = { preset, data, minutes, seed, precision, set };
+  // Whole paths: the run may be resumed from another folder.
+  const all = { preset, data: data?.map((path) => resolve(path)), minutes, seed, precision, set };
   return Object.fromEntries(Object.entries(all).filter(([, value]) => value !== undefined));
 }
 

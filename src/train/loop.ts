@@ -209,7 +209,7 @@ class Loop {
     hooks.emit({ type: "router.bias", step: this.#step, layers });
   }
 
-  /** False if the signal cut it short: then nothing is reported. */
+  /** False if the signal cut it short: then nothing is reported, and a resumed run does not make up for it. */
   async #evaluate(maxRows: number): Promise<boolean> {
     const { session, validation, hooks, signal } = this.#input;
     if (validation === null) return true;

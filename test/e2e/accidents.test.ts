@@ -140,7 +140,9 @@ describe("a run with a time budget that dies before its speed is measured", () =
 test("what a run is resumed with is in its event and in its report", async () => {
   const run = await copyOfRun("changed");
   const change = ["--set", "steps=8", "--set", "optimizer.learningRate=0.0005"];
-  const { code, stdout } = await minke(["train", "--run", run, "--resume", ...change], { cwd: folder });
+  // From another folder than it was begun in.
+  const cwd = join(folder, run);
+  const { code, stdout } = await minke(["train", "--run", ".", "--resume", ...change], { cwd });
   expect(code).toBe(0);
   expect(stdout).toContain("optimizer.learningRate=0.0005");
   const [resumed] = (await historyOf(join(folder, run))).of("run.resumed");

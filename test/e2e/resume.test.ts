@@ -97,7 +97,7 @@ describe.skipIf(nativeIsMissing)("50 steps of micro", () => {
   });
 });
 
-describe("a second Ctrl-C", () => {
+describe.skipIf(nativeIsMissing)("a second Ctrl-C", () => {
   test("leaves at once, and the run can still be resumed to the same bits", {
     timeout: 120_000,
   }, async () => {
