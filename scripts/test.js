@@ -1,7 +1,7 @@
 // Runs every suite that this machine can run and closes with one line: `N passed, N failed`.
 // The Rust suites count too; with cargo on the machine they must have run.
 import { spawnSync } from "node:child_process";
-import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -44,7 +44,11 @@ function runTypeScript(config) {
 
 function runRust() {
   if (spawnSync("cargo", ["--version"]).status !== 0) {
-    console.log("cargo was not found: the Rust suites did not run. Install Rust (rustup.rs) to run them.");
+    const isAddonHere = existsSync(join(root, "native", `minke.${process.platform}-${process.arch}.node`));
+    const left = isAddonHere
+      ? "the Rust suites did not run"
+      : "the Rust suites and all native tests did not run";
+    console.log(`cargo was not found: ${left}. Install Rust (https://rustup.rs), then npm ci, to run them.`);
     return { passed: 0, failed: 0 };
   }
   const { status, stdout } = spawnSync("cargo", ["test", "--release", "--workspace", "--quiet"], {

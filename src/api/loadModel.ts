@@ -1,6 +1,6 @@
 /** Loads a trained model and lets it write. */
 import { join } from "node:path";
-import { TokenizerError, UsageError } from "../base/index.ts";
+import { type RunWarning, TokenizerError, UsageError } from "../base/index.ts";
 import { findCheckpoint, readModel, readModelConfig, requireWhole } from "../checkpoint/index.ts";
 import { generateIds, type Runner } from "../engine/index.ts";
 import {
@@ -36,6 +36,8 @@ export interface LoadedModel {
   readonly path: string;
   readonly config: ModelConfig;
   readonly tokenizer: Tokenizer;
+  /** What the user should hear: that there are no native kernels, and what to install. */
+  readonly warning: RunWarning | null;
   /** Pieces of text that continue the prompt; never half a character. */
   generate(prompt: string, options?: WriteOptions): AsyncGenerator<string, void, undefined>;
   dispose(): Promise<void>;
@@ -51,7 +53,7 @@ export async function loadModel(path: string, options: LoadOptions = {}): Promis
   const config = await readModelConfig(folder);
   const tokenizer = await loadTokenizer(folder);
   requireFit(tokenizer, config, folder);
-  const { device } = openDevice(options);
+  const { device, warning } = openDevice(options);
   const precision = precisions[options.precision ?? (config.torchDtype === "float32" ? "f32" : "bf16")];
   const factory = new ParameterFactory(device, config, { precision, isTrained: false });
   const model = new Transformer(config, factory);
@@ -67,6 +69,7 @@ export async function loadModel(path: string, options: LoadOptions = {}): Promis
     path: folder,
     config,
     tokenizer,
+    warning,
     generate: (prompt, settings = {}) => write(runner, tokenizer, prompt, settings),
     dispose: () => device.dispose(),
   };

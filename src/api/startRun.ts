@@ -4,19 +4,13 @@
  * A new run that does not get so far leaves nothing behind, so that the same command can be given again; a run that is
  * resumed is left as it was found.
  */
-import { ConfigError, type JsonObject } from "../base/index.ts";
-import { presetConfig } from "../model/index.ts";
+import type { JsonObject } from "../base/index.ts";
 import { createRun, freshRunPath, openRun, type RunFolder } from "../run/index.ts";
-import { defaultTrainConfig, parseTrainConfig, type TrainConfig } from "../train/index.ts";
+import type { TrainConfig } from "../train/index.ts";
+import { collectGarbage } from "./collectGarbage.ts";
 import type { OpenDevice } from "./openDevice.ts";
-import {
-  measureStepSeconds,
-  type PreparedRun,
-  preparedNames,
-  prepareRun,
-  stepsFor,
-  withSettings,
-} from "./prepareRun.ts";
+import { measureStepSeconds, type PreparedRun, preparedNames, prepareRun, stepsFor } from "./prepareRun.ts";
+import { newConfig, type RunRequest, readRequest, requestOf, resumedConfig } from "./runConfig.ts";
 import { type RunSession, startSession } from "./runSession.ts";
 import type { TrainOptions } from "./trainOptions.ts";
 import { version } from "./version.ts";
@@ -25,6 +19,8 @@ export interface OpenedRun {
   readonly folder: RunFolder;
   readonly config: TrainConfig;
   readonly isResumed: boolean;
+  /** With a time budget that is still to be measured, config.steps only stands in; null where the steps are known. */
+  readonly unsettled: RunRequest | null;
 }
 
 export interface StartedRun extends OpenedRun {
@@ -42,20 +38,25 @@ export async function openRunFolder(options: TrainOptions): Promise<OpenedRun> {
   if (options.resume === true && options.run !== undefined) {
     const folder = await openRun(options.run);
     try {
-      return { folder, config: resumedConfig(folder, options.set ?? []), isResumed: true };
+      const config = resumedConfig(folder.manifest, folder.paths.manifest, options.set ?? []);
+      return { folder, config, isResumed: true, unsettled: readRequest(folder.manifest, options.set ?? []) };
     } catch (error) {
       await folder.close();
       throw error;
     }
   }
-  const config = newConfig(options, options.steps ?? DEFAULT_STEPS);
+  const request = requestOf(options);
+  const unsettled = request.minutes === undefined ? null : request;
+  const config = newConfig(request, options.steps ?? DEFAULT_STEPS);
   const root = options.run ?? (await freshRunPath("runs", config.preset));
   const folder = await createRun(root, {
     version,
     command: options.command ?? [],
     config: toJson(config),
+    // Killed before its speed was measured, the run must not go on for the steps that only stand in.
+    unsettled: unsettled as JsonObject | null,
   });
-  return { folder, config, isResumed: false };
+  return { folder, config, isResumed: false, unsettled };
 }
 
 /** Prepares the run, measures a time budget, and makes or restores the weights. */
@@ -74,60 +75,30 @@ export async function startRun(
 }
 
 async function prepareAndStart(
-  { folder, config: stored, isResumed }: OpenedRun,
+  { folder, config: stored, isResumed, unsettled }: OpenedRun,
   device: OpenDevice,
   options: TrainOptions,
   signal: AbortSignal,
 ): Promise<StartedRun> {
   const status = options.status ?? (() => undefined);
   const prepared = await prepareRun(folder, stored, signal, status);
+  collectGarbage();
   const bytesBeforeTensors = process.memoryUsage.rss();
   try {
     let config = stored;
-    if (!isResumed && options.minutes !== undefined) {
+    if (unsettled?.minutes !== undefined) {
       status("measuring the speed of this machine");
       const seconds = await measureStepSeconds(device.device, stored, prepared.data);
-      config = newConfig(options, stepsFor(options.minutes, seconds));
+      config = newConfig(unsettled, stepsFor(unsettled.minutes, seconds));
     }
     const session = await startSession(folder, config, prepared, device, isResumed);
     // Only now: a setting with which the run cannot start must not stay in its run.json.
-    if (config !== stored || (options.set ?? []).length > 0) await folder.rewriteConfig(toJson(config));
-    return { folder, config, isResumed, prepared, session, bytesBeforeTensors };
+    if (config !== stored || (options.set ?? []).length > 0) await folder.settleConfig(toJson(config));
+    return { folder, config, isResumed, unsettled, prepared, session, bytesBeforeTensors };
   } catch (error) {
     await prepared.data.train.close();
     throw error;
   }
-}
-
-function newConfig(options: TrainOptions, steps: number): TrainConfig {
-  const preset = options.preset ?? "nano";
-  const settings = options.set ?? [];
-  // Settings of the model come first: rows, batches and schedules follow from it.
-  const modelSettings = settings.filter((setting) => setting.startsWith("model."));
-  const base = defaultTrainConfig(preset, steps, presetConfig(preset));
-  const model = modelSettings.length === 0 ? base.model : withSettings(base, modelSettings).model;
-  const config = {
-    ...defaultTrainConfig(preset, steps, model),
-    ...(options.precision === undefined ? {} : { precision: options.precision }),
-    ...(options.seed === undefined ? {} : { seed: options.seed }),
-  };
-  const data = { ...config.data, paths: [...(options.data ?? [])] };
-  return withSettings({ ...config, data }, settings);
-}
-
-/** What weights, optimizer state and prepared rows were made for. */
-const boundToRun = ["preset", "model", "precision", "seed", "rowLength", "gradientShards", "data"] as const;
-
-function resumedConfig(folder: RunFolder, settings: readonly string[]): TrainConfig {
-  const stored = parseTrainConfig(folder.manifest.config, folder.paths.manifest);
-  const config = withSettings(stored, settings);
-  const changed = boundToRun.find((key) => JSON.stringify(config[key]) !== JSON.stringify(stored[key]));
-  if (changed === undefined) return config;
-  throw new ConfigError(`--set ${settings.join(" ")}: ${changed} cannot change in a run that goes on`, {
-    why: "its weights, optimizer state and prepared rows were made for the old value",
-    fix: "leave the setting out, or start a new run with it",
-    fields: { key: changed, settings },
-  });
 }
 
 function toJson(config: TrainConfig): JsonObject {

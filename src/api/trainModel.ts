@@ -159,6 +159,7 @@ async function emitBeginning(
           version,
           step: session.from.step,
           checkpoint: `checkpoints/step-${session.from.step}`,
+          config: config as unknown as JsonObject,
           ...plan(config),
           environment,
           repeatedSteps: own.repeatedSteps,

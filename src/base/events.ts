@@ -101,6 +101,8 @@ export interface RunResumed {
   /** The run goes on after this step. */
   readonly step: number;
   readonly checkpoint: string;
+  /** The whole config: settings may have changed since the run began. */
+  readonly config: JsonObject;
   readonly plannedSteps: number;
   readonly plannedTokens: number;
   readonly environment: Environment;

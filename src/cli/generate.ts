@@ -51,7 +51,10 @@ export function generateCommand(): Command {
         ...(backend === undefined ? {} : { backend }),
       };
       const model = await loadModel(path, options);
-      using interrupt = interruptible();
+      // Asked for with --backend it is no news.
+      if (model.warning?.fix != null)
+        process.stderr.write(`minke: ${model.warning.what}; ${model.warning.fix}\n`);
+      using interrupt = interruptible("stopping");
       const write = (value: unknown): void => void process.stdout.write(`${JSON.stringify(value)}\n`);
       const started = performance.now();
       let pieces = 0;

@@ -3,13 +3,12 @@ export interface Interrupt extends Disposable {
   readonly signal: AbortSignal;
 }
 
-export function interruptible(): Interrupt {
+/** @param doing  what is done about it, as the user is told */
+export function interruptible(doing: string): Interrupt {
   const controller = new AbortController();
   const onSignal = (name: NodeJS.Signals): void => {
     if (controller.signal.aborted) process.exit(130);
-    process.stderr.write(
-      `\n${name}: finishing the step and writing a checkpoint; once more leaves at once\n`,
-    );
+    process.stderr.write(`\n${name}: ${doing}; once more leaves at once\n`);
     controller.abort(name);
   };
   process.on("SIGINT", onSignal);

@@ -96,9 +96,21 @@ function usageText(error: CommanderError, args: readonly string[]): string {
     suggestion !== ""
       ? suggestion
       : nearest === undefined
-        ? "minke --help shows what there is"
+        ? `${commandIn(args)} --help shows what there is`
         : `minke ${nearest}`;
   return `minke: ${first}\n  why: the command line is not one that minke knows\n  fix: ${fix}`;
+}
+
+/** As much of the command line as names a command: `minke`, `minke generate`, `minke runs compare`. */
+function commandIn(args: readonly string[]): string {
+  const words = ["minke"];
+  let command: Command | undefined = makeProgram();
+  for (const word of args) {
+    command = command.commands.find((child) => child.name() === word);
+    if (command === undefined) break;
+    words.push(word);
+  }
+  return words.join(" ");
 }
 
 /** A group such as `minke tokenizer` was called without the verb that it needs. */

@@ -39,7 +39,10 @@ export function quickstartCommand(): Command {
           ...common,
           preset: "micro",
           steps: 3,
-          set: [...set, "batchRows=2", "microBatchRows=2", "evaluate.rows=2", "sample.maxTokens=8"],
+          set: [
+            ...[...set, "batchRows=1", "microBatchRows=1"],
+            ...["evaluate.rows=1", "evaluate.lastRows=1", "sample.maxTokens=8"],
+          ],
         });
     });
 }

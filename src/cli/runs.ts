@@ -1,6 +1,7 @@
 /** `minke runs`: the runs below a folder, and what tells them apart. */
+import { relative, resolve, sep } from "node:path";
 import { Command } from "commander";
-import { formatDuration } from "../base/index.ts";
+import { formatDuration, formatInteger } from "../base/index.ts";
 import { type IndexedRun, openRunStore } from "../run/index.ts";
 
 export function runsCommand(): Command {
@@ -25,13 +26,13 @@ export function runsCommand(): Command {
   runs
     .command("compare")
     .description("figures of runs side by side, and the settings in which they differ")
-    .argument("<runs...>", "names of run folders")
+    .argument("<runs...>", "run folders: their names, or their paths")
     .option("--root <dir>", "the folder of the runs", "runs")
     .option("--json", "print one JSON object")
     .addHelpText("after", "\nExample:\n  minke runs compare 2026-11-21-nano-1 2026-11-21-nano-2\n")
     .action(async (names: string[], { root, json = false }: { root: string; json?: boolean }) => {
       const store = await openRunStore(root);
-      const comparison = await store.compare(names);
+      const comparison = await store.compare(names.map((name) => nameIn(root, name)));
       store.close();
       if (json) {
         process.stdout.write(`${JSON.stringify(comparison)}\n`);
@@ -45,11 +46,17 @@ export function runsCommand(): Command {
   return runs;
 }
 
+/** A path to a folder in `root`, as a shell completes it, is that folder's name; anything else stays as it is. */
+function nameIn(root: string, given: string): string {
+  const inside = relative(resolve(root), resolve(given));
+  return inside === "" || inside.startsWith("..") || inside.includes(sep) ? given : inside;
+}
+
 function runLine(run: IndexedRun): string {
   const figures = [
     `step ${run.step} of ${run.plannedSteps}`,
     run.bitsPerByte === null ? null : `${run.bitsPerByte.toFixed(3)} bits per byte`,
-    run.tokensPerSecond === null ? null : `${run.tokensPerSecond.toFixed(0)} tokens/s`,
+    run.tokensPerSecond === null ? null : `${formatInteger(Math.round(run.tokensPerSecond))} tokens/s`,
     formatDuration(run.stepSeconds),
   ].filter((figure) => figure !== null);
   return `${run.folder.padEnd(28)} ${run.status.padEnd(11)} ${figures.join(", ")}${run.problem === null ? "" : ` (${run.problem})`}`;

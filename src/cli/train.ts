@@ -61,7 +61,7 @@ export async function runTraining(
   const status = (text: string): void => {
     if (!json) process.stderr.write(`${text}...\n`);
   };
-  using interrupt = interruptible();
+  using interrupt = interruptible("finishing the step and writing a checkpoint");
   const run = trainModel({
     ...options,
     ...extra,

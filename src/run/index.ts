@@ -1,7 +1,5 @@
-export { freeBytes, requireFreeBytes, syncFolder, writeFileAtomic } from "./atomicFile.ts";
-export { BEFORE_FIRST_STEP, EventLog, type OpenLog, openEventLog } from "./eventLog.ts";
-export { readEvents } from "./eventReader.ts";
-export { errorCode, explained, explainFileError } from "./fileErrors.ts";
+export { freeBytes, requireFreeBytes, syncFolder, writeFileAtomic } from "./files/atomicFile.ts";
+export { errorCode, explained, explainFileError } from "./files/fileErrors.ts";
 export {
   checkpointName,
   createRun,
@@ -14,12 +12,14 @@ export {
   readLatest,
   readManifest,
   runPaths,
-} from "./folder.ts";
-export { collectHistory, RunHistory } from "./history.ts";
+} from "./folder/folder.ts";
 export { type WindowLoad, type WorstLoad, windowLoads, worstLoads } from "./loadBalance.ts";
+export { BEFORE_FIRST_STEP, EventLog, type OpenLog, openEventLog } from "./log/eventLog.ts";
+export { readEvents } from "./log/eventReader.ts";
+export { collectHistory, RunHistory } from "./log/history.ts";
 export { type WrittenReport, writeReport } from "./report/report.ts";
 export { type ConfigDifference, configDifferences, flattenConfig } from "./runDifferences.ts";
 export { type IndexedRun, openRunStore, type RunComparison, type RunStore } from "./store.ts";
 export { type RunStatus, type RunSummary, summarize } from "./summary.ts";
 export { openTensorBoard, type TensorBoardFile } from "./tensorboard.ts";
-export { openTerminal, type TerminalOptions, type TerminalStream } from "./terminal.ts";
+export { openTerminal, type TerminalOptions, type TerminalStream } from "./terminal/terminal.ts";

@@ -4,8 +4,8 @@ import { join } from "node:path";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { exampleEvents } from "../../test/support/exampleEvents.ts";
-import { openEventLog } from "./eventLog.ts";
-import { createRun, runPaths } from "./folder.ts";
+import { createRun, runPaths } from "./folder/folder.ts";
+import { openEventLog } from "./log/eventLog.ts";
 import { openRunStore } from "./store.ts";
 
 /** What may happen to the runs root between two looks at the index. */

@@ -5,8 +5,8 @@ import { DatabaseSync } from "node:sqlite";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { type SyntheticRunOptions, syntheticRun } from "../../test/support/syntheticRun.ts";
 import { formatEvent } from "../base/index.ts";
-import { openEventLog } from "./eventLog.ts";
-import { createRun, type RunFolder, runPaths } from "./folder.ts";
+import { createRun, type RunFolder, runPaths } from "./folder/folder.ts";
+import { openEventLog } from "./log/eventLog.ts";
 import { type IndexedRun, openRunStore } from "./store.ts";
 
 let root: string;

@@ -9,10 +9,10 @@ import { readdir, rm, stat } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import type { DatabaseSync, SQLInputValue } from "node:sqlite";
 import { describeError, type JsonObject, RunError, type RunWarning } from "../base/index.ts";
-import { readEvents } from "./eventReader.ts";
-import { errorCode, explained } from "./fileErrors.ts";
-import { isOwned, runPaths } from "./folder.ts";
-import { collectHistory } from "./history.ts";
+import { errorCode, explained } from "./files/fileErrors.ts";
+import { isOwned, runPaths } from "./folder/folder.ts";
+import { readEvents } from "./log/eventReader.ts";
+import { collectHistory } from "./log/history.ts";
 import { type ConfigDifference, configDifferences } from "./runDifferences.ts";
 import { type RunStatus, type RunSummary, summarize } from "./summary.ts";
 

@@ -1,7 +1,7 @@
 import { describe, expect, test } from "vitest";
 import { syntheticRun } from "../../test/support/syntheticRun.ts";
 import { type RunEvent, stampEvent } from "../base/index.ts";
-import { collectHistory } from "./history.ts";
+import { collectHistory } from "./log/history.ts";
 import { mean, median, summarize } from "./summary.ts";
 
 const summaryOf = async (events: Iterable<RunEvent>) => summarize(await collectHistory(events));
@@ -93,6 +93,7 @@ describe("summarize", () => {
       {
         type: "run.resumed",
         version,
+        config: { steps: 20 },
         environment,
         step: 10,
         checkpoint: "checkpoints/step-10",
@@ -107,6 +108,7 @@ describe("summarize", () => {
     expect(await summaryOf([...open, interrupted, resumed])).toMatchObject({
       status: "open",
       plannedSteps: 20,
+      config: { steps: 20 },
     });
   });
 });

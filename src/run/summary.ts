@@ -1,6 +1,6 @@
 /** A run in one row. */
 import type { JsonObject } from "../base/index.ts";
-import type { RunHistory } from "./history.ts";
+import type { RunHistory } from "./log/history.ts";
 
 export type RunStatus =
   /** Still going, or its process was killed: only the lock of the folder can tell. */
@@ -37,6 +37,7 @@ export function summarize(history: RunHistory): RunSummary | null {
   // A run that is resumed before its first checkpoint starts again, perhaps with other settings.
   const started = history.lastOf("run.started");
   if (started === undefined) return null;
+  const resumed = history.lastOf("run.resumed");
   const steps = history.of("step.completed");
   const evaluations = history.of("evaluation.completed").filter(({ split }) => split === "validation");
   const lastEvaluation = evaluations.at(-1);
@@ -48,7 +49,7 @@ export function summarize(history: RunHistory): RunSummary | null {
     started: started.time,
     version: started.version,
     step: steps.at(-1)?.step ?? 0,
-    plannedSteps: history.lastOf("run.resumed")?.plannedSteps ?? started.plannedSteps,
+    plannedSteps: resumed?.plannedSteps ?? started.plannedSteps,
     tokensSeen: steps.at(-1)?.tokensSeen ?? 0,
     numParameters: started.model.numParameters,
     trainLoss: mean(steps.slice(-20).map(({ mainLoss }) => mainLoss)),
@@ -59,7 +60,7 @@ export function summarize(history: RunHistory): RunSummary | null {
     tokensPerSecond: median(steps.map(({ tokensPerSecond }) => tokensPerSecond)),
     shareOfPeak: median(shares),
     stepSeconds: steps.reduce((sum, { seconds }) => sum + seconds, 0),
-    config: started.config,
+    config: resumed?.config ?? started.config,
   };
 }
 

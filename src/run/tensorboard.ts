@@ -12,10 +12,10 @@ import { mkdir, open } from "node:fs/promises";
 import { hostname } from "node:os";
 import { join } from "node:path";
 import type { EventSink, RunEvent } from "../base/index.ts";
-import { Appender } from "./appender.ts";
 import { crc32c } from "./crc32c.ts";
+import { Appender } from "./files/appender.ts";
 
-import { explained } from "./fileErrors.ts";
+import { explained } from "./files/fileErrors.ts";
 
 export interface Scalar {
   readonly tag: string;

@@ -65,8 +65,10 @@ export interface DataConfig {
 
 export interface EvaluateConfig {
   readonly everySteps: number;
-  /** Rows of the held-out split per evaluation while training; the last one takes all. */
+  /** Rows of the held-out split per evaluation while training. */
   readonly rows: number;
+  /** Rows of the evaluation after the last step; null takes all. */
+  readonly lastRows: number | null;
 }
 
 export interface SampleConfig {

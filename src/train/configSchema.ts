@@ -66,7 +66,7 @@ export const trainConfigSchema: z.ZodType<TrainConfig> = z
       splitRate: share,
       maskDocuments: z.boolean(),
     }),
-    evaluate: z.object({ everySteps: countOrZero, rows: count }),
+    evaluate: z.object({ everySteps: countOrZero, rows: count, lastRows: count.nullable().default(null) }),
     sample: z.object({ everySteps: countOrZero, prompts: z.array(z.string()), maxTokens: count }),
     checkpoint: z.object({
       everySteps: countOrZero,
@@ -182,7 +182,7 @@ export function defaultTrainConfig(
         splitRate: 0.1,
         maskDocuments: false,
       },
-      evaluate: { everySteps: 100, rows: 64 },
+      evaluate: { everySteps: 100, rows: 64, lastRows: null },
       sample: { everySteps: 100, prompts: [], maxTokens: 64 },
       checkpoint: { everySteps: 200, keepNewest: 2, keepEvery: 0, keepBest: true },
     },

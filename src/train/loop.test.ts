@@ -28,7 +28,7 @@ function loopConfig(changes: Partial<TrainConfig> = {}): TrainConfig {
     batchRows: 2,
     microBatchRows: 1,
     checkpoint: { everySteps: 0, keepNewest: 1, keepEvery: 0, keepBest: false },
-    evaluate: { everySteps: 0, rows: 1 },
+    evaluate: { everySteps: 0, rows: 1, lastRows: null },
     sample: { everySteps: 0, prompts: [], maxTokens: 4 },
     ...changes,
   });
@@ -147,7 +147,7 @@ describe("trainLoop", () => {
     const config = loopConfig({
       steps: 7,
       checkpoint: { everySteps: 3, keepNewest: 1, keepEvery: 0, keepBest: false },
-      evaluate: { everySteps: 2, rows: 1 },
+      evaluate: { everySteps: 2, rows: 1, lastRows: null },
       sample: { everySteps: 4, prompts: ["a", "b"], maxTokens: 4 },
     });
     const validation: EvaluationSet = {

@@ -109,7 +109,8 @@ class Loop {
       await this.#oneStep();
       await this.#afterStep();
     }
-    await this.#evaluate(Number.MAX_SAFE_INTEGER);
+    if (!(await this.#evaluate(config.evaluate.lastRows ?? Number.POSITIVE_INFINITY)))
+      return this.#interrupt();
     if (this.#savedAt !== this.#step) await this.#save("last");
     const seconds = (performance.now() - started) / 1000;
     this.#input.hooks.emit({
@@ -208,11 +209,13 @@ class Loop {
     hooks.emit({ type: "router.bias", step: this.#step, layers });
   }
 
-  async #evaluate(maxRows: number): Promise<void> {
-    const { session, validation, hooks } = this.#input;
-    if (validation === null) return;
+  /** False if the signal cut it short: then nothing is reported, and a resumed run does not make up for it. */
+  async #evaluate(maxRows: number): Promise<boolean> {
+    const { session, validation, hooks, signal } = this.#input;
+    if (validation === null) return true;
     const started = performance.now();
-    const result = await evaluate(session, validation, maxRows);
+    const result = await evaluate(session, validation, { maxRows, signal });
+    if (result === null) return false;
     hooks.emit({
       type: "evaluation.completed",
       step: this.#step,
@@ -224,6 +227,7 @@ class Loop {
       seconds: (performance.now() - started) / 1000,
     });
     this.#validationLoss = finiteOrNull(result.loss);
+    return true;
   }
 
   async #save(reason: "scheduled" | "last" | "interrupted"): Promise<string> {

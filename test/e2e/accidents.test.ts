@@ -5,6 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { verifyCheckpoint } from "../../src/checkpoint/index.ts";
+import { readManifest } from "../../src/run/index.ts";
 import { expectOneError } from "../support/badInput.ts";
 import { builtEntry, minke, type Outcome, startMinke, startProgram } from "../support/minke.ts";
 import { historyOf, seenSteps } from "../support/shortRun.ts";
@@ -102,6 +103,51 @@ describe("Ctrl-C before the first step", () => {
     );
     expect(await readdir(folder)).not.toContain("early");
   });
+});
+
+describe("a run with a time budget that dies before its speed is measured", () => {
+  test("keeps its minutes: --resume measures and trains for them, under the settings it was given", async () => {
+    await writeFile(join(folder, "longer.txt"), sentences(20_000));
+    const set = [
+      ...["data.tokenizer=bytes", "batchRows=4", "microBatchRows=4", "optimizer.beta2=0.9"],
+      "evaluate.lastRows=4",
+    ];
+    const { child, finished } = await startMinke(
+      [
+        ...["train", "--preset", "unit", "--data", "longer.txt", "--run", "hasty", "--minutes", "0.01"],
+        ...["--seed", "5", "--threads", "1", ...set.flatMap((setting) => ["--set", setting])],
+      ],
+      { cwd: folder },
+    );
+    child.stderr?.once("data", () => child.kill("SIGKILL"));
+    expect((await finished).code).toBe(137);
+    expect((await readManifest(join(folder, "hasty"))).unsettled).toMatchObject({ minutes: 0.01 });
+
+    const { code, stderr } = await minke(["train", "--run", "hasty", "--resume"], { cwd: folder });
+    expect(code).toBe(0);
+    expect(stderr).toContain("measuring the speed of this machine");
+    const { config, unsettled } = await readManifest(join(folder, "hasty"));
+    expect(unsettled).toBeNull();
+    // 0.6 s are far fewer steps than the thousand of a run that names neither steps nor minutes.
+    expect(config["steps"]).toBeLessThan(900);
+    expect(config).toMatchObject({ seed: 5, batchRows: 4, optimizer: { beta2: 0.9 } });
+    const history = await historyOf(join(folder, "hasty"));
+    expect(history.of("run.started")).toMatchObject([{ config }]);
+    expect(history.of("step.completed")).toHaveLength(config["steps"] as number);
+  });
+});
+
+test("what a run is resumed with is in its event and in its report", async () => {
+  const run = await copyOfRun("changed");
+  const change = ["--set", "steps=8", "--set", "optimizer.learningRate=0.0005"];
+  // From another folder than it was begun in.
+  const cwd = join(folder, run);
+  const { code, stdout } = await minke(["train", "--run", ".", "--resume", ...change], { cwd });
+  expect(code).toBe(0);
+  expect(stdout).toContain("optimizer.learningRate=0.0005");
+  const [resumed] = (await historyOf(join(folder, run))).of("run.resumed");
+  expect(resumed?.config).toMatchObject({ steps: 8, optimizer: { learningRate: 0.0005 } });
+  expect(await readFile(join(folder, run, "report.md"), "utf8")).toMatch(/optimizer.learningRate.*0\.0005/);
 });
 
 /** Containers may forbid mounts; there badInputs.test.ts still holds the check before the first step. */

@@ -4,7 +4,11 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { minke, type Outcome } from "../support/minke.ts";
+import { nativeIsMissing } from "../support/native.ts";
 import { sentences, writeTrainingText } from "../support/trainingText.ts";
+
+/** Enough to write words of the text; on the reference backend only enough to write. */
+const [STEPS, ROWS] = nativeIsMissing ? [2, 1] : [60, 16];
 
 let folder: string;
 let trained: Promise<void> | undefined;
@@ -15,7 +19,7 @@ beforeAll(async () => {
 });
 afterAll(() => rm(folder, { recursive: true, force: true }));
 
-/** Trains `runs/a` (by the first test that asks): enough steps to write words of the text. */
+/** Trains `runs/a` (by the first test that asks). */
 async function trainedRun(): Promise<string> {
   trained ??= train("runs/a", "1");
   await trained;
@@ -23,10 +27,23 @@ async function trainedRun(): Promise<string> {
 }
 
 async function train(run: string, seed: string): Promise<void> {
-  const set = ["model.vocabSize=380", "batchRows=16", "microBatchRows=16", "checkpoint.everySteps=0"];
+  const rows = [`batchRows=${ROWS}`, `microBatchRows=${ROWS}`, "evaluate.lastRows=4"];
+  const set = ["model.vocabSize=380", ...rows, "checkpoint.everySteps=0"];
   const { code, stderr } = await minke(
     [
-      ...["train", "--preset", "unit", "--data", "text.txt", "--steps", "60", "--run", run, "--seed", seed],
+      ...[
+        "train",
+        "--preset",
+        "unit",
+        "--data",
+        "text.txt",
+        "--steps",
+        String(STEPS),
+        "--run",
+        run,
+        "--seed",
+        seed,
+      ],
       ...set.flatMap((setting) => ["--set", setting]),
     ],
     { cwd: folder },
@@ -36,7 +53,10 @@ async function train(run: string, seed: string): Promise<void> {
 
 async function write(...flags: string[]): Promise<Outcome> {
   const run = await trainedRun();
-  const outcome = await minke(["generate", run, "--prompt", "The whale", "--max-tokens", "16", ...flags], {
+  // Where it is asked for, the reference backend is no news on standard error.
+  const backend = nativeIsMissing ? ["--backend", "reference"] : [];
+  const args = ["generate", run, "--prompt", "The whale", "--max-tokens", "16", ...backend, ...flags];
+  const outcome = await minke(args, {
     cwd: folder,
   });
   expect(outcome).toMatchObject({ code: 0, stderr: "" });
@@ -50,7 +70,7 @@ const lines = (text: string): Record<string, unknown>[] =>
     .map((line) => JSON.parse(line) as Record<string, unknown>);
 
 describe("minke generate", () => {
-  test("continues the prompt with words of the text", async () => {
+  test.skipIf(nativeIsMissing)("continues the prompt with words of the text", async () => {
     const { stdout } = await write("--temperature", "0");
     expect(stdout).toMatch(/^The whale\S* \w+/);
     expect(stdout.slice("The whale".length)).toMatch(/The|the|in|and/);
@@ -128,13 +148,16 @@ describe("minke runs", () => {
     await train("runs/b", "2");
     const listed = lines((await minke(["runs", "list", "--json"], { cwd: folder })).stdout);
     expect(listed).toMatchObject([
-      { folder: "b", status: "completed", step: 60 },
-      { folder: "a", status: "completed", step: 60 },
+      { folder: "b", status: "completed", step: STEPS },
+      { folder: "a", status: "completed", step: STEPS },
     ]);
     const { stdout } = await minke(["runs", "compare", "a", "b", "--json"], { cwd: folder });
     expect(lines(stdout)[0]).toMatchObject({ differences: [{ key: "seed", values: [1, 2] }] });
     const shown = await minke(["runs", "compare", "a", "b"], { cwd: folder });
     expect(shown.stdout).toContain("seed: 1  |  2");
+    // As a shell completes them.
+    const paths = ["runs/a", join(folder, "runs", "b/")];
+    expect(await minke(["runs", "compare", ...paths], { cwd: folder })).toEqual(shown);
   });
 });
 

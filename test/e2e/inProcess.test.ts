@@ -53,6 +53,19 @@ describe("trainModel", () => {
     expect((await resumed.finished).isComplete).toBe(true);
   });
 
+  test("obeys a signal that comes as the run is resumed, and keeps its checkpoint", async () => {
+    const wanted = await options(6);
+    await trainModel({ ...wanted, set: [...wanted.set!, "checkpoint.everySteps=3"] }).finished;
+    const controller = new AbortController();
+    const change = ["steps=9"];
+    // A sink hears of it before the loop goes on.
+    const sink = { emit: ({ type }: RunEvent) => void (type === "run.resumed" && controller.abort()) };
+    const again = { run: wanted.run, resume: true, threads: 1, set: change, signal: controller.signal, sink };
+    expect(await trainModel(again).finished).toEqual({ path: wanted.run, isComplete: false });
+    const types = await typesOf(trainModel({ run: wanted.run, resume: true, threads: 1 }));
+    expect(types.filter((type) => type === "step.completed")).toHaveLength(3);
+  });
+
   test("whose signal was given before it began does no step", async () => {
     const wanted = await options(3);
     const run = trainModel({ ...wanted, signal: AbortSignal.abort("changed my mind") });

@@ -4,6 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { minke, startMinke } from "../support/minke.ts";
+import { nativeIsMissing } from "../support/native.ts";
 import {
   fingerprint,
   historyOf,
@@ -48,7 +49,7 @@ async function expectSameRun(run: string): Promise<void> {
   expect(found.of("run.completed")).toHaveLength(1);
 }
 
-describe("50 steps of micro", () => {
+describe.skipIf(nativeIsMissing)("50 steps of micro", () => {
   test("give the same bits with one thread and with two", { timeout: 120_000 }, async () => {
     const run = join(folder, "two-threads");
     expect((await minke(trainArguments(text, run, 2), { cwd: folder })).code).toBe(0);
@@ -96,7 +97,7 @@ describe("50 steps of micro", () => {
   });
 });
 
-describe("a second Ctrl-C", () => {
+describe.skipIf(nativeIsMissing)("a second Ctrl-C", () => {
   test("leaves at once, and the run can still be resumed to the same bits", {
     timeout: 120_000,
   }, async () => {

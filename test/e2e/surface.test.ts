@@ -13,6 +13,7 @@ import * as minkePackage from "../../src/index.ts";
 import { minke } from "../support/minke.ts";
 import { scratchFolder } from "../support/scratchFolder.ts";
 import { historyOf } from "../support/shortRun.ts";
+import { decodeTensorBoard } from "../support/tensorBoardFile.ts";
 import { writeTrainingText } from "../support/trainingText.ts";
 
 /** Every verb with its arguments and flags. A new flag is added here in the same commit. */
@@ -157,6 +158,8 @@ describe("a run", () => {
     await writeTrainingText(cwd, 300);
     const set = [
       "model.vocabSize=380",
+      "batchRows=4",
+      "microBatchRows=4",
       'sample.prompts=["The whale"]',
       "sample.maxTokens=4",
       "evaluate.everySteps=2",
@@ -201,6 +204,35 @@ describe("a run", () => {
       ]),
     );
   });
+});
+
+test("`--tensorboard` writes every step's loss where TensorBoard looks for it", async () => {
+  const cwd = await scratchFolder();
+  await writeTrainingText(cwd, 100);
+  const args = [
+    "train",
+    "--preset",
+    "unit",
+    "--data",
+    "text.txt",
+    "--steps",
+    "3",
+    "--run",
+    "run",
+    "--tensorboard",
+  ];
+  const set = ["data.tokenizer=bytes", "batchRows=4", "microBatchRows=4"];
+  const { code } = await minke([...args, ...set.flatMap((setting) => ["--set", setting])], { cwd });
+  expect(code).toBe(0);
+  const [name, ...others] = await readdir(join(cwd, "run", "tensorboard"));
+  expect(others).toEqual([]);
+  const records = decodeTensorBoard(await readFile(join(cwd, "run", "tensorboard", name!)));
+  const losses = records.filter(({ scalars }) => "loss/total" in scalars);
+  const steps = (await historyOf(join(cwd, "run"))).of("step.completed");
+  expect(losses.map(({ step, scalars }) => [step, scalars["loss/total"]])).toEqual(
+    steps.map(({ step, loss }) => [step, Math.fround(loss)]),
+  );
+  expect(records.some(({ scalars }) => "validation/bits_per_byte" in scalars)).toBe(true);
 });
 
 describe("in code", () => {

@@ -48,7 +48,9 @@ export async function expectRefused(bad: BadInput, folder: string, trained: stri
 export function expectOneError({ stdout, stderr, code }: Outcome, says: RegExp): void {
   expect(stderr).toMatch(says);
   expect(stderr.match(/^minke: .+\n {2}why: .+\n {2}fix: .+$/gm) ?? stderr).toHaveLength(1);
-  expect(`${stdout}${stderr}`.match(/why: /g)).toHaveLength(1);
+  // Without native kernels a run says so, and why, before anything goes wrong.
+  const told = `${stdout}${stderr}`.replace(/the reference backend computes: .*\n +why: /, "");
+  expect(told.match(/why: /g)).toHaveLength(1);
   expect(`${stdout}${stderr}`).not.toMatch(/^ {4}at /m);
   expect(code).toBe(1);
 }

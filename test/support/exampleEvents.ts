@@ -45,6 +45,7 @@ export const exampleEvents: { readonly [T in RunEventType]: EventOf<T> } = {
     version: "0.1.0",
     step: 4,
     checkpoint: "checkpoints/step-4",
+    config: { seed: 1, model: { nRoutedExperts: 4 } },
     plannedSteps: 10,
     plannedTokens: 640,
     environment,

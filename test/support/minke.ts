@@ -10,7 +10,7 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { onTestFinished } from "vitest";
 import { BaseError } from "../../src/base/index.ts";
-import { acquireLock, type Lock, releaseLock } from "../../src/run/lock.ts";
+import { acquireLock, type Lock, releaseLock } from "../../src/run/folder/lock.ts";
 
 const root = join(import.meta.dirname, "..", "..");
 const entry = join(root, "bin", "minke.js");

@@ -65,6 +65,27 @@ export function distance(actual: ArrayLike<number>, expected: ArrayLike<number>)
   return { frobenius: ratio(Math.sqrt(error), Math.sqrt(norm)), max: ratio(maxError, maxValue) };
 }
 
+/**
+ * How much of an elementwise bound the worst element uses up: |a - e| / (atol + rtol |e|); at most 1 holds.
+ *
+ * A relative Frobenius error says nothing of one wrong small element in a large tensor; this does.
+ */
+export function worstElement(
+  actual: ArrayLike<number>,
+  expected: ArrayLike<number>,
+  { rtol, atol }: { readonly rtol: number; readonly atol: number },
+): number {
+  if (actual.length !== expected.length) return Number.POSITIVE_INFINITY;
+  let worst = 0;
+  for (let i = 0; i < expected.length; i++) {
+    const apart = Math.abs(actual[i]! - expected[i]!);
+    if (apart === 0) continue;
+    const used = apart / (atol + rtol * Math.abs(expected[i]!));
+    worst = Number.isFinite(used) ? Math.max(worst, used) : Number.POSITIVE_INFINITY;
+  }
+  return worst;
+}
+
 export function isWithin(d: Distance, tolerance: Tolerance): boolean {
   return d.frobenius <= tolerance.frobenius && d.max <= tolerance.max;
 }

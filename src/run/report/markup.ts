@@ -1,6 +1,6 @@
 /** Markup as text, with everything that was not written here escaped: a model may write any character. */
 
-import { printable } from "../printable.ts";
+import { printable } from "../terminal/printable.ts";
 
 const entities: Readonly<Record<string, string>> = {
   "&": "&amp;",

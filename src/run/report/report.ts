@@ -1,9 +1,9 @@
 /** Writes `report.md` and `report.html` into a run folder, from its events alone. */
 import { join } from "node:path";
-import { writeFileAtomic } from "../atomicFile.ts";
-import { readEvents } from "../eventReader.ts";
-import { runPaths } from "../folder.ts";
-import { collectHistory } from "../history.ts";
+import { writeFileAtomic } from "../files/atomicFile.ts";
+import { runPaths } from "../folder/folder.ts";
+import { readEvents } from "../log/eventReader.ts";
+import { collectHistory } from "../log/history.ts";
 import { reportData } from "./reportData.ts";
 import { reportHtml } from "./reportHtml.ts";
 import { reportMarkdown } from "./reportMarkdown.ts";

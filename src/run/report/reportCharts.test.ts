@@ -2,7 +2,7 @@ import { describe, expect, test } from "vitest";
 import { exampleEvents } from "../../../test/support/exampleEvents.ts";
 import { syntheticRun } from "../../../test/support/syntheticRun.ts";
 import type { RunEvent, StepCompleted } from "../../base/index.ts";
-import { collectHistory } from "../history.ts";
+import { collectHistory } from "../log/history.ts";
 import { balanceChart, biasCharts, loadMaps, lossCharts, scheduleCharts } from "./reportCharts.ts";
 import { reportData } from "./reportData.ts";
 

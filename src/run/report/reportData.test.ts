@@ -1,7 +1,7 @@
 import { describe, expect, test } from "vitest";
 import { exampleEvents } from "../../../test/support/exampleEvents.ts";
 import type { RunEvent } from "../../base/index.ts";
-import { collectHistory } from "../history.ts";
+import { collectHistory } from "../log/history.ts";
 import { type Fact, reportData } from "./reportData.ts";
 
 const example = exampleEvents;

@@ -16,8 +16,8 @@ import {
   RunError,
   type RunEvent,
 } from "../../base/index.ts";
-import type { RunHistory } from "../history.ts";
 import { type WorstLoad, worstLoads } from "../loadBalance.ts";
+import type { RunHistory } from "../log/history.ts";
 import { flattenConfig } from "../runDifferences.ts";
 import { type RunSummary, summarize } from "../summary.ts";
 
@@ -87,7 +87,7 @@ export function reportData(history: RunHistory): ReportData {
       data: dataFacts(history),
       machine: machineFacts(started),
       memory: memoryFacts(started, steps),
-      settings: [...flattenConfig(started.config)].map(([name, value]) => ({
+      settings: [...flattenConfig(summary.config)].map(([name, value]) => ({
         name,
         value: JSON.stringify(value),
       })),

@@ -1,6 +1,6 @@
 import { describe, expect, test } from "vitest";
 import { exampleEvents } from "../../../test/support/exampleEvents.ts";
-import { collectHistory } from "../history.ts";
+import { collectHistory } from "../log/history.ts";
 import { reportData } from "./reportData.ts";
 import { reportMarkdown } from "./reportMarkdown.ts";
 

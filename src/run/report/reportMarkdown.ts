@@ -1,6 +1,6 @@
 /** The report as Markdown: the same facts as the page, for terminals, pull requests and text searches. */
 import { formatDuration, formatInteger, formatScalar, formatShare } from "../../base/index.ts";
-import { printable } from "../printable.ts";
+import { printable } from "../terminal/printable.ts";
 import { balanceBounds, balanceWindow, type Fact, layerName, type ReportData } from "./reportData.ts";
 import { sparkline, thin } from "./series.ts";
 

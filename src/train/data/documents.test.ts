@@ -85,7 +85,7 @@ describe("findDocumentFiles", () => {
   test("has only --data to point at where nothing is near", async () => {
     const folder = await folderOf({});
     const error = await refusal(findDocumentFiles([join(folder, "a", "b")]));
-    expect(error.message).toContain("fix: check --data");
+    expect(error.message).toContain("fix: check the path");
   });
 
   test("refuses a file of another kind and says which kinds there are", async () => {

@@ -88,7 +88,7 @@ async function kindOf(path: string): Promise<"file" | "folder"> {
   const nearest = nearestName(basename(path), siblings);
   throw new DataError(`${path} does not exist`, {
     why: "the path was given as training data",
-    fix: nearest === undefined ? "check --data" : `did you mean ${join(dirname(path), nearest)}?`,
+    fix: nearest === undefined ? "check the path" : `did you mean ${join(dirname(path), nearest)}?`,
     fields: { path, nearest },
   });
 }

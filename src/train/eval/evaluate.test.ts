@@ -8,10 +8,17 @@ import {
   tinyTrainConfig,
 } from "../../../test/support/tinyTraining.ts";
 import type { TrainConfig } from "../config.ts";
-import { type EvaluationSet, evaluate } from "./evaluate.ts";
+import type { TrainSession } from "../session.ts";
+import { type Evaluation, type EvaluationSet, evaluate } from "./evaluate.ts";
 
 function heldOut(config: TrainConfig, count = 5): EvaluationSet {
   return { rows: randomRows(count, config, 8), bytesOf: (id) => id % 4 };
+}
+
+async function evaluated(session: TrainSession, set: EvaluationSet, maxRows: number): Promise<Evaluation> {
+  const result = await evaluate(session, set, { maxRows });
+  if (result === null) throw new Error("nobody gave a signal");
+  return result;
 }
 
 describe("evaluate", () => {
@@ -20,7 +27,7 @@ describe("evaluate", () => {
     const session = makeSession(config);
     const set = heldOut(config);
     const { mainLoss, targets, mtpAccuracy } = await session.runner.compute(set.rows, midway(config));
-    const result = await evaluate(session, set, 100);
+    const result = await evaluated(session, set, 100);
     expect(result.loss / mainLoss).toBeCloseTo(1, 6);
     expect(result.targets).toBe(targets);
     expect(result.nextNextTokenAccuracy).toBeCloseTo(mtpAccuracy[0]!, 12);
@@ -31,7 +38,7 @@ describe("evaluate", () => {
       microBatchRows: number,
     ): Promise<{ loss: number; nextNextTokenAccuracy: number | null }> => {
       const config = tinyTrainConfig({ microBatchRows });
-      return evaluate(makeSession(config), heldOut(config), 5);
+      return evaluated(makeSession(config), heldOut(config), 5);
     };
     const [one, two, four] = [await of(1), await of(2), await of(4)];
     expect(two.loss / one.loss).toBeCloseTo(1, 6);
@@ -44,7 +51,7 @@ describe("evaluate", () => {
   test("says bits per byte: nats of all targets over ln 2 and the bytes that the targets stand for", async () => {
     const config = tinyTrainConfig();
     const set = heldOut(config);
-    const { loss, targets, bitsPerByte } = await evaluate(makeSession(config), set, 3);
+    const { loss, targets, bitsPerByte } = await evaluated(makeSession(config), set, 3);
     let bytes = 0;
     for (const [i, id] of set.rows.tokens.subarray(0, 27).entries())
       if (i % 9 !== 0 && id >= 0) bytes += id % 4;
@@ -57,7 +64,7 @@ describe("evaluate", () => {
     const tokens = Int32Array.from([EOS_ID, 10, 11, EOS_ID, 20, 21, 22, EOS_ID, 30]);
     const asked: number[] = [];
     const bytesOf = (id: number): number => asked.push(id);
-    await evaluate(makeSession(config), { rows: { tokens, count: 1, rowLength: 8 }, bytesOf }, 1);
+    await evaluated(makeSession(config), { rows: { tokens, count: 1, rowLength: 8 }, bytesOf }, 1);
     expect(asked).toEqual([11, EOS_ID, 21, 22, EOS_ID]);
   });
 
@@ -66,12 +73,12 @@ describe("evaluate", () => {
     const session = makeSession(config);
     const set = heldOut(config);
     const first = { ...set, rows: { ...set.rows, tokens: set.rows.tokens.subarray(0, 18), count: 2 } };
-    expect(await evaluate(session, set, 2)).toEqual(await evaluate(session, first, 100));
+    expect(await evaluated(session, set, 2)).toEqual(await evaluated(session, first, 100));
   });
 
   test("has no hit rate where there is no MTP module", async () => {
     const config = tinyTrainConfig({}, { numNextnPredictLayers: 0 });
-    expect((await evaluate(makeSession(config), heldOut(config), 5)).nextNextTokenAccuracy).toBeNull();
+    expect((await evaluated(makeSession(config), heldOut(config), 5)).nextNextTokenAccuracy).toBeNull();
   });
 
   test("leaves weights, gradients and memory as they were", async () => {
@@ -81,7 +88,7 @@ describe("evaluate", () => {
     const weights = await snapshot(session.factory);
     const grads = await Promise.all(session.factory.parameters.map(({ grad }) => grad!.readBytes()));
     const { liveBytes, liveCount } = session.device.arena;
-    await evaluate(session, heldOut(config), 5);
+    await evaluated(session, heldOut(config), 5);
     expect(await snapshot(session.factory)).toEqual(weights);
     expect(await Promise.all(session.factory.parameters.map(({ grad }) => grad!.readBytes()))).toEqual(grads);
     expect([session.device.arena.liveBytes, session.device.arena.liveCount]).toEqual([liveBytes, liveCount]);
@@ -91,13 +98,26 @@ describe("evaluate", () => {
     const config = tinyTrainConfig();
     const session = makeSession(config);
     const set: EvaluationSet = { rows: randomRows(4, config, 5), bytesOf: () => 2 };
-    const before = await evaluate(session, set, 4);
+    const before = await evaluated(session, set, 4);
     for (let i = 0; i < 8; i++) {
       await session.runner.compute(set.rows, midway(config));
       session.runner.commit(midway(config));
     }
-    const after = await evaluate(session, set, 4);
+    const after = await evaluated(session, set, 4);
     expect(after.loss).toBeLessThan(before.loss - 0.3);
     expect(after.bitsPerByte).toBeLessThan(before.bitsPerByte);
+  });
+
+  test("is given up at the first micro-batch after the signal, without figures", async () => {
+    const config = tinyTrainConfig({ batchRows: 2, microBatchRows: 1 });
+    const session = makeSession(config);
+    const set = heldOut(config, 500);
+    const controller = new AbortController();
+    setTimeout(() => controller.abort(), 20);
+    const started = performance.now();
+    expect(await evaluate(session, set, { maxRows: 500, signal: controller.signal })).toBeNull();
+    const whole = performance.now();
+    await evaluated(session, set, 500);
+    expect(whole - started).toBeLessThan((performance.now() - whole) / 2);
   });
 });

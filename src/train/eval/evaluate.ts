@@ -22,17 +22,22 @@ export interface Evaluation {
   readonly targets: number;
 }
 
-/** Evaluates the first `maxRows` rows; the weights stay as they are, nothing is recorded. */
+/**
+ * Evaluates the first `maxRows` rows; the weights stay as they are, nothing is recorded.
+ *
+ * @returns  null if the signal came first: figures over some of the rows would be compared with figures over all
+ */
 export async function evaluate(
   session: TrainSession,
   set: EvaluationSet,
-  maxRows: number,
-): Promise<Evaluation> {
+  { maxRows, signal }: { readonly maxRows: number; readonly signal?: AbortSignal },
+): Promise<Evaluation | null> {
   const count = Math.min(maxRows, set.rows.count);
   const width = set.rows.rowLength + 1;
   const totals = { nats: 0, bytes: 0, targets: 0, mtpHits: 0, mtpTargets: 0 };
   const { microBatchRows } = session.config;
   for (let from = 0; from < count; from += microBatchRows) {
+    if (signal?.aborted === true) return null;
     const to = Math.min(count, from + microBatchRows);
     const tokens = set.rows.tokens.subarray(from * width, to * width);
     const rows = { tokens, count: to - from, rowLength: set.rows.rowLength };

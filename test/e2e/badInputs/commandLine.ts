@@ -13,7 +13,11 @@ export const badCommandLines: readonly BadInput[] = [
     says: /'encod'[\s\S]*fix: .*encode/,
   },
   { name: "a group without a verb", make: () => ["data"], says: /data needs one of prepare, inspect/ },
-  { name: "an argument that is missing", make: () => ["generate"], says: /checkpoint-or-run/ },
+  {
+    name: "an argument that is missing",
+    make: () => ["generate"],
+    says: /checkpoint-or-run[\s\S]*fix: minke generate --help/,
+  },
   { name: "an argument too many", make: () => ["inspect", "a", "b"], says: /too many arguments/ },
   {
     name: "a misspelt preset",

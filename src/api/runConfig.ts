@@ -1,0 +1,69 @@
+/** The config of a run: a new one from what was asked for, or the stored one with what may still change. */
+import { resolve } from "node:path";
+import { z } from "zod";
+import { ConfigError, parseConfig } from "../base/index.ts";
+import { presetConfig } from "../model/index.ts";
+import type { RunManifest } from "../run/index.ts";
+import { defaultTrainConfig, parseTrainConfig, type TrainConfig } from "../train/index.ts";
+import { withSettings } from "./prepareRun.ts";
+import type { TrainOptions } from "./trainOptions.ts";
+
+/** The options that a config follows from, once the number of steps is known. */
+export type RunRequest = Pick<TrainOptions, "preset" | "data" | "minutes" | "seed" | "precision" | "set">;
+
+const requestSchema: z.ZodType<RunRequest> = z.strictObject({
+  preset: z.string().optional(),
+  data: z.array(z.string()).optional(),
+  minutes: z.number().positive().optional(),
+  seed: z.number().optional(),
+  precision: z.enum(["f32", "bf16"]).optional(),
+  set: z.array(z.string()).optional(),
+}) as z.ZodType<RunRequest>;
+
+export function requestOf({ preset, data, minutes, seed, precision, set }: TrainOptions): RunRequest {
+  // Whole paths: the run may be resumed from another folder.
+  const all = { preset, data: data?.map((path) => resolve(path)), minutes, seed, precision, set };
+  return Object.fromEntries(Object.entries(all).filter(([, value]) => value !== undefined));
+}
+
+/** What a run that was killed before its speed was measured had been asked for, with later settings on top. */
+export function readRequest(manifest: RunManifest, settings: readonly string[]): RunRequest | null {
+  if (manifest.unsettled === null) return null;
+  const request = parseConfig(requestSchema, manifest.unsettled, "run.json");
+  return { ...request, set: [...(request.set ?? []), ...settings] };
+}
+
+export function newConfig(request: RunRequest, steps: number): TrainConfig {
+  const preset = request.preset ?? "nano";
+  const settings = request.set ?? [];
+  // Settings of the model come first: rows, batches and schedules follow from it.
+  const modelSettings = settings.filter((setting) => setting.startsWith("model."));
+  const base = defaultTrainConfig(preset, steps, presetConfig(preset));
+  const model = modelSettings.length === 0 ? base.model : withSettings(base, modelSettings).model;
+  const config = {
+    ...defaultTrainConfig(preset, steps, model),
+    ...(request.precision === undefined ? {} : { precision: request.precision }),
+    ...(request.seed === undefined ? {} : { seed: request.seed }),
+  };
+  const data = { ...config.data, paths: [...(request.data ?? [])] };
+  return withSettings({ ...config, data }, settings);
+}
+
+/** What weights, optimizer state and prepared rows were made for. */
+const boundToRun = ["preset", "model", "precision", "seed", "rowLength", "gradientShards", "data"] as const;
+
+export function resumedConfig(
+  manifest: RunManifest,
+  where: string,
+  settings: readonly string[],
+): TrainConfig {
+  const stored = parseTrainConfig(manifest.config, where);
+  const config = withSettings(stored, settings);
+  const changed = boundToRun.find((key) => JSON.stringify(config[key]) !== JSON.stringify(stored[key]));
+  if (changed === undefined) return config;
+  throw new ConfigError(`--set ${settings.join(" ")}: ${changed} cannot change in a run that goes on`, {
+    why: "its weights, optimizer state and prepared rows were made for the old value",
+    fix: "leave the setting out, or start a new run with it",
+    fields: { key: changed, settings },
+  });
+}
