@@ -28,16 +28,21 @@ class Preset:
     expert_width: int
     dense_width: int
     tokens: int
-    """Tokens in a row; a step has 2,048 tokens."""
+    """Tokens in a row."""
+    rows: int
+    dense_layers: int = 1
+    mtp: bool = True
     groups: int = 4
     kept_groups: int = 2
     scale: float = 2.5
 
 
 PRESETS = {
-    "micro": Preset(2048, 128, 4, 4, 16, 8, 16, 48, 32, 8, 2, 96, 352, 128),
-    "nano": Preset(4096, 256, 6, 4, 32, 16, 32, 96, 64, 16, 4, 128, 704, 256),
-    "mini": Preset(8192, 512, 8, 8, 64, 32, 64, 192, 128, 32, 4, 192, 1408, 512),
+    "micro": Preset(2048, 128, 4, 4, 16, 8, 16, 48, 32, 8, 2, 96, 352, 128, 16),
+    "nano": Preset(4096, 256, 6, 4, 32, 16, 32, 96, 64, 16, 4, 128, 704, 256, 8),
+    "mini": Preset(8192, 512, 8, 8, 64, 32, 64, 192, 128, 32, 4, 192, 1408, 512, 4),
+    # No experts, no MTP; a token multiplies with 124M parameters, as in GPT-2 124M.
+    "dense-124m": Preset(50304, 768, 12, 12, 64, 32, 64, 384, 448, 0, 0, 0, 2048, 64, 4, dense_layers=12, mtp=False),
 }
 
 
@@ -204,11 +209,12 @@ class Transformer(nn.Module):
         self.p, self.how = p, how
         self.embed = nn.Embedding(p.vocab, p.width)
         nn.init.normal_(self.embed.weight, std=0.5 / p.width**0.5)
-        self.layers = nn.ModuleList(Layer(p, how, dense=i == 0) for i in range(p.layers))
+        self.layers = nn.ModuleList(Layer(p, how, dense=i < p.dense_layers) for i in range(p.layers))
         self.norm, self.head = nn.RMSNorm(p.width, eps=1e-6), linear(p.width, p.vocab)
-        self.mtp_enorm, self.mtp_hnorm = nn.RMSNorm(p.width, eps=1e-6), nn.RMSNorm(p.width, eps=1e-6)
-        self.mtp_join, self.mtp_layer = linear(2 * p.width, p.width), Layer(p, how, dense=False)
-        self.mtp_norm = nn.RMSNorm(p.width, eps=1e-6)
+        if p.mtp:
+            self.mtp_enorm, self.mtp_hnorm = nn.RMSNorm(p.width, eps=1e-6), nn.RMSNorm(p.width, eps=1e-6)
+            self.mtp_join, self.mtp_layer = linear(2 * p.width, p.width), Layer(p, how, dense=False)
+            self.mtp_norm = nn.RMSNorm(p.width, eps=1e-6)
         angles = torch.arange(p.tokens)[:, None] * 10000 ** (-torch.arange(0, p.rope, 2).double() / p.rope)
         self.register_buffer("cos", angles.cos().float().unsqueeze(1))
         self.register_buffer("sin", angles.sin().float().unsqueeze(1))
@@ -228,10 +234,16 @@ class Transformer(nn.Module):
             x, b = layer(x, self.cos, self.sin)
             balance = balance + b
         main = self.loss_of(self.norm(x), ids[:, 1 : t + 1])
+        if not self.p.mtp:
+            return main + balance_weight * balance
         joined = torch.cat((self.mtp_enorm(self.embed(ids[:, 1 : t + 1])), self.mtp_hnorm(x)), dim=-1)
         z, b = self.mtp_layer(self.mtp_join(joined), self.cos, self.sin)
         mtp = self.loss_of(self.mtp_norm(z), ids[:, 2 : t + 2])
         return main + mtp_weight * mtp + balance_weight * (balance + b)
+
+    def blocks(self) -> list[Layer]:
+        """Every layer, MTP's too."""
+        return [*self.layers, *([self.mtp_layer] if self.p.mtp else [])]
 
     def routers(self) -> list[Moe]:
         return [m for m in self.modules() if isinstance(m, Moe)]

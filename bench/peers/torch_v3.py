@@ -4,13 +4,14 @@
     python torch_v3.py --preset nano --precision bf16 --serve                  obeys lines on standard input
 
 With --serve it prints {"ready": true, ...} once it is warm, then answers each line "step N" with one line
-{"seconds", "tokens", "loss"} after N steps, and leaves at "quit" or at the end of its input: so another program can
+{"seconds", "tokens", "loss", "peakRssBytes"} after N steps, and leaves at "quit" or at the end of its input: so another program can
 time its own steps and these in turns, under the same disturbances.
 """
 
 import argparse
 import json
 import os
+import resource
 import sys
 import time
 from typing import Any
@@ -24,7 +25,7 @@ ONEDNN = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "20000"}
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--preset", choices=["micro", "nano", "mini"], default="nano")
+    parser.add_argument("--preset", choices=["micro", "nano", "mini", "dense-124m"], default="nano")
     parser.add_argument("--precision", choices=["f32", "bf16"], default="f32", help="bf16: autocast over float32 weights")
     parser.add_argument("--compile", action="store_true", help="torch.compile instead of eager")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
@@ -59,10 +60,10 @@ class Trainer:
         self.optimizer = torch.optim.AdamW(groups, lr=2e-3, betas=(0.9, 0.95), eps=1e-8, fused=True)
         if args.compile:
             # By region: all layers of a kind share one compiled graph, which takes minutes less and runs as fast.
-            for layer in [*self.model.layers, self.model.mtp_layer]:
+            for layer in self.model.blocks():
                 layer.compile()
             self.model.loss_of = torch.compile(self.model.loss_of)
-        self.rows = 2048 // self.p.tokens
+        self.rows = self.p.rows
         self.batches = [torch.randint(self.p.vocab, (self.rows, self.p.tokens + 2)) for _ in range(8)]
         self.done = 0
 
@@ -83,11 +84,24 @@ class Trainer:
         for _ in range(steps):
             loss = self.step()
         seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu
-        return {"seconds": seconds, "cpu_seconds": cpu_seconds, "tokens": steps * self.rows * self.p.tokens, "loss": loss}
+        tokens = steps * self.rows * self.p.tokens
+        return {"seconds": seconds, "cpu_seconds": cpu_seconds, "tokens": tokens, "loss": loss, "peakRssBytes": peak_rss_bytes()}
+
+
+def peak_rss_bytes() -> int:
+    """Largest resident set so far; Linux counts in KiB, macOS in bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def say(record: dict[str, Any]) -> None:
     print(json.dumps(record), flush=True)
+
+
+def setting_text(args: argparse.Namespace, torch: Any) -> str:
+    """In one line: which ways of doing the work were chosen, and the threads of each part."""
+    ways = f"experts {args.experts} in shares of {args.round_rows} rows, attention {args.attention}, loss {args.loss}"
+    return f"{ways}; OpenMP threads {torch.get_num_threads()}, interop {torch.get_num_interop_threads()}"
 
 
 def serve(trainer: Trainer, settings: dict[str, Any]) -> None:
@@ -121,6 +135,8 @@ def main() -> None:
     trainer = Trainer(args)
     settings = {k: getattr(args, k) for k in ("preset", "precision", "compile", "threads", "experts", "round_rows", "attention", "loss")}
     settings |= {"torch": trainer.torch.__version__, "parameters": sum(p.numel() for p in trainer.model.parameters())}
+    # What the program really runs with, not what it was asked for.
+    settings |= {"threads": trainer.torch.get_num_threads(), "setting": setting_text(args, trainer.torch)}
     trainer.timed(args.warmup)
     if args.profile:
         with trainer.torch.profiler.profile() as profile:

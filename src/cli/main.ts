@@ -6,7 +6,7 @@
 import { Command, CommanderError } from "commander";
 import { version } from "../api/index.ts";
 import { BaseError, nearestName } from "../base/index.ts";
-import { benchCommand } from "./bench.ts";
+import { benchCommand } from "./bench/bench.ts";
 import { dataCommand } from "./data.ts";
 import { doctorCommand } from "./doctor.ts";
 import { generateCommand } from "./generate.ts";

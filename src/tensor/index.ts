@@ -2,6 +2,7 @@ export { ALIGNMENT, Arena } from "./arena.ts";
 export type { Backend, BackendName, Operand } from "./backend/backend.ts";
 export { type Isa, loadAddon, type NativeInfo } from "./backend/native/addon.ts";
 export { NativeBackend, type NativeOptions } from "./backend/native/native.ts";
+export { TracedBackend, type TracedCommand } from "./backend/native/traced.ts";
 export { PlanBackend } from "./backend/plan/plan.ts";
 export { ReferenceBackend } from "./backend/reference/reference.ts";
 export { QueueDevice, Scope } from "./device.ts";

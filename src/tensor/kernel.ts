@@ -40,6 +40,12 @@ export interface Kernel {
   ): void;
   /** Floating-point operations, a multiply-add counted as two. */
   flops(params: Readonly<Record<string, number>>): number;
+  /**
+   * Bytes that must move at least once: what is read and what is written; what is updated in place counts twice.
+   *
+   * @param operandBytes  of each operand in order, 0 for an absent one
+   */
+  bytes(params: Readonly<Record<string, number>>, operandBytes: readonly number[]): number;
 }
 
 interface KernelDefinition<O extends Readonly<Record<string, Role>>, P extends readonly string[]> {
@@ -54,23 +60,38 @@ interface KernelDefinition<O extends Readonly<Record<string, Role>>, P extends r
     dtypes: { readonly [K in keyof O]: Dtype | null },
   ) => void;
   readonly flops?: (params: { readonly [K in P[number]]: number }) => number;
+  /** Only where a kernel touches a part of an operand; otherwise every operand moves whole. */
+  readonly bytes?: (
+    params: { readonly [K in P[number]]: number },
+    operandBytes: { readonly [K in keyof O]: number },
+  ) => number;
 }
 
 export function defineKernel<
   const O extends Readonly<Record<string, Role>>,
   const P extends readonly string[],
 >(definition: KernelDefinition<O, P>): Kernel {
+  const operands = Object.entries(definition.operands).map(([name, role]) => ({
+    name,
+    access: /^[a-z]+/.exec(role)?.[0] as Access,
+    isOptional: role.includes("?"),
+    isInteger: role.endsWith("i32"),
+  }));
   return {
     name: definition.name,
-    operands: Object.entries(definition.operands).map(([name, role]) => ({
-      name,
-      access: /^[a-z]+/.exec(role)?.[0] as Access,
-      isOptional: role.includes("?"),
-      isInteger: role.endsWith("i32"),
-    })),
+    operands,
     params: definition.params,
     // The two casts are the one place where names and types meet: the backend hands over exactly these keys.
     reference: definition.reference as Kernel["reference"],
     flops: (definition.flops ?? (() => 0)) as Kernel["flops"],
+    bytes(params, operandBytes) {
+      if (definition.bytes === undefined) return wholeOperands(operands, operandBytes);
+      const named = Object.fromEntries(operands.map(({ name }, i) => [name, operandBytes[i]!]));
+      return (definition.bytes as (p: typeof params, b: Record<string, number>) => number)(params, named);
+    },
   };
+}
+
+function wholeOperands(operands: readonly OperandSpec[], bytes: readonly number[]): number {
+  return operands.reduce((sum, { access }, i) => sum + (access === "inout" ? 2 : 1) * bytes[i]!, 0);
 }

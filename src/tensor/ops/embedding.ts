@@ -24,6 +24,8 @@ export const embeddingKernel: Kernel = defineKernel({
       for (let i = 0; i < D; i++) y[t * D + i] = stored(table[row + i]!);
     }
   },
+  // Of the table only the tokens' rows are read.
+  bytes: ({ T, V }, { ids, table, y }) => ids + (table / V) * T + y,
 });
 
 export const embeddingGradKernel: Kernel = defineKernel({
@@ -43,6 +45,8 @@ export const embeddingGradKernel: Kernel = defineKernel({
     }
   },
   flops: ({ T, D }) => T * D,
+  bytes: ({ T, V }, { ids, dy, dtable, workspace }) =>
+    ids + dy + 2 * (dtable / V) * Math.min(T, V) + workspace,
 });
 
 function rowOf(ids: Int32Array, t: number, V: number): number {

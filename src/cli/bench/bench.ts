@@ -1,0 +1,101 @@
+/** `minke bench`: how fast this machine multiplies and trains, as shares of its own peak and beside other programs. */
+import { Command } from "commander";
+import { type OpenDevice, openDevice } from "../../api/index.ts";
+import { BackendError } from "../../base/index.ts";
+import { choiceOption, numberOption, threadsOption } from "../options.ts";
+import { benchKernels } from "./kernels.ts";
+import { benchPeers } from "./peers.ts";
+import { type BenchFlags, type BenchRow, rowText, TRACE_HEADER } from "./row.ts";
+import { serveBench } from "./serve.ts";
+import { benchStep } from "./step.ts";
+import { benchTrace } from "./trace.ts";
+import { WORKLOADS } from "./workload.ts";
+
+export function benchCommand(): Command {
+  const bench = new Command("bench").description("measure kernels, training steps, or PyTorch beside them");
+  bench.addCommand(
+    verb("kernels", "matrix products as shares of the register peak", "--precision f32").action(
+      (flags: BenchFlags) => withNative(flags, (opened) => print(benchKernels(opened, flags), flags)),
+    ),
+  );
+  bench.addCommand(
+    verb("step", "training steps of a model, and with --trace where their time goes", "--trace step.json")
+      .option("--trace <file>", "also trace steps: a table op by op, and a Chrome trace in this file")
+      .action((flags: BenchFlags) =>
+        withNative(flags, async (opened) => {
+          await print(benchStep(opened, flags), flags);
+          if (flags.trace === undefined) return;
+          if (flags.json !== true) process.stdout.write(`\n${TRACE_HEADER}\n`);
+          await print(benchTrace(opened, flags, flags.trace), flags);
+        }),
+      ),
+  );
+  bench.addCommand(
+    verb("peers", "training steps, ours in bf16 and f32 and PyTorch's in turn; gemm: one product", "").action(
+      (flags: BenchFlags) => peers(flags),
+    ),
+  );
+  bench.addCommand(
+    verb("serve", "one side of `bench peers`: takes steps as it is told on standard input", "").action(
+      (flags: BenchFlags) => withNative(flags, (opened) => serveBench(opened, flags)),
+    ),
+  );
+  return bench;
+}
+
+function verb(name: string, description: string, example: string): Command {
+  return new Command(name)
+    .description(description)
+    .option("--preset <name>", `${WORKLOADS.join(", ")}${name === "step" ? "" : ", or gemm"}`, "nano")
+    .option("--precision <p>", "bf16 or f32", choiceOption("--precision", ["f32", "bf16"]), "bf16")
+    .option("--threads <n>", "threads that compute", threadsOption)
+    .option(
+      "--rounds <n>",
+      "measurements of each; the best and the middle count",
+      numberOption("--rounds", 1, true),
+      12,
+    )
+    .option("--json", "print one JSON object per row")
+    .addHelpText("after", `\nExample:\n  minke bench ${name} ${example}\n`);
+}
+
+async function withNative(flags: BenchFlags, run: (opened: OpenDevice) => Promise<void>): Promise<void> {
+  const opened = openDevice({ threads: flags.threads });
+  try {
+    if (opened.native === null) {
+      throw new BackendError("there is nothing to measure without the native backend", {
+        why: opened.warning?.why ?? "the reference backend is made to be read",
+        fix: "install Rust (https://rustup.rs), then npm run build",
+      });
+    }
+    await run(opened);
+  } finally {
+    await opened.device.dispose();
+  }
+}
+
+/** Ctrl-C ends every process that was started, and says nothing of what was not measured. */
+async function peers(flags: BenchFlags): Promise<void> {
+  const controller = new AbortController();
+  const stop = (): void => controller.abort();
+  for (const name of ["SIGINT", "SIGTERM"] as const) process.once(name, stop);
+  const say = (text: string): void => void process.stderr.write(`${text}\n`);
+  // Opened for a moment: the number of threads that all sides get is the one that ours would take.
+  let threads = 0;
+  await withNative(flags, async (opened) => {
+    threads = opened.threads;
+  });
+  try {
+    await print(benchPeers(flags, { threads, stop: controller.signal, say }), flags);
+  } catch (error) {
+    if (!controller.signal.aborted) throw error;
+    process.exitCode = 130;
+  } finally {
+    for (const name of ["SIGINT", "SIGTERM"] as const) process.off(name, stop);
+  }
+}
+
+async function print(rows: AsyncIterable<BenchRow>, { json }: BenchFlags): Promise<void> {
+  for await (const row of rows)
+    process.stdout.write(`${json === true ? JSON.stringify(row) : rowText(row)}\n`);
+}

@@ -1,0 +1,109 @@
+/** What was measured beside peers, as rows: each peer in its setting, then ours against the fastest of them. */
+import type { BaseError } from "../../base/index.ts";
+import { type BenchRow, timing } from "./row.ts";
+
+export type Precision = "f32" | "bf16";
+
+/** Steps of one contestant, one after another, in seconds. */
+interface Steps {
+  readonly precision: Precision;
+  readonly seconds: readonly number[];
+  readonly peakRssBytes: number;
+  /** What it said of itself. */
+  readonly settings: Readonly<Record<string, unknown>>;
+}
+
+export interface OurSteps extends Steps {
+  /** Multiplications and additions a second that registers reach in this precision, measured between the steps. */
+  readonly peak: number;
+}
+
+export interface PeerSteps extends Steps {
+  readonly name: string;
+  /** What ours took in the same rounds. */
+  readonly beside: Readonly<Record<Precision, readonly number[]>>;
+}
+
+/** The peer's speed, its share of the peak of its precision, and how many times as fast ours were beside it. */
+export function peerRow(preset: string, peer: PeerSteps, ours: readonly OurSteps[]): BenchRow {
+  const same = ours.find(({ precision }) => precision === peer.precision)!;
+  return {
+    ...heading(preset, peer.name),
+    who: peer.name.split(" ")[0]!,
+    version: text(peer.settings["torch"] ?? peer.settings["version"]),
+    threads: number(peer.settings["threads"]),
+    setting: text(peer.settings["setting"]),
+    ...speed(peer, same),
+    minkeBf16Ratio: ratio(peer, "bf16"),
+    minkeF32Ratio: ratio(peer, "f32"),
+    minkeBf16MedianRatio: medianRatio(peer, "bf16"),
+    minkeF32MedianRatio: medianRatio(peer, "f32"),
+  };
+}
+
+/** Ours over all rounds, and the ratio to the fastest peer, which is the least flattering one. */
+export function oursRow(preset: string, ours: OurSteps, peers: readonly PeerSteps[]): BenchRow {
+  const byBest = peers.toSorted((a, b) => timing(a.seconds).best - timing(b.seconds).best);
+  const [fastest] = byBest;
+  const same = byBest.find(({ precision }) => precision === ours.precision);
+  return {
+    ...heading(preset, `Minke ${ours.precision}`),
+    who: "Minke",
+    version: text(ours.settings["minke"]),
+    threads: number(ours.settings["threads"]),
+    setting: text(ours.settings["kernels"]),
+    ...speed(ours, ours),
+    fastestPeer: fastest?.name ?? null,
+    ratio: fastest === undefined ? null : ratio(fastest, ours.precision),
+    medianRatio: fastest === undefined ? null : medianRatio(fastest, ours.precision),
+    fastestSamePrecision: same?.name ?? null,
+    samePrecisionRatio: same === undefined ? null : ratio(same, ours.precision),
+    fastestPeerRssBytes: fastest?.peakRssBytes ?? null,
+  };
+}
+
+/** A peer that did not get through. */
+export function failedRow(preset: string, name: string, error: BaseError): BenchRow {
+  return { ...heading(preset, name), failed: error.what, why: error.why, fix: error.fix };
+}
+
+function heading(preset: string, name: string): BenchRow & { readonly preset: string } {
+  return { bench: preset === "gemm" ? "gemm" : "peers", name: `${preset}: ${name}`, preset };
+}
+
+/** Sizes are what ours says of the model: both sides train the same one. */
+function speed(
+  { precision, seconds, peakRssBytes }: Steps,
+  { settings, peak }: OurSteps,
+): Record<string, string | number | null> {
+  const { best, median } = timing(seconds);
+  const [tokens, flops] = [number(settings["tokensPerStep"]), number(settings["flopsPerStep"])!];
+  return {
+    precision,
+    rounds: seconds.length,
+    seconds: best,
+    medianSeconds: median,
+    tokensPerSecond: tokens === null ? null : tokens / best,
+    medianTokensPerSecond: tokens === null ? null : tokens / median,
+    gflops: flops / best / 1e9,
+    peakGflops: peak / 1e9,
+    share: flops / best / peak,
+    peakRssBytes: peakRssBytes > 0 ? peakRssBytes : null,
+  };
+}
+
+function ratio(peer: PeerSteps, precision: Precision): number {
+  return timing(peer.seconds).best / timing(peer.beside[precision]).best;
+}
+
+function medianRatio(peer: PeerSteps, precision: Precision): number {
+  return timing(peer.seconds).median / timing(peer.beside[precision]).median;
+}
+
+function number(value: unknown): number | null {
+  return typeof value === "number" ? value : null;
+}
+
+function text(value: unknown): string | null {
+  return typeof value === "string" ? value : null;
+}

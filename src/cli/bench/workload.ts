@@ -1,0 +1,135 @@
+/** What is measured: the presets in training, and a dense V3 of GPT-2's size; one timed step at a time. */
+import type { OpenDevice } from "../../api/index.ts";
+import { UsageError } from "../../base/index.ts";
+import { type ModelConfig, presetConfig, trainingFlopsPerToken } from "../../model/index.ts";
+import { defaultTrainConfig, scheduleAt, type TrainConfig, TrainSession } from "../../train/index.ts";
+import type { BenchFlags } from "./row.ts";
+
+/** Names that `--preset` takes; bench/peers/torch_model.py has the same. */
+export const WORKLOADS = ["micro", "nano", "mini", "dense-124m"] as const;
+
+/**
+ * A V3 without experts, of the size of GPT-2 124M: a token multiplies with 124M parameters.
+ *
+ * GPT-2 uses its embedding as its head; V3 has both, so that 38.6M more lie in a table that is only looked up.
+ */
+export function dense124m(): ModelConfig {
+  return {
+    ...presetConfig("micro"),
+    vocabSize: 50304,
+    maxPositionEmbeddings: 1024,
+    hiddenSize: 768,
+    numHiddenLayers: 12,
+    firstKDenseReplace: 12,
+    numNextnPredictLayers: 0,
+    numAttentionHeads: 12,
+    numKeyValueHeads: 12,
+    qkNopeHeadDim: 64,
+    qkRopeHeadDim: 32,
+    vHeadDim: 64,
+    qLoraRank: 384,
+    kvLoraRank: 448,
+    intermediateSize: 2048,
+  };
+}
+
+/** @throws {UsageError} naming what can be measured */
+export function workloadConfig(name: string, precision: "f32" | "bf16"): TrainConfig {
+  if (name === "dense-124m") {
+    const config = defaultTrainConfig("micro", 1000, dense124m());
+    // llm.c's demo: 4 rows of 64 tokens.
+    return { ...config, preset: name, precision, rowLength: 64, batchRows: 4, microBatchRows: 4 };
+  }
+  if ((WORKLOADS as readonly string[]).includes(name)) {
+    const config = defaultTrainConfig(name, 1000);
+    return { ...config, precision };
+  }
+  throw new UsageError(`${JSON.stringify(name)} is nothing that can be measured`, {
+    why: `the models that train here are ${WORKLOADS.join(", ")}`,
+    fix: "use --preset nano",
+    fields: { preset: name },
+  });
+}
+
+export interface TimedStep {
+  /** From enqueueing to the last kernel, update included. */
+  readonly seconds: number;
+  /** Processor time of JavaScript's thread; null where Node cannot tell (before 23.9). */
+  readonly javascriptSeconds: number | null;
+  readonly loss: number;
+  /** When JavaScript had enqueued forward and backward, had the record, had enqueued the update; `performance.now()`. */
+  readonly at: Readonly<Record<"begun" | "enqueued" | "recorded" | "committed", number>>;
+}
+
+/** A model in training that takes one timed step at a time, on random tokens. */
+export class TimedTraining {
+  readonly config: TrainConfig;
+  readonly #opened: Pick<OpenDevice, "device">;
+  readonly #session: TrainSession;
+  #step = 0;
+
+  constructor(
+    opened: Pick<OpenDevice, "device">,
+    { preset, precision }: Pick<BenchFlags, "preset" | "precision">,
+  ) {
+    this.#opened = opened;
+    this.config = workloadConfig(preset, precision);
+    this.#session = new TrainSession(opened.device, this.config, { padId: 0, eosId: 0 });
+    this.#session.initialize();
+  }
+
+  get tokensPerStep(): number {
+    return this.config.batchRows * this.config.rowLength;
+  }
+
+  /** Model FLOPs of a step: attention causal, recomputation not counted. */
+  get flopsPerStep(): number {
+    return this.tokensPerStep * trainingFlopsPerToken(this.config.model, this.config.rowLength).total;
+  }
+
+  /** Weights that are trained, those shared with MTP counted once. */
+  get parameters(): number {
+    return this.#session.factory.parameters.reduce((sum, { size }) => sum + size, 0);
+  }
+
+  async step(): Promise<TimedStep> {
+    const { batchRows: count, rowLength, model } = this.config;
+    const tokens = randomTokens(count * (rowLength + 1), this.#step, model.vocabSize);
+    const scheduled = scheduleAt(this.config, { step: this.#step++, share: 0 });
+    const before = threadSeconds();
+    const begun = performance.now();
+    const computing = this.#session.runner.compute({ tokens, count, rowLength }, scheduled);
+    const enqueued = performance.now();
+    const { loss } = await computing;
+    const recorded = performance.now();
+    this.#session.runner.commit(scheduled);
+    const committed = performance.now();
+    await this.#opened.device.drain();
+    const seconds = (performance.now() - begun) / 1000;
+    const after = threadSeconds();
+    const javascriptSeconds = before === null || after === null ? null : after - before;
+    return { seconds, loss, javascriptSeconds, at: { begun, enqueued, recorded, committed } };
+  }
+
+  dispose(): void {
+    this.#session.dispose();
+  }
+}
+
+function randomTokens(length: number, step: number, vocabSize: number): Int32Array {
+  return Int32Array.from(
+    { length },
+    (_, i) => (Math.imul(i + step * 7919 + 1, 2654435761) >>> 8) % vocabSize,
+  );
+}
+
+function threadSeconds(): number | null {
+  if (process.threadCpuUsage === undefined) return null;
+  const { user, system } = process.threadCpuUsage();
+  return (user + system) / 1e6;
+}
+
+/** Largest resident set of this process so far. */
+export function peakRssBytes(): number {
+  return process.resourceUsage().maxRSS * 1024;
+}
