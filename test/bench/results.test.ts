@@ -1,0 +1,53 @@
+/** What `npm run bench` plans and what it leaves on disk. */
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { describe, expect, test } from "vitest";
+import { planParts } from "../../bench/parts.ts";
+import { appendRow, describePlace, resultFile } from "../../bench/results.ts";
+import { scratchFolder } from "../support/scratchFolder.ts";
+
+const root = join(import.meta.dirname, "..", "..");
+
+describe("planParts", () => {
+  test("steps and peers cover the three presets and the dense model, steps in both precisions", () => {
+    const parts = planParts(root);
+    for (const preset of ["micro", "nano", "mini", "dense-124m"]) {
+      const of = (name: string) =>
+        parts.filter((part) => part.name === name && part.command.includes(` ${preset} `));
+      expect(of("step").map(({ args }) => args[args.indexOf("--precision") + 1])).toEqual(["bf16", "f32"]);
+      expect(of("peers")).toHaveLength(1);
+    }
+  });
+
+  test("peers that are not set up say which script sets them up; our own parts need none", () => {
+    const parts = planParts("/nowhere");
+    const missing = parts.filter((part) => part.missing !== null);
+    expect(new Set(missing.map(({ name }) => name))).toEqual(new Set(["peers", "gemm"]));
+    for (const part of missing)
+      expect(part.missing).toBe("PyTorch is not set up: bench/peers/setup.sh does it");
+  });
+});
+
+describe("appendRow", () => {
+  test("adds one JSON line a row, with command, machine, versions, commit and load", async () => {
+    const folder = await scratchFolder();
+    const place = {
+      ...describePlace(root),
+      cpu: "Intel(R) Xeon(R) CPU @ 2.60GHz",
+      date: "2026-11-22T01:02:03.000Z",
+    };
+    const file = resultFile(folder, place);
+    expect(file).toBe(join(folder, "bench", "results", "2026-11-22-intel-xeon-cpu-2-60ghz.jsonl"));
+    appendRow(file, "npx minke bench step", { bench: "step", tokensPerSecond: 1 }, place);
+    appendRow(file, "npx minke bench step", { bench: "step", tokensPerSecond: 2 }, place);
+    const lines = readFileSync(file, "utf8").trimEnd().split("\n");
+    expect(lines.map((line) => JSON.parse(line).tokensPerSecond)).toEqual([1, 2]);
+    expect(JSON.parse(lines[0]!)).toMatchObject({
+      command: "npx minke bench step",
+      ...place,
+      load: expect.any(Number),
+    });
+    expect(place.commit).toMatch(/^[0-9a-f]{7,}(\+changes)?$/);
+    expect(place.node).toBe(process.version);
+  });
+});
