@@ -3,6 +3,7 @@
  *
  * Each table stands between `<!-- bench:NAME -->` and `<!-- /bench:NAME -->`; a run of one part leaves the others alone.
  */
+import { formatInteger } from "../src/base/index.ts";
 import type { PartName } from "./parts.ts";
 import type { Place, ResultRow } from "./results.ts";
 
@@ -172,7 +173,7 @@ function markdownTable(header: readonly string[], lines: readonly (readonly stri
 }
 
 function whole(value: unknown): string {
-  return typeof value === "number" ? Math.round(value).toLocaleString("en-US") : "";
+  return typeof value === "number" ? formatInteger(value) : "";
 }
 
 function percent(value: unknown): string {

@@ -1,0 +1,104 @@
+import { setTimeout as sleep } from "node:timers/promises";
+import { describe, expect, onTestFinished, test } from "vitest";
+import { BaseError } from "../../base/index.ts";
+import { Contestant, type ContestantSpec } from "./contestant.ts";
+
+/** A real process that runs `script`; `answer(f)` in it calls f with each line of its input. */
+function spec(script: string, changes: Partial<ContestantSpec> = {}): ContestantSpec {
+  const prelude = `
+    const say = (value) => console.log(JSON.stringify(value));
+    const answer = (f) => require("node:readline").createInterface({ input: process.stdin }).on("line", f);`;
+  return {
+    name: "the peer",
+    command: process.execPath,
+    args: ["-e", prelude + script],
+    readyTimeoutMs: 20_000,
+    answerTimeoutMs: 20_000,
+    ...changes,
+  };
+}
+
+async function start(script: string, changes: Partial<ContestantSpec> = {}): Promise<Contestant> {
+  const contestant = await Contestant.start(spec(script, changes), new AbortController().signal);
+  onTestFinished(() => contestant[Symbol.dispose]());
+  return contestant;
+}
+
+async function failureOf(promise: Promise<unknown>): Promise<BaseError> {
+  const error: unknown = await promise.then(
+    () => null,
+    (reason: unknown) => reason,
+  );
+  if (!BaseError.isInstance(error)) throw new Error(`no failure of ours: ${String(error)}`);
+  return error;
+}
+
+async function isAlive(pid: number): Promise<boolean> {
+  for (let i = 0; i < 100; i++) {
+    try {
+      process.kill(pid, 0);
+    } catch {
+      return false;
+    }
+    await sleep(50);
+  }
+  return true;
+}
+
+describe("Contestant", () => {
+  test("waits until the program is ready, and hears nothing but lines of JSON", async () => {
+    const peer = await start(`
+      console.log("importing..."); console.log("{ broken");
+      setTimeout(() => { say({ ready: true, version: "1.2" }); answer((line) => { console.log("noise"); say({ seconds: 0.5, line }); }); }, 300);`);
+    expect(peer.settings).toEqual({ ready: true, version: "1.2" });
+    expect(await peer.step(3)).toEqual({ seconds: 0.5, line: "step 3" });
+    expect(await peer.ask("peak 1")).toMatchObject({ line: "peak 1" });
+  });
+
+  test("one that ends before it is ready shows its exit code and the end of its standard error", async () => {
+    const failing = start(
+      `console.error("x".repeat(5000)); console.error("No module named torch"); process.exit(3);`,
+    );
+    const { what, why, fix } = await failureOf(failing);
+    expect(what).toBe("the peer ended before it was ready (exit code 3)");
+    expect(why).toMatch(/^x+\nNo module named torch$/);
+    expect(why.length).toBeLessThanOrEqual(2000);
+    expect(fix).toContain(`run it by hand: ${process.execPath} -e`);
+  });
+
+  test("one that ends at a step says at which, and every later question fails at once", async () => {
+    const peer = await start(
+      `say({ ready: true }); answer(() => { console.error("out of memory"); process.exit(9); });`,
+    );
+    const { what, why } = await failureOf(peer.step(1));
+    expect([what, why]).toEqual(['the peer ended at "step 1" (exit code 9)', "out of memory"]);
+    expect(peer.hasEnded).toBe(true);
+    expect((await failureOf(peer.ask("step 1"))).what).toContain("(exit code 9)");
+  });
+
+  test("one that answers without seconds, or not at all, or does not exist, fails with what it said", async () => {
+    const confused = await start(`say({ ready: true }); answer(() => say({ error: "cannot read it" }));`);
+    const failure = await failureOf(confused.step(1));
+    expect(failure.what).toContain('answered {"error":"cannot read it"}');
+    expect(failure.why).toBe("cannot read it");
+    const silent = await start(`say({ ready: true }); answer(() => 0);`, { answerTimeoutMs: 100 });
+    expect((await failureOf(silent.step(1))).what).toBe('the peer said nothing for 100 ms at "step 1"');
+    expect((await failureOf(start("", { command: "/nowhere/python" }))).what).toContain("ENOENT");
+  });
+
+  test("stopping ends it and the processes that it started, even before it is ready", async () => {
+    const stop = new AbortController();
+    const script = `
+      const worker = require("node:child_process").spawn(process.execPath, ["-e", "setInterval(() => 0, 1000)"]);
+      require("node:fs").writeSync(1, JSON.stringify({ ready: true, worker: worker.pid, own: process.pid }) + "\\n");
+      setInterval(() => 0, 1000);`;
+    const peer = await Contestant.start(spec(script), stop.signal);
+    const waiting = failureOf(peer.step(1));
+    const unready = failureOf(Contestant.start(spec("setInterval(() => 0, 1000)"), stop.signal));
+    stop.abort();
+    expect((await waiting).what).toContain("SIGTERM");
+    expect((await unready).what).toBe("the peer ended before it was ready (SIGTERM)");
+    for (const name of ["own", "worker"]) expect(await isAlive(Number(peer.settings[name]))).toBe(false);
+    await expect(Contestant.start(spec(""), stop.signal)).rejects.toThrow("aborted");
+  });
+});
