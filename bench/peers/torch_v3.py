@@ -30,14 +30,18 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--compile", action="store_true", help="torch.compile instead of eager")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--experts", choices=["loop", "grouped", "batched"], default="grouped")
-    parser.add_argument("--round-rows", type=int, default=64, help="pad each expert's rows to a multiple of this")
+    parser.add_argument("--round-rows", type=int, help="pad each expert's rows to a multiple of this; 64 for bf16, 1 for f32")
     parser.add_argument("--attention", choices=["pad", "plain"], default="pad")
     parser.add_argument("--loss", choices=["linear", "chunked"], default="linear")
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--warmup", type=int, default=3)
     parser.add_argument("--serve", action="store_true")
     parser.add_argument("--profile", action="store_true", help="print where the time goes instead")
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.round_rows is None:
+        # Only oneDNN, which multiplies in bf16, builds a kernel for every new shape.
+        args.round_rows = 64 if args.precision == "bf16" else 1
+    return args
 
 
 class Trainer:

@@ -34,6 +34,8 @@ interface Running extends OurSteps {
 
 export async function* benchPeers(flags: BenchFlags, run: PeersRun): AsyncGenerator<BenchRow> {
   const { preset, rounds } = flags;
+  // One product is over in milliseconds.
+  const steps = preset === "gemm" ? 4 : 1;
   const specs = preset === "gemm" ? gemmSpecs(run.threads) : torchSpecs(preset, run.threads);
   if (!specs.some(isSetUp)) throw notSetUp(specs[0]!);
   const ours: Running[] = [];
@@ -44,7 +46,7 @@ export async function* benchPeers(flags: BenchFlags, run: PeersRun): AsyncGenera
       run.say(`${preset}: ${spec.name}: ${spec.hint}`);
       try {
         if (!isSetUp(spec)) throw notSetUp(spec);
-        const one = await measurePeer(spec, ours, rounds, run.stop);
+        const one = await measurePeer(spec, ours, { rounds, steps }, run.stop);
         measured.push(one);
         yield peerRow(preset, one, ours);
       } catch (error) {
@@ -70,11 +72,11 @@ async function startOurs(
   return { contestant, precision, seconds: [], peak: 0, peakRssBytes: 0, settings: contestant.settings };
 }
 
-/** Rounds of ours in bf16, the peer, ours in f32, each one step. */
+/** Rounds of ours in bf16, the peer, ours in f32, each `steps` steps. */
 async function measurePeer(
   spec: PeerSpec,
   ours: readonly Running[],
-  rounds: number,
+  { rounds, steps }: { readonly rounds: number; readonly steps: number },
   stop: AbortSignal,
 ): Promise<PeerSteps> {
   using peer = await Contestant.start(spec, stop);
@@ -84,8 +86,8 @@ async function measurePeer(
   let peakRssBytes = 0;
   const takeTurn = async (contestant: Contestant) => {
     await sleep(SETTLE_MS);
-    const { seconds: taken, peakRssBytes: rss } = await contestant.step(1);
-    return { taken, rss: typeof rss === "number" ? rss : 0 };
+    const { seconds: taken, peakRssBytes: rss } = await contestant.step(steps);
+    return { taken: taken / steps, rss: typeof rss === "number" ? rss : 0 };
   };
   for (let round = 0; round < rounds; round++) {
     for (const one of [ours[0]!, null, ours[1]!]) {
