@@ -56,7 +56,8 @@ class Choices:
     round_rows: int = 1
     """Pad each expert's rows to a multiple of this: oneDNN builds a new kernel (5 ms) for every new shape that it meets."""
     attention: str = "pad"
-    """pad: values padded to the width of queries and keys, which PyTorch's tiled CPU attention demands. plain: not."""
+    """pad: values padded to the width of queries and keys, which PyTorch's tiled CPU attention demands. plain: not.
+    f32: padded, and in f32 under autocast too, because the bf16 backward pass of that attention is slow."""
     loss: str = "linear"
     """linear: matmul, then cross-entropy. chunked: torch's own linear_cross_entropy."""
 
@@ -65,6 +66,13 @@ def linear(inputs: int, outputs: int) -> nn.Linear:
     layer = nn.Linear(inputs, outputs, bias=False)
     nn.init.normal_(layer.weight, std=0.5 / inputs**0.5)
     return layer
+
+
+class RmsNorm(nn.RMSNorm):
+    """PyTorch has a fused kernel only where input and gain have one dtype, which autocast does not see to."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.eps)
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -77,9 +85,9 @@ class Attention(nn.Module):
     def __init__(self, p: Preset, how: Choices):
         super().__init__()
         self.p, self.how = p, how
-        self.q_a, self.q_norm = linear(p.width, p.q_rank), nn.RMSNorm(p.q_rank, eps=1e-6)
+        self.q_a, self.q_norm = linear(p.width, p.q_rank), RmsNorm(p.q_rank, eps=1e-6)
         self.q_b = linear(p.q_rank, p.heads * (p.nope + p.rope))
-        self.kv_a, self.kv_norm = linear(p.width, p.kv_rank + p.rope), nn.RMSNorm(p.kv_rank, eps=1e-6)
+        self.kv_a, self.kv_norm = linear(p.width, p.kv_rank + p.rope), RmsNorm(p.kv_rank, eps=1e-6)
         self.kv_b = linear(p.kv_rank, p.heads * (p.nope + p.value))
         self.out = linear(p.heads * p.value, p.width)
 
@@ -92,9 +100,14 @@ class Attention(nn.Module):
         q = torch.cat((q_nope, rotate(q_rope, cos, sin)), dim=-1)
         k_rope = rotate(k_rope.unsqueeze(2), cos, sin).expand(-1, -1, p.heads, -1)
         k = torch.cat((k_nope, k_rope.to(k_nope.dtype)), dim=-1)
-        if self.how.attention == "pad":
+        if self.how.attention != "plain":
             v = F.pad(v, (0, p.nope + p.rope - p.value))
-        heads = F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), is_causal=True)
+        q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+        if self.how.attention == "f32":
+            with torch.autocast("cpu", enabled=False):
+                heads = F.scaled_dot_product_attention(q.float(), k.float(), v.float(), is_causal=True)
+        else:
+            heads = F.scaled_dot_product_attention(q, k, v, is_causal=True)
         return self.out(heads.transpose(1, 2)[..., : p.value].flatten(-2))
 
 
@@ -191,8 +204,8 @@ class Moe(nn.Module):
 class Layer(nn.Module):
     def __init__(self, p: Preset, how: Choices, dense: bool):
         super().__init__()
-        self.attention_norm, self.attention = nn.RMSNorm(p.width, eps=1e-6), Attention(p, how)
-        self.ffn_norm, self.dense = nn.RMSNorm(p.width, eps=1e-6), dense
+        self.attention_norm, self.attention = RmsNorm(p.width, eps=1e-6), Attention(p, how)
+        self.ffn_norm, self.dense = RmsNorm(p.width, eps=1e-6), dense
         self.ffn = Mlp(p.width, p.dense_width) if dense else Moe(p, how)
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
@@ -210,11 +223,11 @@ class Transformer(nn.Module):
         self.embed = nn.Embedding(p.vocab, p.width)
         nn.init.normal_(self.embed.weight, std=0.5 / p.width**0.5)
         self.layers = nn.ModuleList(Layer(p, how, dense=i < p.dense_layers) for i in range(p.layers))
-        self.norm, self.head = nn.RMSNorm(p.width, eps=1e-6), linear(p.width, p.vocab)
+        self.norm, self.head = RmsNorm(p.width, eps=1e-6), linear(p.width, p.vocab)
         if p.mtp:
-            self.mtp_enorm, self.mtp_hnorm = nn.RMSNorm(p.width, eps=1e-6), nn.RMSNorm(p.width, eps=1e-6)
+            self.mtp_enorm, self.mtp_hnorm = RmsNorm(p.width, eps=1e-6), RmsNorm(p.width, eps=1e-6)
             self.mtp_join, self.mtp_layer = linear(2 * p.width, p.width), Layer(p, how, dense=False)
-            self.mtp_norm = nn.RMSNorm(p.width, eps=1e-6)
+            self.mtp_norm = RmsNorm(p.width, eps=1e-6)
         angles = torch.arange(p.tokens)[:, None] * 10000 ** (-torch.arange(0, p.rope, 2).double() / p.rope)
         self.register_buffer("cos", angles.cos().float().unsqueeze(1))
         self.register_buffer("sin", angles.sin().float().unsqueeze(1))

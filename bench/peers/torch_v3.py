@@ -31,7 +31,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--experts", choices=["loop", "grouped", "batched"], default="grouped")
     parser.add_argument("--round-rows", type=int, help="pad each expert's rows to a multiple of this; 64 for bf16, 1 for f32")
-    parser.add_argument("--attention", choices=["pad", "plain"], default="pad")
+    parser.add_argument("--attention", choices=["pad", "plain", "f32"], default="f32")
     parser.add_argument("--loss", choices=["linear", "chunked"], default="linear")
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--warmup", type=int, default=3)
