@@ -31,23 +31,36 @@ export function benchCommand(): Command {
       ),
   );
   bench.addCommand(
-    verb("peers", "training steps, ours in bf16 and f32 and PyTorch's in turn; gemm: one product", "").action(
-      (flags: BenchFlags) => peers(flags),
-    ),
+    verb(
+      "peers",
+      "training steps, ours in bf16 and f32 and PyTorch's in turn",
+      "--preset nano --rounds 20",
+    ).action((flags: BenchFlags) => peers(flags)),
   );
   bench.addCommand(
-    verb("serve", "one side of `bench peers`: takes steps as it is told on standard input", "").action(
-      (flags: BenchFlags) => withNative(flags, (opened) => serveBench(opened, flags)),
-    ),
+    verb(
+      "serve",
+      "one side of `bench peers`: takes steps as it is told on standard input",
+      "--preset micro < lines",
+    ).action((flags: BenchFlags) => withNative(flags, (opened) => serveBench(opened, flags))),
   );
   return bench;
 }
 
+/** Every verb has the same flags, so that a line for one can be turned into a line for another. */
+const presetHelp: Readonly<Record<string, string>> = {
+  kernels: "has no effect: products have sizes of their own",
+  step: WORKLOADS.join(", "),
+  peers: `${WORKLOADS.join(", ")}, or gemm for one product`,
+  serve: `${WORKLOADS.join(", ")}, or gemm for one product`,
+};
+
 function verb(name: string, description: string, example: string): Command {
+  const precisionHelp = name === "peers" ? "has no effect: both are measured" : "bf16 or f32";
   return new Command(name)
     .description(description)
-    .option("--preset <name>", `${WORKLOADS.join(", ")}${name === "step" ? "" : ", or gemm"}`, "nano")
-    .option("--precision <p>", "bf16 or f32", choiceOption("--precision", ["f32", "bf16"]), "bf16")
+    .option("--preset <name>", presetHelp[name], "nano")
+    .option("--precision <p>", precisionHelp, choiceOption("--precision", ["f32", "bf16"]), "bf16")
     .option("--threads <n>", "threads that compute", threadsOption)
     .option(
       "--rounds <n>",

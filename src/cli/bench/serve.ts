@@ -6,8 +6,7 @@
  * that take turns see the same disturbances, and each has a memory of its own to be measured.
  */
 import { createInterface } from "node:readline";
-import type { OpenDevice } from "../../api/index.ts";
-import { version } from "../../api/index.ts";
+import { type OpenDevice, version } from "../../api/index.ts";
 import { openProduct } from "./product.ts";
 import type { BenchFlags } from "./row.ts";
 import { peakRssBytes, TimedTraining } from "./workload.ts";
