@@ -40,6 +40,28 @@ impl Target {
     }
 }
 
+#[cfg(target_arch = "x86_64")]
+impl Target {
+    /// Asks for the lines of a tile that will be written soon.
+    #[inline]
+    pub fn prefetch(&self, place: &Place) {
+        use std::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
+        for row in place.row..place.row + place.rows {
+            let at = row * self.stride + place.column;
+            // SAFETY: hints, of no effect where nothing lies.
+            unsafe {
+                match self.start {
+                    Start::F32(y) => {
+                        _mm_prefetch::<_MM_HINT_ET0>(y.wrapping_add(at).cast());
+                        _mm_prefetch::<_MM_HINT_ET0>(y.wrapping_add(at + 16).cast());
+                    }
+                    Start::Bf16(y) => _mm_prefetch::<_MM_HINT_ET0>(y.wrapping_add(at).cast()),
+                }
+            }
+        }
+    }
+}
+
 /// A matrix that is read through a pointer, because it may be the very memory that is written.
 #[derive(Clone, Copy)]
 pub enum Addend {

@@ -14,6 +14,9 @@ use crate::bf16::Element;
 /// Elements of a line: sixteen pairs.
 const LINE: usize = 2 * RUN;
 
+/// Rows that are asked for ahead: gathered ones may lie anywhere.
+const AHEAD: usize = 4;
+
 /// An element of which 32 can be loaded as bf16.
 pub trait Load: Element {
     /// The elements whose bits are set in `mask`, zeros for the others.
@@ -70,11 +73,13 @@ pub unsafe fn pack_rows<T: Load>(x: &[T], at: Rows, rows: usize, k: usize, out: 
     for row in 0..rows {
         let first = row / tiles::ROWS * tiles::ROWS;
         let height = slots((rows - first).min(tiles::ROWS));
+        let next = x.as_ptr().wrapping_add(at.start((row + AHEAD).min(rows - 1)));
         let x = &x[at.start(row)..at.start(row) + k];
         let to = &mut out[first * runs * RUN + (row - first) * RUN..];
         for run in 0..runs {
             // SAFETY: inside the row; inside `out` by the assertion.
             unsafe {
+                _mm_prefetch::<_MM_HINT_T0>(next.wrapping_add(run * LINE).cast());
                 let line = T::load(x.as_ptr().add(run * LINE), mask_of(k - run * LINE));
                 _mm512_storeu_si512(to.as_mut_ptr().add(run * height * RUN).cast(), line);
             }
@@ -146,7 +151,8 @@ pub unsafe fn pack_panels<T: Load>(x: &[T], at: Rows, tokens: usize, columns: us
     }
 }
 
-/// The first `columns` elements of tokens `2 * pair` and `2 * pair + 1`, zeros where there is no such token.
+/// The first `columns` elements of tokens `2 * pair` and `2 * pair + 1`, zeros where there is no such token. Asks for
+/// the same columns 32 tokens ahead: rows are longer than what is read of them, so the processor does not guess them.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
 unsafe fn load_pair<T: Load>(
@@ -159,6 +165,9 @@ unsafe fn load_pair<T: Load>(
     let row = |token: usize| {
         if token >= tokens {
             return _mm512_setzero_si512();
+        }
+        if token + LINE < tokens {
+            _mm_prefetch::<_MM_HINT_T0>(x.as_ptr().wrapping_add(at.start(token + LINE)).cast());
         }
         let row = &x[at.start(token)..at.start(token) + columns];
         // SAFETY: `columns` elements are there.

@@ -20,6 +20,8 @@ pub struct Cut {
     tile: usize,
     /// Elements of a column that one packed word holds.
     per_word: usize,
+    /// Tokens of a weight gradient that are packed at once.
+    tokens: usize,
     /// Rough speed of one thread: multiplications and additions a nanosecond.
     flops_per_ns: f64,
 }
@@ -30,11 +32,13 @@ impl Cut {
             true => Cut {
                 tile: 32,
                 per_word: 2,
+                tokens: 512,
                 flops_per_ns: 800.0,
             },
             false => Cut {
                 tile: TILE_ROWS,
                 per_word: 1,
+                tokens: usize::MAX,
                 flops_per_ns: 150.0,
             },
         }
@@ -61,17 +65,18 @@ impl Cut {
     }
 }
 
-/// Into how many groups the panels of one block of rows are cut when there are `blocks` such blocks.
-fn panel_groups(blocks: usize, panels: usize, threads: usize) -> usize {
+/// Into how many groups the panels of one block of rows are cut when there are `blocks` such blocks: at the `least`
+/// so many panels a group, half of that if threads would stand idle.
+fn panel_groups(blocks: usize, panels: usize, threads: usize, least: usize) -> usize {
     if threads == 1 {
         return 1;
     }
     let mut groups = 1;
-    // Two panels a group at least: packing A again for every group costs about 1 % at 8 panels, 4 % at 2.
-    while blocks * groups < 4 * threads && panels / (groups * 2) >= 4 {
+    // A is packed again for every group.
+    while blocks * groups < 4 * threads && panels / (groups * 2) >= least {
         groups *= 2;
     }
-    while blocks * groups < 2 * threads && panels / (groups * 2) >= 2 {
+    while blocks * groups < 2 * threads && panels / (groups * 2) >= least / 2 {
         groups *= 2;
     }
     groups
@@ -84,7 +89,7 @@ pub fn parts(cut: Cut, rows: usize, panels: usize, k: usize, threads: usize) -> 
     } else {
         threads
     };
-    let groups = panel_groups(cut.num_row_blocks(rows), panels, threads);
+    let groups = panel_groups(cut.num_row_blocks(rows), panels, threads, 4);
     parts_of(cut, BLOCK_TILES, (0, rows), panels, groups)
 }
 
@@ -119,7 +124,7 @@ pub fn grouped_parts(
         blocks += cut.num_row_blocks(rows);
         work += cut.estimate_ns(rows, panels, k);
     }
-    let groups = panel_groups(blocks, panels, if work < SMALL_NS { 1 } else { threads });
+    let groups = panel_groups(blocks, panels, if work < SMALL_NS { 1 } else { threads }, 4);
     offsets
         .windows(2)
         .enumerate()
@@ -138,16 +143,13 @@ pub fn grad_parts(cut: Cut, rows: usize, panels: usize, tokens: usize, threads: 
     } else {
         threads
     };
-    let fitting = GRAD_BLOCK_WORDS * cut.per_word / tokens.max(1) / cut.tile;
-    let most = fitting.clamp(BLOCK_TILES / 2, BLOCK_TILES);
+    // Columns become rows of A, which is the dearer packing: rows of dw are shared out before panels are.
+    let fitting = GRAD_BLOCK_WORDS * cut.per_word / tokens.clamp(1, cut.tokens) / cut.tile;
+    let fair = rows.div_ceil(cut.tile).div_ceil(2 * threads);
+    let most = fitting.min(fair).clamp(2, BLOCK_TILES);
     let blocks = rows.div_ceil(cut.tile).div_ceil(most);
-    parts_of(
-        cut,
-        most,
-        (0, rows),
-        panels,
-        panel_groups(blocks, panels, threads),
-    )
+    let groups = panel_groups(blocks, panels, threads, 8);
+    parts_of(cut, most, (0, rows), panels, groups)
 }
 
 /// True if a region's whole work is not worth a second thread.

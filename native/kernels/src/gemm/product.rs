@@ -8,7 +8,7 @@ use super::pack::{Rows, pack_rows, packed_rows_words};
 use super::pack_tiles;
 use super::panels::Panels;
 #[cfg(target_arch = "x86_64")]
-use super::tiles::{self, PackedTiles};
+use super::tiles::{self, Finished, PackedTiles};
 use crate::args::Floats;
 use crate::isa::Isa;
 use crate::pool::Scratch;
@@ -119,10 +119,18 @@ unsafe fn multiply_by_amx(product: &Product, part: Part, scratch: &mut Scratch) 
             pairs,
         };
         let panels = (part.panels, Arithmetic::Bf16.panel_words(k));
-        tiles::multiply(a, product.panels.words(part.panel), panels, sums, |done, sums| {
-            let place = done.place(&part, n);
-            store(product.isa, &product.y, product.addend, &place, sums);
-        });
+        let ask = |tile: Finished| product.y.prefetch(&tile.place(&part, n));
+        tiles::multiply(
+            a,
+            product.panels.words(part.panel),
+            panels,
+            sums,
+            ask,
+            |done, sums| {
+                let place = done.place(&part, n);
+                store(product.isa, &product.y, product.addend, &place, sums);
+            },
+        );
     }
     micro::amx::release();
 }

@@ -4,6 +4,8 @@
 //! The sums of a tile leave the registers for memory, and are rounded from there while the next tile is
 //! multiplied: the tile unit and the vector unit then work side by side.
 
+use std::arch::x86_64::*;
+
 use super::micro::{PANEL, RUN, amx};
 use super::output::Place;
 use super::product::Part;
@@ -100,6 +102,7 @@ pub unsafe fn multiply(
     b: *const u32,
     (panels, panel_words): (usize, usize),
     sums: &mut [f32],
+    ask: impl Fn(Finished),
     write: impl FnMut(Finished, &[f32]),
 ) {
     assert!(sums.len() >= sums_floats(a.rows, a.pairs), "room for sums");
@@ -111,6 +114,15 @@ pub unsafe fn multiply(
             let pairs = (a.pairs - pair).min(BLOCK_PAIRS);
             slot = first;
             for (row, rows) in a.tiles() {
+                if pair == 0 {
+                    prefetch_share(
+                        b.wrapping_add((panel + 1) * panel_words),
+                        panel_words,
+                        row,
+                        a.rows,
+                    );
+                    ask(Finished { row, rows, panel });
+                }
                 // SAFETY: inside A, the panels and the sums by this function's contract.
                 unsafe {
                     let b = b.add(panel * panel_words + pair * PANEL);
@@ -126,6 +138,17 @@ pub unsafe fn multiply(
         first = slot;
     }
     late.finish(sums, None);
+}
+
+/// Asks the second cache for this tile's share of the next panel.
+#[inline]
+fn prefetch_share(panel: *const u32, words: usize, row: usize, rows: usize) {
+    let lines = words / RUN;
+    let share = |row: usize| row.min(rows) * lines / rows;
+    for line in share(row)..share(row + ROWS) {
+        // SAFETY: a hint, of no effect where nothing lies.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(panel.wrapping_add(line * RUN).cast()) };
+    }
 }
 
 /// Adds the products of one block of pairs to the sums of all tiles, `[panel][tile]`, or begins them; `panels` panels
