@@ -203,7 +203,7 @@ export async function measureStepSeconds(
   const scheduled = scheduleAt(config, { step: 0, share: 0 });
   let best = Number.POSITIVE_INFINITY;
   for (let i = 0; i < 5; i++) {
-    const rows = await sampler.next(config.batchRows);
+    const rows = sampler.next(config.batchRows);
     const started = performance.now();
     await session.runner.compute(rows, scheduled);
     session.runner.commit(scheduled);

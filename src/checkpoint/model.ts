@@ -16,7 +16,7 @@ import {
   type ParameterFactory,
 } from "../model/index.ts";
 import { errorCode, writeFileAtomic } from "../run/index.ts";
-import { bf16FromNumber, type Parameter, sizeOf, type Tensor, type Values } from "../tensor/index.ts";
+import { cast, type Parameter, sizeOf, type Tensor, type Values } from "../tensor/index.ts";
 import { type DiskTensor, diskTensors } from "./names.ts";
 import { READABLE, widen } from "./numbers.ts";
 import {
@@ -133,8 +133,11 @@ function toWrite(disk: DiskTensor, holder: Tensor, isBf16: boolean): TensorToWri
     shape: disk.shape,
     dtype,
     async bytes() {
-      const values = await partOf(holder, disk).read();
-      return dtype === "F32" ? toF32(values) : toBf16(values);
+      const part = partOf(holder, disk);
+      if (dtype === "F32") return toF32(await part.read());
+      // Rounded on the queue: a million numbers at once would hold the event loop up.
+      using rounded = cast(part, "bf16");
+      return await rounded.readBytes();
     },
   };
 }
@@ -144,10 +147,6 @@ function toF32(values: Values): Uint8Array {
   const { buffer, byteOffset, byteLength } =
     values instanceof Float32Array ? values : Float32Array.from(values);
   return new Uint8Array(buffer, byteOffset, byteLength);
-}
-
-function toBf16(values: Values): Uint8Array {
-  return new Uint8Array(Uint16Array.from(values, bf16FromNumber).buffer);
 }
 
 function cutShards(tensors: readonly TensorToWrite[], limit: number): readonly (readonly TensorToWrite[])[] {

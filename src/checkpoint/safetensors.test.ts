@@ -134,6 +134,14 @@ function readSafetensorsNames(file: Buffer): Iterable<string> {
 const dtypes: readonly DiskDtype[] = ["F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E8M0", "I64", "I32", "U8"];
 
 describe("SafetensorsFile", () => {
+  test("gives back a tensor that is called as objects call their prototype", async () => {
+    const path = join(await scratchFolder(), "x.safetensors");
+    await writeSafetensors(path, [tensor("__proto__", "I32", [2]), tensor("a", "F32", [1])]);
+    const file = await SafetensorsFile.open(path);
+    expect([...file.tensors.keys()]).toEqual(["__proto__", "a"]);
+    await file.close();
+  });
+
   test("gives back names, dtypes, shapes and bytes of whatever was written", async () => {
     const shapes = fc.array(fc.integer({ min: 0, max: 4 }), { maxLength: 3 });
     const names = fc.uniqueArray(

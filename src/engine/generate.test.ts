@@ -3,7 +3,8 @@ import { makeTinyModel, type TinyModel, tinyConfig } from "../../test/support/ti
 import { ContextLengthError, NonFiniteError } from "../base/index.ts";
 import type { ModelConfig, Pass } from "../model/index.ts";
 import { QueueDevice, ReferenceBackend } from "../tensor/index.ts";
-import { type GenerateOptions, generateIds, type Runner } from "./generate.ts";
+import type { Runner } from "./decoder.ts";
+import { type GenerateOptions, generateIds } from "./generate.ts";
 
 function makeRunner(changes: Partial<ModelConfig> = {}): TinyModel {
   const device = new QueueDevice(new ReferenceBackend(), 2 ** 28);

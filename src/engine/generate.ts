@@ -1,38 +1,16 @@
 /**
  * Continues a text, one token at a time.
  *
- * The prompt runs through in one pass, in MLA's expanded form; after that every token is one pass in the absorbed
- * form over the cached latents. Only the chosen token's id comes back to JavaScript.
+ * Here is what a caller sees: settings, limits, the end of the text. How a token is made is in ./decoder.ts.
  */
-import { ContextLengthError, NonFiniteError, ShapeError } from "../base/index.ts";
-import type { ModelConfig, Pass, Precision, Transformer } from "../model/index.ts";
-import { type QueueDevice, type RopeTable, sampleToken, type Tensor } from "../tensor/index.ts";
-import { KvCache } from "./kvCache.ts";
-
-export interface SamplingSettings {
-  /** 0 takes the most likely token. */
-  readonly temperature: number;
-  /** Smallest set of tokens whose probabilities add up to this; 1 takes all. */
-  readonly topP: number;
-  /** The k most likely tokens; 0 takes all. */
-  readonly topK: number;
-  readonly seed: number;
-}
+import { ContextLengthError, ShapeError } from "../base/index.ts";
+import { Decoder, type Runner, type SamplingSettings } from "./decoder.ts";
 
 export interface GenerateOptions extends Partial<SamplingSettings> {
   readonly maxTokens: number;
   /** Ends the text; not given out. */
   readonly stopIds?: readonly number[];
   readonly signal?: AbortSignal;
-}
-
-/** A model ready to run. */
-export interface Runner {
-  readonly device: QueueDevice;
-  readonly model: Transformer;
-  readonly config: ModelConfig;
-  readonly precision: Precision;
-  readonly rope: RopeTable;
 }
 
 const greedy: SamplingSettings = { temperature: 0, topP: 1, topK: 0, seed: 0 };
@@ -64,14 +42,14 @@ export async function* generateIds(
   const count = Math.min(options.maxTokens, context - prompt.length);
   if (count <= 0) return;
   options.signal?.throwIfAborted();
-  using cache = new KvCache(runner.device, runner.config, runner.precision, prompt.length + count);
-  let next = await step(runner, cache, prompt, settings, 0);
+  using decoder = new Decoder(runner, settings, prompt.length + count);
+  let next = await decoder.begin(prompt);
   for (let made = 1; ; made++) {
     options.signal?.throwIfAborted();
     if (options.stopIds?.includes(next)) return;
     yield next;
     if (made >= count) return;
-    next = await step(runner, cache, [next], settings, made);
+    next = await decoder.next();
   }
 }
 
@@ -86,46 +64,4 @@ function requireKnownIds(prompt: ArrayLike<number>, vocabSize: number): void {
       fields: { id, index: i, vocabSize },
     });
   }
-}
-
-/** Runs new tokens through the model and draws the one after them. */
-async function step(
-  runner: Runner,
-  cache: KvCache,
-  ids: ArrayLike<number>,
-  settings: SamplingSettings,
-  counter: number,
-): Promise<number> {
-  const { device, model } = runner;
-  let drawn: Promise<ArrayLike<number>>;
-  {
-    using _scope = device.scope();
-    const { tokens, pass } = makePass(runner, cache, ids);
-    const { normed } = model.forward(tokens, pass);
-    cache.advance(ids.length);
-    const logits = model.logits(normed.rows(ids.length - 1, ids.length), pass);
-    drawn = sampleToken(logits, 0, { ...settings, counter }).read();
-  }
-  const [id] = Array.from(await drawn);
-  if (id! >= 0) return id!;
-  throw new NonFiniteError(`the logits after ${cache.length} tokens are not finite`, {
-    why: "a weight of the model is NaN or infinite, or its values overflow",
-    fix: "use an earlier checkpoint of the run; `minke inspect` lists what a checkpoint holds",
-    fields: { position: cache.length },
-  });
-}
-
-function makePass(runner: Runner, cache: KvCache, ids: ArrayLike<number>): { tokens: Tensor; pass: Pass } {
-  const { device, precision, rope } = runner;
-  const upload = (values: ArrayLike<number>): Tensor => device.from(values, [values.length], "i32");
-  const positions = Int32Array.from({ length: ids.length }, (_, i) => cache.length + i);
-  const pass: Pass = {
-    positions: upload(positions),
-    seqOffsets: upload([0, ids.length]),
-    rope,
-    precision,
-    cache,
-    balanceAlpha: null,
-  };
-  return { tokens: upload(ids), pass };
 }

@@ -1,2 +1,3 @@
-export { type GenerateOptions, generateIds, type Runner, type SamplingSettings } from "./generate.ts";
+export type { Runner, SamplingSettings } from "./decoder.ts";
+export { type GenerateOptions, generateIds } from "./generate.ts";
 export { KvCache } from "./kvCache.ts";

@@ -6,14 +6,21 @@
  *
  * Source: DeepSeek-V3 report, section 2.1.1 (only the boxed vectors of eq. (1) and (3) are cached).
  */
-import { ContextLengthError } from "../base/index.ts";
+import { ContextLengthError, invariant } from "../base/index.ts";
 import { type LatentCache, latentWidth, type ModelConfig, type Precision } from "../model/index.ts";
-import { BYTES_PER_ELEMENT, cacheAppend, type Device, type Tensor } from "../tensor/index.ts";
+import {
+  BYTES_PER_ELEMENT,
+  type CachedTokens,
+  cacheAppend,
+  type Device,
+  HostScalar,
+  type Tensor,
+} from "../tensor/index.ts";
 
 export class KvCache implements LatentCache {
   readonly capacity: number;
   readonly #layers: readonly { readonly latent: Tensor; readonly kRope: Tensor }[];
-  #length = 0;
+  readonly #length = new HostScalar();
 
   /** @param capacity  tokens that fit: prompt and answer together */
   constructor(device: Device, config: ModelConfig, { activation }: Precision, capacity: number) {
@@ -40,18 +47,23 @@ export class KvCache implements LatentCache {
   }
 
   get length(): number {
-    return this.#length;
+    return this.#length.value;
   }
 
-  append(layer: number, latent: Tensor, kRope: Tensor): { readonly latent: Tensor; readonly kRope: Tensor } {
+  append(layer: number, latent: Tensor, kRope: Tensor): CachedTokens {
     const stored = this.#layers[layer]!;
     cacheAppend(latent, kRope, stored.latent, stored.kRope, this.#length);
-    return stored;
+    return { ...stored, length: this.#length };
   }
 
   /** Counts the tokens of a pass, once every layer has appended them. */
   advance(tokens: number): void {
-    this.#length += tokens;
+    this.#length.value += tokens;
+    // A replayed pass appends without asking whether there is room.
+    invariant(
+      this.#length.value <= this.capacity,
+      `a cache of ${this.capacity} tokens holds ${this.#length.value}`,
+    );
   }
 
   [Symbol.dispose](): void {

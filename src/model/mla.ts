@@ -73,9 +73,8 @@ export class Mla {
     if (cached !== undefined && pass.cache !== null && pass.cache.length > 0) {
       const round = pass.precision.compute === "bf16";
       const dims = { heads: H, nope: N, rope: R, value: V, latent: C };
-      const past = { ...cached, length: pass.cache.length };
       return linear(
-        absorbedAttention(q, this.kvBProj.master, past, dims, scale, round, activation),
+        absorbedAttention(q, this.kvBProj.master, cached, dims, scale, round, activation),
         this.oProj,
         activation,
       );

@@ -52,13 +52,47 @@ describe("Arena", () => {
     expect(arena.allocate(600)).toBe(large);
   });
 
-  test("grows the free range at its end instead of leaving it behind", () => {
+  test("allocates anew from where the last range in use ends", () => {
     const arena = new Arena(1 << 20);
     arena.allocate(64);
     const last = arena.allocate(64);
     arena.release(last);
     expect(arena.allocate(6400)).toBe(last);
     expect(arena.highWaterBytes).toBe(last + 6400);
+  });
+
+  test("gives the same addresses again wherever the same ranges are in use, however they came to be", () => {
+    const sizes = fc.array(fc.nat({ max: 3000 }), { minLength: 1, maxLength: 30 });
+    fc.assert(
+      fc.property(sizes, sizes, sizes, fc.infiniteStream(fc.boolean()), (standing, detour, wanted, coin) => {
+        const arena = new Arena(1 << 22);
+        const kept = standing.map((size) => ({ address: arena.allocate(size), stays: coin.next().value }));
+        for (const { address, stays } of kept) if (!stays) arena.release(address);
+        const { layout } = arena;
+        const first = wanted.map((size) => arena.allocate(size));
+        for (const address of first) arena.release(address);
+        const passing = detour.map((size) => arena.allocate(size));
+        expect(arena.hasLayout(layout)).toBe(false);
+        for (const address of passing.toReversed()) arena.release(address);
+        expect(arena.hasLayout(layout)).toBe(true);
+        expect(wanted.map((size) => arena.allocate(size))).toEqual(first);
+      }),
+    );
+  });
+
+  test("tells one layout from another by every hole and by the end", () => {
+    const arena = new Arena(1 << 20);
+    const [first, second] = [arena.allocate(64), arena.allocate(128), arena.allocate(64)];
+    const { layout } = arena;
+    arena.release(first!);
+    expect(arena.hasLayout(layout)).toBe(false);
+    const withHole = arena.layout;
+    arena.release(second!);
+    expect(arena.hasLayout(withHole)).toBe(false);
+    arena.allocate(192);
+    expect(arena.hasLayout(layout)).toBe(true);
+    arena.allocate(1);
+    expect(arena.hasLayout(layout)).toBe(false);
   });
 
   test("says how much is in use when there is no room", () => {

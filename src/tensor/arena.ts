@@ -17,11 +17,13 @@ interface Hole {
 
 export class Arena {
   readonly limit: number;
+  /** Where the last range in use ends: behind it everything is free. */
   #end = 0;
+  #highWater = 0;
   #live = 0;
   #count = 0;
   readonly #sizes: Map<number, number> = new Map();
-  /** Free ranges below #end, by address; never adjacent to one another. */
+  /** Free ranges before #end, by address; never adjacent to one another or to #end. */
   readonly #holes: Hole[] = [];
 
   /** @param limit bytes that may be in use at once */
@@ -40,7 +42,24 @@ export class Arena {
 
   /** The highest address ever in use: what the backend has committed. */
   get highWaterBytes(): number {
-    return this.#end;
+    return this.#highWater;
+  }
+
+  /**
+   * What the next allocations depend on, as plain numbers: where the last range in use ends, then start and size of
+   * each hole. It follows from the ranges in use alone, not from how they came to be.
+   */
+  get layout(): readonly number[] {
+    return [this.#end, ...this.#holes.flatMap(({ start, size }) => [start, size])];
+  }
+
+  /** True if the same allocations would get the same addresses as when `layout` was taken. */
+  hasLayout(layout: readonly number[]): boolean {
+    return (
+      layout.length === 1 + 2 * this.#holes.length &&
+      layout[0] === this.#end &&
+      this.#holes.every(({ start, size }, i) => layout[1 + 2 * i] === start && layout[2 + 2 * i] === size)
+    );
   }
 
   allocate(bytes: number): number {
@@ -75,12 +94,10 @@ export class Arena {
       if (hole.size === 0) this.#holes.splice(best, 1);
       return address;
     }
-    // A free range at the very end is grown instead of being left behind.
-    const last = this.#holes.at(-1);
-    const start = last !== undefined && last.start + last.size === this.#end ? last.start : this.#end;
+    const start = this.#end;
     if (start + size > this.limit) throw this.#outOfMemory(size);
-    if (start !== this.#end) this.#holes.pop();
     this.#end = start + size;
+    this.#highWater = Math.max(this.#highWater, this.#end);
     return start;
   }
 
@@ -96,7 +113,10 @@ export class Arena {
     const after = this.#holes[low];
     const joinsBefore = before !== undefined && before.start + before.size === start;
     const joinsAfter = after !== undefined && start + size === after.start;
-    if (joinsBefore && joinsAfter) {
+    if (start + size === this.#end) {
+      this.#end = joinsBefore ? before.start : start;
+      if (joinsBefore) this.#holes.pop();
+    } else if (joinsBefore && joinsAfter) {
       before.size += size + after.size;
       this.#holes.splice(low, 1);
     } else if (joinsBefore) before.size += size;

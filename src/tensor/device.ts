@@ -3,6 +3,7 @@ import { invariant, ShapeError } from "../base/index.ts";
 import { Arena } from "./arena.ts";
 import type { Backend, Operand } from "./backend/backend.ts";
 import { BYTES_PER_ELEMENT, type Dtype } from "./dtype.ts";
+import type { Param } from "./hostScalar.ts";
 import type { Kernel } from "./kernel.ts";
 import { type Shape, sizeOf } from "./shape.ts";
 import { type Device, type Recorder, Storage, Tensor } from "./tensor.ts";
@@ -38,6 +39,7 @@ export class QueueDevice implements Device {
   readonly arena: Arena;
   readonly #scopes: Scope[] = [];
   #tape: Recorder | null = null;
+  #isRecording = false;
 
   /** @param limitBytes  memory that tensors may take at once */
   constructor(backend: Backend, limitBytes: number) {
@@ -108,7 +110,7 @@ export class QueueDevice implements Device {
   run(
     kernel: Kernel,
     operands: Readonly<Record<string, Tensor | null>>,
-    params: Readonly<Record<string, number>>,
+    params: Readonly<Record<string, Param>>,
     label: string = "",
   ): void {
     const located = kernel.operands.map((spec) => {
@@ -125,11 +127,24 @@ export class QueueDevice implements Device {
     this.backend.enqueue(kernel, located, ordered, label);
   }
 
+  /** Calls `build`, which only enqueues ops, and returns what enqueues them again; null if the backend cannot. */
+  record(build: () => void): (() => void) | null {
+    invariant(!this.#isRecording, "a recording does not begin inside another");
+    this.#isRecording = true;
+    try {
+      return this.backend.record(build);
+    } finally {
+      this.#isRecording = false;
+    }
+  }
+
   readBytes(source: Operand): Promise<Uint8Array> {
+    invariant(!this.#isRecording, "a replay could not read: reading follows a recording");
     return this.backend.read(source);
   }
 
   writeBytes(target: Operand, bytes: Uint8Array): void {
+    invariant(!this.#isRecording, "a replay would write the same bytes again: writing precedes a recording");
     this.backend.write(target, bytes);
   }
 

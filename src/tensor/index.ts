@@ -7,6 +7,7 @@ export { PlanBackend } from "./backend/plan/plan.ts";
 export { ReferenceBackend } from "./backend/reference/reference.ts";
 export { QueueDevice, Scope } from "./device.ts";
 export { BYTES_PER_ELEMENT, bf16FromNumber, bf16ToNumber, type Dtype } from "./dtype.ts";
+export { HostScalar, type Param } from "./hostScalar.ts";
 export type { Floats, Kernel, Values } from "./kernel.ts";
 export {
   type AbsorbedDims,
@@ -37,6 +38,7 @@ export { type RopeLayout, type RopeTable, rope } from "./ops/rope.ts";
 export { type SampleSettings, sampleToken } from "./ops/sample.ts";
 export { swiglu } from "./ops/swiglu.ts";
 export { Parameter, type ParameterOptions } from "./parameter.ts";
+export { Recording } from "./recording.ts";
 export { type Shape, sizeOf } from "./shape.ts";
 export { Tape, WeightBundle } from "./tape.ts";
 export { type Device, type Recorder, type TapeEntry, Tensor } from "./tensor.ts";

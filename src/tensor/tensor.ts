@@ -8,6 +8,7 @@
 import { invariant, ReleasedTensorError, ShapeError } from "../base/index.ts";
 import type { Operand } from "./backend/backend.ts";
 import { BYTES_PER_ELEMENT, bf16FromNumber, bf16ToNumber, type Dtype } from "./dtype.ts";
+import type { Param } from "./hostScalar.ts";
 import type { Kernel, Values } from "./kernel.ts";
 import { type Shape, sizeOf } from "./shape.ts";
 
@@ -22,7 +23,7 @@ export interface Device {
   run(
     kernel: Kernel,
     operands: Readonly<Record<string, Tensor | null>>,
-    params: Readonly<Record<string, number>>,
+    params: Readonly<Record<string, Param>>,
     label?: string,
   ): void;
   /** Null while nothing is recorded for a backward pass. */

@@ -97,11 +97,16 @@ function inputOf(token: number | undefined, padId: number): number {
  * then there is room for one sequence per token, and those not needed are empty.
  */
 function offsetsOf(positions: Int32Array, rows: number, T: number, isMasked: boolean): Int32Array {
-  if (!isMasked) return Int32Array.from({ length: rows + 1 }, (_, r) => r * T);
-  const offsets = new Int32Array(rows * T + 1).fill(rows * T);
+  const length = offsetsLength(rows, T, isMasked);
+  if (!isMasked) return Int32Array.from({ length }, (_, r) => r * T);
+  const offsets = new Int32Array(length).fill(rows * T);
   let s = 0;
   for (let i = 0; i < positions.length; i++) if (positions[i] === 0) offsets[s++] = i;
   return offsets;
+}
+
+function offsetsLength(rows: number, T: number, isMasked: boolean): number {
+  return (isMasked ? rows * T : rows) + 1;
 }
 
 function countValid(targets: Int32Array): number {
@@ -118,13 +123,44 @@ export interface BatchTensors {
   readonly mtp: readonly { readonly ids: Tensor; readonly targets: Tensor }[];
 }
 
-export function uploadBatch(device: Device, plan: BatchPlan): BatchTensors {
-  const upload = (values: Int32Array): Tensor => device.from(values, [values.length], "i32");
+export interface BatchSizes {
+  readonly rows: number;
+  readonly rowLength: number;
+  readonly mtpDepth: number;
+  readonly masksDocuments: boolean;
+}
+
+/** Tensors for batches of one size, outside any scope. */
+export function makeBatch(
+  device: Device,
+  { rows, rowLength, mtpDepth, masksDocuments }: BatchSizes,
+): BatchTensors {
+  const tokens = rows * rowLength;
+  const make = (length: number): Tensor => device.temporary([length], "i32");
   return {
-    ids: upload(plan.ids),
-    positions: upload(plan.positions),
-    targets: upload(plan.targets),
-    seqOffsets: upload(plan.seqOffsets),
-    mtp: plan.mtp.map((module) => ({ ids: upload(module.ids), targets: upload(module.targets) })),
+    ids: make(tokens),
+    positions: make(tokens),
+    targets: make(tokens),
+    seqOffsets: make(offsetsLength(rows, rowLength, masksDocuments)),
+    mtp: Array.from({ length: mtpDepth }, () => ({ ids: make(tokens), targets: make(tokens) })),
   };
+}
+
+export function writeBatch(batch: BatchTensors, plan: BatchPlan): void {
+  for (const name of ["ids", "positions", "targets", "seqOffsets"] as const) batch[name].write(plan[name]);
+  for (const [k, { ids, targets }] of batch.mtp.entries()) {
+    ids.write(plan.mtp[k]!.ids);
+    targets.write(plan.mtp[k]!.targets);
+  }
+}
+
+export function disposeBatch({ ids, positions, targets, seqOffsets, mtp }: BatchTensors): void {
+  const tensors = [
+    ids,
+    positions,
+    targets,
+    seqOffsets,
+    ...mtp.flatMap((module) => [module.ids, module.targets]),
+  ];
+  for (const tensor of tensors) tensor.dispose();
 }

@@ -22,10 +22,8 @@ export async function estimateStep(config: TrainConfig): Promise<StepEstimate> {
   const session = new TrainSession(device, config, { padId: 0, eosId: 0 });
   session.initialize();
   const standing = device.arena.liveBytes;
-  // The second micro-batch needs no more memory than the first left free, and a third needs no other than the second;
-  // a tree of gradient shards grows with the whole step.
-  const count =
-    config.gradientShards === 1 ? Math.min(config.batchRows, 2 * config.microBatchRows) : config.batchRows;
+  // Every micro-batch gets the addresses of the first, but a tree of gradient shards grows with the whole step.
+  const count = config.gradientShards === 1 ? config.microBatchRows : config.batchRows;
   const tokens = new Int32Array(count * (config.rowLength + 1));
   const scheduled = scheduleAt(config, { step: config.steps, share: 1 });
   await session.runner.compute({ tokens, count, rowLength: config.rowLength }, scheduled);

@@ -29,7 +29,7 @@ export interface LoopState {
 }
 
 export interface RowSource {
-  next(count: number): Promise<Rows>;
+  next(count: number): Rows;
   position: { readonly epoch: number; readonly row: number };
 }
 
@@ -128,7 +128,7 @@ class Loop {
     const started = performance.now();
     const share = this.#rowsSeen / this.#plannedRows;
     const scheduled = scheduleAt(config, { step: this.#step, share });
-    const batch = await rows.next(scheduled.batchRows);
+    const batch = rows.next(scheduled.batchRows);
     const record = await session.runner.compute(batch, scheduled);
     const verdict = this.#guard.judge(record.loss, record.gradNorm);
     if (verdict.kind === "take") session.runner.commit(scheduled);

@@ -7,7 +7,7 @@
  * Source: DeepSeek-V3 report, eq. (17)-(20), (24)-(25).
  */
 import type { MoeReport, Pass, Transformer } from "../model/index.ts";
-import { fill, linearCrossEntropy, type Tape, type Tensor } from "../tensor/index.ts";
+import { fill, linearCrossEntropy, type Param, type Tape, type Tensor } from "../tensor/index.ts";
 import type { BatchTensors } from "./batch.ts";
 
 /** What each sum is divided by, and what it weighs. */
@@ -18,6 +18,22 @@ export interface LossWeights {
   readonly mtpCounts: readonly number[];
   /** lambda; shared evenly by the modules. */
   readonly mtpWeight: number;
+}
+
+/** What the sum over tokens of each loss is multiplied by. */
+export interface LossScales {
+  readonly main: Param;
+  readonly mtp: readonly Param[];
+}
+
+export function lossScales({ mainCount, mtpCounts, mtpWeight }: LossWeights): {
+  readonly main: number;
+  readonly mtp: readonly number[];
+} {
+  return {
+    main: 1 / Math.max(1, mainCount),
+    mtp: mtpCounts.map((count) => mtpWeight / mtpCounts.length / Math.max(1, count)),
+  };
 }
 
 export interface TokenLosses {
@@ -35,23 +51,16 @@ export interface Losses {
 }
 
 /** Builds the forward pass; with a tape, everything that a backward pass needs. */
-export function buildLosses(
-  model: Transformer,
-  batch: BatchTensors,
-  pass: Pass,
-  weights: LossWeights,
-): Losses {
+export function buildLosses(model: Transformer, batch: BatchTensors, pass: Pass, scales: LossScales): Losses {
   const output = model.forward(batch.ids, pass);
-  const mainScale = 1 / Math.max(1, weights.mainCount);
-  const main = linearCrossEntropy(output.normed, model.lmHead, batch.targets, mainScale);
+  const main = linearCrossEntropy(output.normed, model.lmHead, batch.targets, scales.main);
   const reports: MoeReport[] = [...output.reports];
   const mtp: TokenLosses[] = [];
   let { hidden } = output;
   for (const [k, module] of model.mtp.entries()) {
     const shifted = batch.mtp[k]!;
     const predicted = module.forward(hidden, shifted.ids, pass);
-    const scale = weights.mtpWeight / model.mtp.length / Math.max(1, weights.mtpCounts[k]!);
-    mtp.push(linearCrossEntropy(predicted.normed, module.lmHead, shifted.targets, scale));
+    mtp.push(linearCrossEntropy(predicted.normed, module.lmHead, shifted.targets, scales.mtp[k]!));
     if (predicted.report !== null) reports.push(predicted.report);
     hidden = predicted.hidden;
   }

@@ -6,7 +6,15 @@
  *
  * Source: DeepSeek-V3 report, section 4.2 (AdamW, beta 0.9 / 0.95, decay 0.1, clip 1.0).
  */
-import { adamwStep, ema, fill, type Parameter, type QueueDevice, type Tensor } from "../tensor/index.ts";
+import {
+  adamwStep,
+  ema,
+  fill,
+  HostScalar,
+  type Parameter,
+  type QueueDevice,
+  type Tensor,
+} from "../tensor/index.ts";
 import type { OptimizerConfig } from "./config.ts";
 
 export interface Moments {
@@ -23,6 +31,8 @@ export class Optimizer {
   readonly averages: readonly Tensor[];
   /** Updates done: AdamW's own counter. A skipped step does not count. */
   updates = 0;
+  readonly #learningRate = new HostScalar();
+  readonly #step = new HostScalar();
 
   constructor(device: QueueDevice, parameters: readonly Parameter[], config: OptimizerConfig) {
     this.config = config;
@@ -44,19 +54,29 @@ export class Optimizer {
     for (const [i, average] of this.averages.entries()) ema(average, this.parameters[i]!.master, 0);
   }
 
-  /** @param norm  [1], the global gradient norm, from which the kernels take the clip factor */
-  update(norm: Tensor, learningRate: number): void {
+  /** Counts an update and sets its learning rate; `update` follows. */
+  advance(learningRate: number): void {
     this.updates++;
+    this.#step.value = this.updates;
+    this.#learningRate.value = learningRate;
+  }
+
+  /**
+   * The update that `advance` has counted: the same commands every time.
+   *
+   * @param norm  [1], the global gradient norm, from which the kernels take the clip factor
+   */
+  update(norm: Tensor): void {
     const { beta1, beta2, eps, weightDecay, clipNorm, emaDecay } = this.config;
     this.parameters.forEach((parameter, i) => {
       const decay = parameter.shape.length > 1 ? weightDecay : 0;
       const settings = {
-        learningRate,
+        learningRate: this.#learningRate,
         beta1,
         beta2,
         eps,
         weightDecay: decay,
-        step: this.updates,
+        step: this.#step,
         clip: clipNorm,
       };
       adamwStep(parameter, this.moments[i]!, norm, settings);

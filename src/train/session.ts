@@ -40,6 +40,7 @@ export class TrainSession {
       rope: this.rope,
       precision: this.precision,
       microBatchRows: config.microBatchRows,
+      rowLength: config.rowLength,
       gradientShards: config.gradientShards,
       balanceAlpha: config.balance.alpha,
       padId: roles.padId,

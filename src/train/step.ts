@@ -3,9 +3,9 @@
  *
  * Everything is enqueued without waiting; JavaScript waits once, for the record (losses, gradient norm, expert
  * load), because whether the update is taken depends on it. The router bias moves here, after the weights.
+ * What is enqueued is the same in every step but for numbers in host scalars, so it is recorded once and replayed.
  */
 import {
-  type ModelBuffer,
   type ParameterFactory,
   type Pass,
   type Precision,
@@ -14,23 +14,28 @@ import {
 } from "../model/index.ts";
 import {
   add,
-  axpy,
   copyInto,
-  countPositive,
-  expertLoad,
   fill,
-  globalGradNorm,
+  HostScalar,
   type QueueDevice,
+  Recording,
   type RopeTable,
-  reduceSum,
   Tape,
-  type Tensor,
 } from "../tensor/index.ts";
-import { type BatchPlan, planBatch, type Rows, uploadBatch } from "./batch.ts";
+import {
+  type BatchPlan,
+  type BatchTensors,
+  disposeBatch,
+  makeBatch,
+  planBatch,
+  type Rows,
+  writeBatch,
+} from "./batch.ts";
 import { GradientTree } from "./gradientTree.ts";
-import { buildLosses, type Losses, seedLosses } from "./losses.ts";
+import { buildLosses, type LossWeights, lossScales, seedLosses } from "./losses.ts";
 import type { Optimizer } from "./optimizer.ts";
 import type { ScheduledValues } from "./schedule.ts";
+import { StepTotals, type Totals } from "./stepTotals.ts";
 
 /** What a step is made of; built once per run. */
 export interface StepParts {
@@ -41,6 +46,7 @@ export interface StepParts {
   readonly rope: RopeTable;
   readonly precision: Precision;
   readonly microBatchRows: number;
+  readonly rowLength: number;
   readonly gradientShards: number;
   readonly balanceAlpha: number;
   readonly padId: number;
@@ -65,63 +71,67 @@ export interface StepRecord {
 
 export class StepRunner {
   readonly parts: StepParts;
-  readonly #routers: readonly ModelBuffer[];
-  /** Accumulators of the step, read back as the record. */
-  readonly #main: Tensor;
-  readonly #balance: Tensor;
-  readonly #mtp: readonly { readonly loss: Tensor; readonly hits: Tensor }[];
-  readonly #loads: readonly Tensor[];
-  readonly #norm: Tensor;
+  readonly #totals: StepTotals;
+  /** The micro-batch that is computed next, and what is new about it besides its tokens. */
+  readonly #batch: BatchTensors;
+  readonly #scales: { readonly main: HostScalar; readonly mtp: readonly HostScalar[] };
+  readonly #balanceAlpha = new HostScalar();
+  readonly #gamma = new HostScalar();
+  readonly #clear: Recording;
+  readonly #microBatch: Recording;
+  readonly #takeNorm: Recording;
+  readonly #update: Recording;
 
   constructor(parts: StepParts) {
+    const { device, model, factory, precision, optimizer } = parts;
+    const mtpDepth = model.mtp.length;
     this.parts = parts;
-    const scalar = (): Tensor => parts.device.temporary([1], parts.precision.router);
-    this.#main = scalar();
-    this.#balance = scalar();
-    this.#norm = scalar();
-    this.#mtp = parts.model.mtp.map(() => ({ loss: scalar(), hits: scalar() }));
-    this.#routers = parts.factory.buffers;
-    this.#loads = this.#routers.map((router) => parts.device.temporary(router.value.shape, "i32"));
+    this.#totals = new StepTotals(device, factory.buffers, mtpDepth, precision.router);
+    this.#batch = makeBatch(device, {
+      rows: parts.microBatchRows,
+      rowLength: parts.rowLength,
+      mtpDepth,
+      masksDocuments: parts.documentEnd !== null,
+    });
+    this.#scales = { main: new HostScalar(), mtp: model.mtp.map(() => new HostScalar()) };
+    this.#clear = new Recording(device, () => this.#enqueueClear());
+    this.#microBatch = new Recording(device, () => this.#enqueueMicroBatch());
+    const grads = optimizer.parameters.map((parameter) => parameter.grad!);
+    this.#takeNorm = new Recording(device, () => {
+      if (parts.gradientShards === 1) this.#addTied();
+      this.#totals.takeNorm(grads);
+    });
+    this.#update = new Recording(device, () => this.#enqueueUpdate());
   }
 
   /** Forward and backward; resolves with the record. The update waits for `commit`. */
   async compute(rows: Rows, scheduled: ScheduledValues): Promise<StepRecord> {
     const plans = this.#plan(rows);
-    const weights = {
+    const weights: LossWeights = {
       mainCount: sum(plans.map((plan) => plan.valid)),
-      mtpCounts: this.#mtp.map((_, k) => sum(plans.map((plan) => plan.mtp[k]!.valid))),
+      mtpCounts: this.#batch.mtp.map((_, k) => sum(plans.map((plan) => plan.mtp[k]!.valid))),
       mtpWeight: scheduled.mtpWeight,
     };
-    this.#reset();
-    const tree = new GradientTree(this.parts.device, this.parts.optimizer.parameters);
-    const blockLength = plans.length / this.parts.gradientShards;
-    const sequences = sum(plans.map((plan) => plan.sequences));
-    for (const [i, plan] of plans.entries()) {
-      // Each balance loss is a mean over its micro-batch; masked documents make unequal numbers of sequences.
-      this.#accumulate(plan, weights, (this.parts.balanceAlpha * plan.sequences) / sequences);
-      if (this.parts.gradientShards > 1 && (i + 1) % blockLength === 0) {
-        this.#addTied();
-        tree.addBlock();
-      }
-    }
-    if (this.parts.gradientShards > 1) tree.finish();
-    else this.#addTied();
-    return this.#record(weights, scheduled);
+    const scales = lossScales(weights);
+    this.#scales.main.value = scales.main;
+    for (const [k, scale] of this.#scales.mtp.entries()) scale.value = scales.mtp[k]!;
+    this.#totals.clearLoads();
+    this.#clear.run();
+    this.#accumulate(plans);
+    this.#takeNorm.run();
+    return recordOf(await this.#totals.read(), weights);
   }
 
   /** Takes the step: weights, then router bias. */
   commit(scheduled: ScheduledValues): void {
-    this.parts.optimizer.update(this.#norm, scheduled.learningRate);
-    for (const [i, router] of this.#routers.entries())
-      updateRouterBias(router, this.#loads[i]!, scheduled.gamma);
+    this.parts.optimizer.advance(scheduled.learningRate);
+    this.#gamma.value = scheduled.gamma;
+    this.#update.run();
   }
 
   dispose(): void {
-    for (const tensor of [this.#main, this.#balance, this.#norm, ...this.#loads]) tensor.dispose();
-    for (const { loss, hits } of this.#mtp) {
-      loss.dispose();
-      hits.dispose();
-    }
+    this.#totals.dispose();
+    disposeBatch(this.#batch);
   }
 
   #plan(rows: Rows): readonly BatchPlan[] {
@@ -134,51 +144,52 @@ export class StepRunner {
     });
   }
 
-  #reset(): void {
+  /** Adds up the gradients of all micro-batches, by the tree where there are several blocks. */
+  #accumulate(plans: readonly BatchPlan[]): void {
+    const { device, optimizer, gradientShards, balanceAlpha } = this.parts;
+    const tree = new GradientTree(device, optimizer.parameters);
+    const blockLength = plans.length / gradientShards;
+    const sequences = sum(plans.map((plan) => plan.sequences));
+    for (const [i, plan] of plans.entries()) {
+      writeBatch(this.#batch, plan);
+      // Each balance loss is a mean over its micro-batch; masked documents make unequal numbers of sequences.
+      this.#balanceAlpha.value = (balanceAlpha * plan.sequences) / sequences;
+      this.#microBatch.run();
+      if (gradientShards > 1 && (i + 1) % blockLength === 0) {
+        this.#addTied();
+        tree.addBlock();
+      }
+    }
+    if (gradientShards > 1) tree.finish();
+  }
+
+  #enqueueClear(): void {
     const { factory } = this.parts;
     for (const { grad } of factory.parameters) if (grad !== null) fill(grad, 0);
     for (const { alias } of factory.tied) if (alias.grad !== null) fill(alias.grad, 0);
-    for (const tensor of [this.#main, this.#balance]) fill(tensor, 0);
-    for (const { loss, hits } of this.#mtp) {
-      fill(loss, 0);
-      fill(hits, 0);
-    }
-    for (const load of this.#loads) load.write(new Int32Array(load.size));
+    this.#totals.clearSums();
   }
 
-  #accumulate(plan: BatchPlan, weights: Parameters<typeof buildLosses>[3], balanceAlpha: number): void {
+  #enqueueMicroBatch(): void {
     const { device, model, rope, precision } = this.parts;
     using tape = new Tape(device);
     // The forward scope ends before the backward pass, so that what only the tape holds is freed as it is used up.
     {
       using _scope = device.scope();
-      const batch = uploadBatch(device, plan);
-      const pass: Pass = {
-        positions: batch.positions,
-        seqOffsets: batch.seqOffsets,
-        rope,
-        precision,
-        cache: null,
-        balanceAlpha,
-      };
-      const losses = device.withTape(tape, () => buildLosses(model, batch, pass, weights));
-      this.#measure(losses);
+      const { positions, seqOffsets } = this.#batch;
+      const balanceAlpha = this.#balanceAlpha;
+      const pass: Pass = { positions, seqOffsets, rope, precision, cache: null, balanceAlpha };
+      const losses = device.withTape(tape, () => buildLosses(model, this.#batch, pass, this.#scales));
+      this.#totals.add(losses);
       seedLosses(tape, losses);
     }
     tape.backward();
   }
 
-  #measure({ main, mtp, reports }: Losses): void {
-    const addTo = (total: Tensor, part: Tensor): void => axpy(part, total, 1);
-    addTo(this.#main, reduceSum(main.loss, 1));
-    mtp.forEach(({ loss, hits }, k) => {
-      addTo(this.#mtp[k]!.loss, reduceSum(loss, 1));
-      addTo(this.#mtp[k]!.hits, countPositive(hits));
-    });
-    for (const { balanceLoss, plan, router } of reports) {
-      if (balanceLoss !== null) addTo(this.#balance, balanceLoss);
-      expertLoad(plan, this.#loads[this.#routers.indexOf(router.bias)]!);
-    }
+  #enqueueUpdate(): void {
+    this.parts.optimizer.update(this.#totals.norm);
+    for (const [i, router] of this.parts.factory.buffers.entries())
+      updateRouterBias(router, this.#totals.load(i), this.#gamma);
   }
 
   /** Embedding and head: the main model's gradient plus MTP's, added once. */
@@ -190,42 +201,21 @@ export class StepRunner {
       fill(alias.grad, 0);
     }
   }
+}
 
-  async #record(
-    weights: { readonly mainCount: number; readonly mtpCounts: readonly number[] },
-    { mtpWeight }: ScheduledValues,
-  ): Promise<StepRecord> {
-    const grads = this.parts.optimizer.parameters.map((parameter) => parameter.grad!);
-    let reads: Promise<readonly (readonly number[])[]>;
-    {
-      using _scope = this.parts.device.scope();
-      copyInto(globalGradNorm(grads), this.#norm);
-      const scalars = [
-        this.#main,
-        this.#balance,
-        this.#norm,
-        ...this.#mtp.flatMap(({ loss, hits }) => [loss, hits]),
-      ];
-      reads = Promise.all(
-        [...scalars, ...this.#loads].map(async (tensor) => Array.from(await tensor.read())),
-      );
-    }
-    const values = await reads;
-    const scalar = (index: number): number => values[index]![0]!;
-    const mtpLosses = weights.mtpCounts.map((count, k) => scalar(3 + 2 * k) / Math.max(1, count));
-    const mainLoss = scalar(0) / Math.max(1, weights.mainCount);
-    const balanceLoss = scalar(1);
-    return {
-      mainLoss,
-      mtpLosses,
-      balanceLoss,
-      loss: mainLoss + (mtpWeight * sum(mtpLosses)) / Math.max(1, mtpLosses.length) + balanceLoss,
-      gradNorm: scalar(2),
-      mtpAccuracy: weights.mtpCounts.map((count, k) => scalar(4 + 2 * k) / Math.max(1, count)),
-      expertLoad: values.slice(3 + 2 * mtpLosses.length).map((load) => Int32Array.from(load)),
-      targets: weights.mainCount,
-    };
-  }
+function recordOf(totals: Totals, { mainCount, mtpCounts, mtpWeight }: LossWeights): StepRecord {
+  const mtpLosses = mtpCounts.map((count, k) => totals.mtp[k]!.nats / Math.max(1, count));
+  const mainLoss = totals.main / Math.max(1, mainCount);
+  return {
+    mainLoss,
+    mtpLosses,
+    balanceLoss: totals.balance,
+    loss: mainLoss + (mtpWeight * sum(mtpLosses)) / Math.max(1, mtpLosses.length) + totals.balance,
+    gradNorm: totals.gradNorm,
+    mtpAccuracy: mtpCounts.map((count, k) => totals.mtp[k]!.hits / Math.max(1, count)),
+    expertLoad: totals.expertLoad,
+    targets: mainCount,
+  };
 }
 
 function sum(values: readonly number[]): number {

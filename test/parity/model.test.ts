@@ -8,12 +8,13 @@ import { afterAll, describe, expect, test } from "vitest";
 import { KvCache } from "../../src/engine/index.ts";
 import { type ModelConfig, type Pass, type PrecisionName, presetConfig } from "../../src/model/index.ts";
 import type { QueueDevice, Tensor } from "../../src/tensor/index.ts";
-import { planBatch, uploadBatch } from "../../src/train/batch.ts";
+import { planBatch } from "../../src/train/batch.ts";
 import { makeOracleDevice } from "../support/gradient.ts";
 import { makeNativeDevice, nativeIsMissing } from "../support/native.ts";
 import { integers } from "../support/random.ts";
 import { makeTinyModel, type TinyModel, tinyConfig } from "../support/tinyModel.ts";
 import { distance } from "../support/tolerance.ts";
+import { uploadBatch } from "../support/uploadBatch.ts";
 
 interface Setting {
   readonly name: string;

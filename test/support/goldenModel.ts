@@ -12,9 +12,10 @@ import {
   Transformer,
 } from "../../src/model/index.ts";
 import { add, copyInto, fill, type QueueDevice, Tape, type Tensor } from "../../src/tensor/index.ts";
-import { type BatchTensors, planBatch, uploadBatch } from "../../src/train/batch.ts";
-import { buildLosses, type Losses, seedLosses } from "../../src/train/losses.ts";
+import { type BatchTensors, planBatch } from "../../src/train/batch.ts";
+import { buildLosses, type Losses, lossScales, seedLosses } from "../../src/train/losses.ts";
 import { type GoldenTensor, readSafetensors } from "./safetensors.ts";
+import { uploadBatch } from "./uploadBatch.ts";
 
 export type Goldens = ReadonlyMap<string, GoldenTensor>;
 
@@ -118,8 +119,8 @@ export function backward(
 ): Losses {
   for (const { grad } of [...factory.parameters, ...factory.tied.map(({ alias }) => alias)]) fill(grad!, 0);
   using tape = new Tape(device);
-  const weights = { mainCount: counts.main, mtpCounts: counts.mtp, mtpWeight };
-  const losses = device.withTape(tape, () => buildLosses(model, batch, pass, weights));
+  const scales = lossScales({ mainCount: counts.main, mtpCounts: counts.mtp, mtpWeight });
+  const losses = device.withTape(tape, () => buildLosses(model, batch, pass, scales));
   seed(tape, losses);
   tape.backward();
   for (const { owner, alias } of factory.tied) copyInto(add(owner.grad!, alias.grad!), owner.grad!);

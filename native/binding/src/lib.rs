@@ -98,6 +98,12 @@ impl NativeQueue {
         Ok(())
     }
 
+    /// Notes down commands one after another, each behind the number of its words.
+    #[napi]
+    pub fn submit_list(&self, list: &[f64]) -> Result<()> {
+        self.queue()?.submit_list(list).map_err(Error::from_reason)
+    }
+
     /// Copies `bytes` now, and into the arena in order.
     #[napi]
     pub fn write(&self, address: f64, bytes: &[u8]) -> Result<()> {

@@ -145,6 +145,18 @@ impl Queue {
         });
     }
 
+    /// Notes down commands one after another, each behind the number of its words.
+    pub fn submit_list(&self, list: &[f64]) -> Result<(), String> {
+        let commands = split(list)?;
+        self.push_with(|mailbox| {
+            for words in commands {
+                mailbox.words.extend_from_slice(words);
+                mailbox.jobs.push(Job::Command { words: words.len() });
+            }
+        });
+        Ok(())
+    }
+
     /// Copies `bytes` now, and into the arena when the queue gets there.
     pub fn write(&self, address: usize, bytes: &[u8]) -> Result<(), String> {
         self.check_range(address, bytes.len())?;
@@ -213,6 +225,26 @@ impl Queue {
             thread.thread().unpark();
         }
     }
+}
+
+/// The commands of a list; nothing of a list that is wrong somewhere.
+fn split(list: &[f64]) -> Result<Vec<&[f64]>, String> {
+    let mut commands = Vec::new();
+    let mut rest = list;
+    while let [length, behind @ ..] = rest {
+        let length = *length as usize;
+        if length == 0 || length > behind.len() {
+            return Err(format!(
+                "command {} of the list has {length} words of {}",
+                commands.len(),
+                behind.len()
+            ));
+        }
+        let (words, next) = behind.split_at(length);
+        commands.push(words);
+        rest = next;
+    }
+    Ok(commands)
 }
 
 impl Drop for Queue {

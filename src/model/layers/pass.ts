@@ -4,7 +4,7 @@
  * Tokens are packed [T, ...]; `seqOffsets` says where one sequence ends and the next begins, so that
  * training rows, a prompt and single decoded tokens run through the same model.
  */
-import type { RopeTable, Tensor } from "../../tensor/index.ts";
+import type { CachedTokens, Param, RopeTable, Tensor } from "../../tensor/index.ts";
 import type { Precision } from "../precision.ts";
 
 export interface Pass {
@@ -17,7 +17,7 @@ export interface Pass {
   /** Null in training and evaluation: nothing came before. */
   readonly cache: LatentCache | null;
   /** Weight of the sequence-wise balance loss; null where no loss is built. */
-  readonly balanceAlpha: number | null;
+  readonly balanceAlpha: Param | null;
 }
 
 /**
@@ -28,6 +28,6 @@ export interface Pass {
 export interface LatentCache {
   /** Tokens cached before this pass. */
   readonly length: number;
-  /** Stores the new tokens behind those; returns the whole storage, [capacity, C] and [capacity, R]. */
-  append(layer: number, latent: Tensor, kRope: Tensor): { readonly latent: Tensor; readonly kRope: Tensor };
+  /** Stores the new tokens behind those; returns the whole storage, and the number of tokens before this pass. */
+  append(layer: number, latent: Tensor, kRope: Tensor): CachedTokens;
 }

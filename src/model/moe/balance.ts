@@ -1,5 +1,5 @@
 /** Balancing without an auxiliary loss: the router's bias follows the load. */
-import { moveRouterBias, type Tensor } from "../../tensor/index.ts";
+import { moveRouterBias, type Param, type Tensor } from "../../tensor/index.ts";
 import type { ModelBuffer } from "../layers/factory.ts";
 
 /**
@@ -14,7 +14,7 @@ import type { ModelBuffer } from "../layers/factory.ts";
  * @param load   [E] i32, tokens that each expert received in this step, over the whole global batch
  * @param gamma  step size per optimizer step; 0 freezes the bias
  */
-export function updateRouterBias(bias: ModelBuffer, load: Tensor, gamma: number): void {
+export function updateRouterBias(bias: ModelBuffer, load: Tensor, gamma: Param): void {
   moveRouterBias(bias.value, load, gamma);
 }
 

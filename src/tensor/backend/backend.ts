@@ -1,4 +1,5 @@
 import type { Dtype } from "../dtype.ts";
+import type { Param } from "../hostScalar.ts";
 import type { Kernel } from "../kernel.ts";
 
 export type BackendName = "reference" | "native" | "plan";
@@ -31,9 +32,14 @@ export interface Backend {
   enqueue(
     kernel: Kernel,
     operands: readonly (Operand | null)[],
-    params: readonly number[],
+    params: readonly Param[],
     label: string,
   ): void;
+  /**
+   * Calls `build` and returns what enqueues its commands again, host scalars at their values of then; null where a
+   * backend keeps no notes. Between its commands `build` neither reads nor writes.
+   */
+  record(build: () => void): (() => void) | null;
   /** Copies bytes in, in order; `bytes` may be reused as soon as this returns. */
   write(target: Operand, bytes: Uint8Array): void;
   /** Resolves with a copy of the bytes as they are when the queue gets there. */

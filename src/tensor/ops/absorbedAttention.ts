@@ -12,6 +12,7 @@
  */
 import { invariant, ShapeError } from "../../base/index.ts";
 import type { Dtype } from "../dtype.ts";
+import { type Param, paramValue } from "../hostScalar.ts";
 import { defineKernel, type Kernel } from "../kernel.ts";
 import { requireShape } from "../shape.ts";
 import type { Tensor } from "../tensor.ts";
@@ -71,7 +72,7 @@ export interface CachedTokens {
   /** [capacity, R], rotated */
   readonly kRope: Tensor;
   /** Tokens before the ones that are asked now; those have been appended behind them. */
-  readonly length: number;
+  readonly length: Param;
 }
 
 /**
@@ -102,7 +103,7 @@ export function absorbedAttention(
   invariant(device.tape === null, "absorbedAttention hands back no gradient and is called on a tape");
   requireShape(q, [M, H * (N + R)], "absorbedAttention: q");
   requireShape(kvB, [H * (N + V), C], "absorbedAttention: kvB");
-  requireRoom(past.latent, past.kRope, [C, R], past.length + M, "absorbedAttention");
+  requireRoom(past.latent, past.kRope, [C, R], paramValue(past.length) + M, "absorbedAttention");
   const o = device.empty([M, H * V], dtype);
   const params = { M, H, N, R, V, C, past: past.length, scale: softmaxScale, round: round ? 1 : 0 };
   const operands = { q, kvB, cacheLatent: past.latent, cacheRope: past.kRope, o };
@@ -124,14 +125,14 @@ export function cacheAppend(
   kRope: Tensor,
   cacheLatent: Tensor,
   cacheRope: Tensor,
-  at: number,
+  at: Param,
 ): void {
   const { device } = latent;
   const [M, C, R] = [latent.dim(0), latent.dim(-1), kRope.dim(-1)];
   invariant(device.tape === null, "cacheAppend hands back no gradient and is called on a tape");
   requireShape(latent, [M, C], "cacheAppend: latent");
   requireShape(kRope, [M, R], "cacheAppend: kRope");
-  requireRoom(cacheLatent, cacheRope, [C, R], at + M, "cacheAppend");
+  requireRoom(cacheLatent, cacheRope, [C, R], paramValue(at) + M, "cacheAppend");
   device.run(cacheAppendKernel, { latent, kRope, cacheLatent, cacheRope }, { M, C, R, at });
 }
 

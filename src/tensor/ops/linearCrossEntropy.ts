@@ -13,6 +13,7 @@
  */
 import { invariant } from "../../base/index.ts";
 import type { Dtype } from "../dtype.ts";
+import type { Param } from "../hostScalar.ts";
 import { defineKernel, type Floats, type Kernel } from "../kernel.ts";
 import { PANEL_WIDTH, panelIndex } from "../panels.ts";
 import type { Parameter } from "../parameter.ts";
@@ -132,7 +133,7 @@ export function linearCrossEntropy(
   x: Tensor,
   head: Parameter,
   targets: Tensor,
-  gradScale: number,
+  gradScale: Param,
 ): TokenLosses {
   const { device } = x;
   const [V, D] = [head.shape[0]!, head.shape[1]!];

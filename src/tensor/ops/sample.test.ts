@@ -28,10 +28,10 @@ async function drawMany(logits: ArrayLike<number>, filters: Filters, count: numb
 
 describe("sampleToken", () => {
   test.for(sampleCases)("its reference equals the oracle: $name", async (opCase) => {
-    const { V, row, temperature, topK, topP, seed, counter } = opCase.params as unknown as SampleSettings & {
-      V: number;
-      row: number;
-    };
+    const { V, row, temperature, topK, topP, seed, counter } = opCase.params as unknown as Record<
+      keyof SampleSettings | "V" | "row",
+      number
+    >;
     const { token } = await runCase(device, opCase);
     const logits = Float32Array.from(opCase.operands["logits"]?.values ?? []);
     const expected = drawOracle(

@@ -9,6 +9,7 @@
  * The uniform number is a function of seed and counter alone, so a text can be made again from any place.
  */
 import { ConfigError, invariant } from "../../base/index.ts";
+import { type Param, paramValue } from "../hostScalar.ts";
 import { defineKernel, type Floats, type Kernel } from "../kernel.ts";
 import type { Tensor } from "../tensor.ts";
 import { blockWords } from "./random.ts";
@@ -79,7 +80,7 @@ export interface SampleSettings {
   readonly topP: number;
   readonly seed: number;
   /** Number of the draw: the same seed and counter draw alike. */
-  readonly counter: number;
+  readonly counter: Param;
 }
 
 /**
@@ -103,7 +104,8 @@ export function sampleToken(logits: Tensor, row: number, settings: SampleSetting
 
 function requireSettings(settings: SampleSettings): void {
   const isCount = (value: number): boolean => Number.isSafeInteger(value) && value >= 0;
-  const { temperature, topK, topP, seed, counter } = settings;
+  const { temperature, topK, topP, seed } = settings;
+  const counter = paramValue(settings.counter);
   if (!(temperature >= 0 && temperature < Infinity))
     refuse("temperature", temperature, "zero (the likeliest token) or more", "0.8");
   if (!isCount(topK)) refuse("topK", topK, "a whole number, 0 to switch it off", "40");

@@ -55,7 +55,7 @@ async function prepared(
 /** All training tokens, row by row, without padding. */
 async function trainRows({ train }: PreparedData): Promise<number[][]> {
   const rows: number[][] = [];
-  for (let r = 0; r < train.count; r++) rows.push(Array.from(await train.read([r])).filter((id) => id >= 0));
+  for (let r = 0; r < train.count; r++) rows.push(Array.from(train.read([r])).filter((id) => id >= 0));
   return rows;
 }
 

@@ -19,7 +19,7 @@ async function shardOf(count: number): Promise<Shard> {
 async function drawn(sampler: RowSampler, batches: readonly number[]): Promise<number[]> {
   const numbers: number[] = [];
   for (const count of batches) {
-    const { tokens } = await sampler.next(count);
+    const { tokens } = sampler.next(count);
     for (let r = 0; r < count; r++) numbers.push(tokens[3 * r]!);
   }
   return numbers;
@@ -73,7 +73,7 @@ describe("RowSampler", () => {
     const sampler = new RowSampler(shard, 0);
     const positions: DataPosition[] = [sampler.position];
     for (const count of [3, 1, 1, 8]) {
-      await sampler.next(count);
+      sampler.next(count);
       positions.push(sampler.position);
     }
     expect(positions).toEqual([
@@ -88,7 +88,7 @@ describe("RowSampler", () => {
 
   test("says how long its rows are: one token less than the shard holds, the last being a target only", async () => {
     const shard = await shardOf(4);
-    const rows = await new RowSampler(shard, 0).next(2);
+    const rows = new RowSampler(shard, 0).next(2);
     expect([rows.count, rows.rowLength, rows.tokens.length]).toEqual([2, 2, 6]);
     await shard.close();
   });
@@ -100,7 +100,7 @@ describe("RowSampler", () => {
       sampler.position = { epoch: 0, row: 5 };
     }).toThrow(DataError);
     sampler.position = { epoch: 2, row: 4 };
-    expect((await sampler.next(1)).count).toBe(1);
+    expect(sampler.next(1).count).toBe(1);
     expect(sampler.position).toEqual({ epoch: 3, row: 1 });
     await shard.close();
   });

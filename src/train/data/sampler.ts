@@ -48,7 +48,7 @@ export class RowSampler {
     this.#position = position;
   }
 
-  async next(count: number): Promise<Rows> {
+  next(count: number): Rows {
     const rows: number[] = [];
     while (rows.length < count) {
       const { epoch, row } = this.#position;
@@ -59,7 +59,7 @@ export class RowSampler {
       rows.push(this.#order[row]!);
       this.#position = { epoch, row: row + 1 };
     }
-    return { tokens: await this.#shard.read(rows), count, rowLength: this.#shard.rowWidth - 1 };
+    return { tokens: this.#shard.read(rows), count, rowLength: this.#shard.rowWidth - 1 };
   }
 }
 

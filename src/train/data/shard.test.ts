@@ -38,7 +38,7 @@ describe("a shard", () => {
         const rows = integers(count * rowWidth, vocabSize + 1, seed).map((id) => id - 1);
         const shard = await Shard.open(await written(rows, rowWidth, vocabSize));
         expect([shard.count, shard.rowWidth]).toEqual([count, rowWidth]);
-        expect(await shard.read(Array.from({ length: count }, (_, i) => i))).toEqual(rows);
+        expect(shard.read(Array.from({ length: count }, (_, i) => i))).toEqual(rows);
         await shard.close();
       }),
       { numRuns: 40 },
@@ -48,7 +48,7 @@ describe("a shard", () => {
   test("tells the highest id of a vocabulary from padding", async () => {
     for (const vocabSize of [65534, 65535, 65536]) {
       const shard = await Shard.open(await written(Int32Array.of(vocabSize - 1, -1), 2, vocabSize));
-      expect(Array.from(await shard.read([0]))).toEqual([vocabSize - 1, -1]);
+      expect(Array.from(shard.read([0]))).toEqual([vocabSize - 1, -1]);
       await shard.close();
     }
   });
@@ -61,14 +61,14 @@ describe("a shard", () => {
 
   test("reads rows in whatever order they are asked for, one twice too", async () => {
     const shard = await Shard.open(await written(Int32Array.of(1, 2, 3, 4, 5, 6), 2, 10));
-    expect(Array.from(await shard.read([2, 0, 2]))).toEqual([5, 6, 1, 2, 5, 6]);
-    expect(await shard.read([])).toEqual(new Int32Array(0));
+    expect(Array.from(shard.read([2, 0, 2]))).toEqual([5, 6, 1, 2, 5, 6]);
+    expect(shard.read([])).toEqual(new Int32Array(0));
     await shard.close();
   });
 
   test.each([-1, 3, 1.5, Number.NaN])("has no row %d, and does not make one up", async (row) => {
     const shard = await Shard.open(await written(Int32Array.of(1, 2, 3), 1, 10));
-    await expect(shard.read([0, row])).rejects.toThrow(/a shard of 3 rows has row/);
+    expect(() => shard.read([0, row])).toThrow(/a shard of 3 rows has row/);
     await shard.close();
   });
 
@@ -76,8 +76,8 @@ describe("a shard", () => {
     const path = await written(Int32Array.of(1, 2, 3, 4), 2, 10);
     const shard = await Shard.open(path);
     await truncate(path, 64 + 5);
-    expect(Array.from(await shard.read([0]))).toEqual([1, 2]);
-    await expect(shard.read([1])).rejects.toThrow(/ends inside row 1/);
+    expect(Array.from(shard.read([0]))).toEqual([1, 2]);
+    expect(() => shard.read([1])).toThrow(/ends inside row 1/);
     await shard.close();
   });
 });

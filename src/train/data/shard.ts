@@ -5,6 +5,7 @@
  * altered is named when it is opened, not when a row of it has spoilt a run.
  */
 import { createHash } from "node:crypto";
+import { readSync } from "node:fs";
 import { type FileHandle, open } from "node:fs/promises";
 import { DataError, invariant } from "../../base/index.ts";
 import { writeFileAtomic } from "../../run/index.ts";
@@ -77,8 +78,13 @@ export class Shard {
     }
   }
 
-  /** Rows by their numbers, one behind another. */
-  async read(rows: readonly number[]): Promise<Int32Array> {
+  /**
+   * Rows by their numbers, one behind another.
+   *
+   * Read at once: a row is a few hundred bytes of a file that was just hashed, so its pages are at hand, and sending a
+   * thread for each costs the event loop 20 times as much as reading.
+   */
+  read(rows: readonly number[]): Int32Array {
     const result = new Int32Array(rows.length * this.rowWidth);
     const bytes = new Uint8Array(this.rowWidth * this.#idBytes);
     for (const [i, row] of rows.entries()) {
@@ -86,7 +92,7 @@ export class Shard {
         Number.isInteger(row) && row >= 0 && row < this.count,
         `a shard of ${this.count} rows has row ${row}`,
       );
-      const { bytesRead } = await this.#file.read(bytes, 0, bytes.length, HEADER_BYTES + row * bytes.length);
+      const bytesRead = readSync(this.#file.fd, bytes, 0, bytes.length, HEADER_BYTES + row * bytes.length);
       if (bytesRead !== bytes.length)
         throw damaged(this.path, `ends inside row ${row}`, "it was cut off while the run went on");
       const ids = this.#idBytes === 2 ? new Uint16Array(bytes.buffer) : new Int32Array(bytes.buffer);

@@ -73,6 +73,33 @@ fn writes_commands_and_reads_happen_in_the_order_of_their_submission() {
 }
 
 #[test]
+fn a_list_of_commands_runs_as_if_they_were_submitted_one_by_one() {
+    let queue = queue();
+    queue.write(0, &1.0f32.to_le_bytes().repeat(3)).unwrap();
+    let list = [5.0, 0.0, 0.0, 0.0, 3.0, 2.0, 5.0, 0.0, 0.0, 0.0, 2.0, 0.5];
+    queue.submit_list(&list).unwrap();
+    queue.submit_list(&[]).unwrap();
+    assert_eq!(floats(&read(&queue, 0, 12).unwrap()), [3.5, 3.5, 3.0]);
+    queue.submit_list(&list).unwrap();
+    assert_eq!(floats(&read(&queue, 0, 12).unwrap()), [6.0, 6.0, 5.0]);
+}
+
+#[test]
+fn a_list_that_is_wrong_somewhere_is_refused_whole() {
+    let queue = queue();
+    let wrong: [&[f64]; 4] = [
+        &[5.0, 0.0, 0.0, 0.0, 1.0, 2.0, 5.0, 0.0],
+        &[5.0, 0.0, 0.0, 0.0, 1.0, 2.0, 0.0],
+        &[f64::NAN, 1.0],
+        &[1e300, 1.0],
+    ];
+    for list in wrong {
+        assert!(queue.submit_list(list).unwrap_err().contains("of the list"));
+    }
+    assert_eq!(floats(&read(&queue, 0, 4).unwrap()), [0.0]);
+}
+
+#[test]
 fn the_first_failure_poisons_the_queue_and_reaches_every_waiter() {
     let queue = queue();
     queue.write(0, &1.0f32.to_le_bytes()).unwrap();

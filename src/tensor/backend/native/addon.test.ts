@@ -101,6 +101,21 @@ describe.runIf(loaded.addon !== null)("NativeQueue", () => {
     expect(await readFloats(queue, 128, 2)).toEqual([1, 3]);
   });
 
+  test("a list of commands runs as if they came one by one, and is refused whole if it is wrong", async () => {
+    const queue = create();
+    queue.write(0, bytesOf([1, 2, 3, 4]));
+    queue.write(64, bytesOf([5, 6]));
+    const [pack, matmul] = ["packWeight", "matmul"].map((op) => addon.info().ops.indexOf(op));
+    const packing = [pack!, 0, 0, 1024, 0, -1, 0, 1, 2, 2];
+    const product = [matmul!, 64, 0, 1024, 0, -1, 0, 128, 0, 1, 2, 2];
+    queue.submitList(Float64Array.of(packing.length, ...packing, product.length, ...product));
+    expect(await readFloats(queue, 128, 2)).toEqual([17, 39]);
+    queue.write(64, bytesOf([1, 0]));
+    const cut = Float64Array.of(product.length, ...product, product.length, ...product.slice(1));
+    expect(() => queue.submitList(cut)).toThrow("command 1 of the list has 12 words of 11");
+    expect(await readFloats(queue, 128, 2)).toEqual([17, 39]);
+  });
+
   test("every instruction set and number of threads gives the same bits", async () => {
     const values = Array.from({ length: 40 * 70 }, (_, i) => Math.sin(i));
     const results: number[][] = [];

@@ -54,6 +54,8 @@ export interface NativeQueue {
   readonly words: Float64Array;
   /** Notes down the command in the first `length` words. */
   submit(length: number): void;
+  /** Notes down commands one after another, each behind the number of its words. */
+  submitList(list: Float64Array): void;
   /** Copies `bytes` now, and into the arena in order. */
   write(address: number, bytes: Uint8Array): void;
   /** Resolves with a copy of the bytes as they are when the queue gets there. */
@@ -133,6 +135,7 @@ function wrapQueue(binding: Binding, options: NativeQueueOptions): NativeQueue {
     isa: queue.isa,
     words,
     submit: (length) => queue.submit(length),
+    submitList: (list) => queue.submitList(list),
     write: (address, bytes) => queue.write(address, bytes),
     read: (address, length) => handled(queue.read(address, length)),
     drain: () => handled(queue.drain()),

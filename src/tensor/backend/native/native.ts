@@ -7,6 +7,7 @@
 import { availableParallelism, totalmem } from "node:os";
 import { BackendError, type BaseError, invariant } from "../../../base/index.ts";
 import { BYTES_PER_ELEMENT, DTYPE_CODE } from "../../dtype.ts";
+import { type HostScalar, type Param, paramValue } from "../../hostScalar.ts";
 import type { Kernel } from "../../kernel.ts";
 import type { Backend, Operand } from "../backend.ts";
 import { type Isa, isNativeFailure, loadAddon, type NativeQueue } from "./addon.ts";
@@ -22,6 +23,13 @@ export interface NativeOptions {
   readonly file?: string;
 }
 
+/** Commands noted down while they are enqueued, each behind the number of its words. */
+interface Notes {
+  readonly words: number[];
+  readonly labels: string[];
+  readonly scalars: { readonly at: number; readonly scalar: HostScalar }[];
+}
+
 /** Labels kept for error messages: a failing command is looked up by its number. */
 const LABELS_KEPT = 65_536;
 
@@ -35,6 +43,7 @@ export class NativeBackend implements Backend {
   readonly #codes: ReadonlyMap<string, number>;
   readonly #labels: string[] = [];
   #commands = 0;
+  #notes: Notes | null = null;
   #failure: BaseError | null = null;
 
   /** @throws {BackendError} if the addon cannot be loaded, with the reason and what to install */
@@ -85,7 +94,7 @@ export class NativeBackend implements Backend {
   enqueue(
     kernel: Kernel,
     operands: readonly (Operand | null)[],
-    params: readonly number[],
+    params: readonly Param[],
     label: string,
   ): void {
     const code = this.#codes.get(kernel.name);
@@ -97,9 +106,35 @@ export class NativeBackend implements Backend {
       words[at++] = operand === null ? -1 : operand.base + operand.offset;
       words[at++] = operand === null ? 0 : DTYPE_CODE[operand.dtype];
     }
-    for (const param of params) words[at++] = param;
+    const firstParam = at;
+    for (const param of params) words[at++] = paramValue(param);
     this.#labels[this.#commands++ % LABELS_KEPT] = label;
     this.#queue.submit(at);
+    if (this.#notes === null) return;
+    const { words: noted, labels, scalars } = this.#notes;
+    noted.push(at);
+    for (const [i, param] of params.entries()) {
+      if (typeof param !== "number") scalars.push({ at: noted.length + firstParam + i, scalar: param });
+    }
+    noted.push(...words.subarray(0, at));
+    labels.push(label);
+  }
+
+  record(build: () => void): () => void {
+    const notes: Notes = { words: [], labels: [], scalars: [] };
+    this.#notes = notes;
+    try {
+      build();
+    } finally {
+      this.#notes = null;
+    }
+    const { labels, scalars } = notes;
+    const words = Float64Array.from(notes.words);
+    return () => {
+      for (const { at, scalar } of scalars) words[at] = scalar.value;
+      for (const label of labels) this.#labels[this.#commands++ % LABELS_KEPT] = label;
+      this.#queue.submitList(words);
+    };
   }
 
   write(target: Operand, bytes: Uint8Array): void {

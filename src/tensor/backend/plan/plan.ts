@@ -4,6 +4,7 @@
  * With it the same model and step code answer "how much memory will this take" before a run.
  */
 import { BYTES_PER_ELEMENT } from "../../dtype.ts";
+import { type Param, paramValue } from "../../hostScalar.ts";
 import type { Kernel } from "../../kernel.ts";
 import type { Backend, Operand } from "../backend.ts";
 
@@ -25,9 +26,16 @@ export class PlanBackend implements Backend {
   release(): void {}
   write(): void {}
 
-  enqueue(kernel: Kernel, _operands: readonly (Operand | null)[], params: readonly number[]): void {
+  enqueue(kernel: Kernel, _operands: readonly (Operand | null)[], params: readonly Param[]): void {
     this.#commands++;
-    this.#flops += kernel.flops(Object.fromEntries(kernel.params.map((name, i) => [name, params[i]!])));
+    this.#flops += kernel.flops(
+      Object.fromEntries(kernel.params.map((name, i) => [name, paramValue(params[i]!)])),
+    );
+  }
+
+  record(build: () => void): null {
+    build();
+    return null;
   }
 
   read(source: Operand): Promise<Uint8Array> {

@@ -7,6 +7,7 @@
  */
 import { BackendError, invariant } from "../../../base/index.ts";
 import { BYTES_PER_ELEMENT, bf16FromNumber, bf16ToNumber, type Dtype } from "../../dtype.ts";
+import { type Param, paramValue } from "../../hostScalar.ts";
 import type { Kernel, Values } from "../../kernel.ts";
 import type { Backend, Operand } from "../backend.ts";
 
@@ -32,11 +33,11 @@ export class ReferenceBackend implements Backend {
   enqueue(
     kernel: Kernel,
     operands: readonly (Operand | null)[],
-    params: readonly number[],
+    params: readonly Param[],
     label: string,
   ): void {
     const located = operands.map((operand) => (operand === null ? null : this.#locate(operand)));
-    const named = Object.fromEntries(kernel.params.map((name, i) => [name, params[i]!]));
+    const named = Object.fromEntries(kernel.params.map((name, i) => [name, paramValue(params[i]!)]));
     this.#push(() => {
       if (this.#failure !== null) return;
       try {
@@ -50,6 +51,11 @@ export class ReferenceBackend implements Backend {
         });
       }
     });
+  }
+
+  record(build: () => void): null {
+    build();
+    return null;
   }
 
   write(target: Operand, bytes: Uint8Array): void {

@@ -3,6 +3,7 @@
  *
  * Source: DeepSeek-V3 report, section 2.1.2, below eq. (16).
  */
+import type { Param } from "../../hostScalar.ts";
 import { defineKernel, type Kernel } from "../../kernel.ts";
 import { requireDtype, requireShape } from "../../shape.ts";
 import type { Tensor } from "../../tensor.ts";
@@ -25,7 +26,7 @@ export const updateRouterBiasKernel: Kernel = defineKernel({
  * @param load   [E] i32, rows each expert got in this step, over the whole global batch
  * @param gamma  step size; 0 freezes the bias, which stays in use
  */
-export function moveRouterBias(bias: Tensor, load: Tensor, gamma: number): void {
+export function moveRouterBias(bias: Tensor, load: Tensor, gamma: Param): void {
   const E = bias.size;
   requireShape(bias, [E], "moveRouterBias: bias");
   requireDtype(load, ["i32"], "moveRouterBias: load");

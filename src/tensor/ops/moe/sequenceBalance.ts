@@ -9,6 +9,7 @@
  *
  * Source: DeepSeek-V3 report, section 2.1.2, eq. (17)-(20).
  */
+import type { Param } from "../../hostScalar.ts";
 import { defineKernel, type Floats, type Kernel } from "../../kernel.ts";
 import { requireDtype, requireShape } from "../../shape.ts";
 import type { Tensor } from "../../tensor.ts";
@@ -88,7 +89,7 @@ export interface SequenceBalanceOptions {
   /** Experts per token. */
   readonly topK: number;
   /** Weight of the loss: 1e-4 in V3. */
-  readonly alpha: number;
+  readonly alpha: Param;
 }
 
 /**

@@ -12,6 +12,7 @@
  * section 4.2, for the settings, and section 3.3.3 for moments in bf16.
  */
 import { invariant } from "../../../base/index.ts";
+import { type Param, paramValue } from "../../hostScalar.ts";
 import { defineKernel, type Kernel } from "../../kernel.ts";
 import type { Parameter } from "../../parameter.ts";
 import { requireShape } from "../../shape.ts";
@@ -58,14 +59,14 @@ export interface Moments {
 }
 
 export interface AdamwSettings {
-  readonly learningRate: number;
+  readonly learningRate: Param;
   readonly beta1: number;
   readonly beta2: number;
   readonly eps: number;
   /** 0 for vectors: norms and biases do not decay. */
   readonly weightDecay: number;
   /** Number of this update, counted from 1: what the bias correction needs. */
-  readonly step: number;
+  readonly step: Param;
   /** Greatest global norm that gradients keep; has no effect without a norm. */
   readonly clip: number;
 }
@@ -84,7 +85,8 @@ export function adamwStep(
 ): void {
   const { master: w, grad, panels, panelsT, path } = parameter;
   invariant(grad !== null, `${path} is trained`);
-  invariant(settings.step >= 1, `AdamW counts its steps from 1, not ${settings.step}`);
+  const step = paramValue(settings.step);
+  invariant(step >= 1, `AdamW counts its steps from 1, not ${step}`);
   const { m, v } = moments;
   requireShape(m, parameter.shape, `adamw at ${path}: m`);
   requireShape(v, parameter.shape, `adamw at ${path}: v`);
