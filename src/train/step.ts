@@ -77,10 +77,13 @@ export class StepRunner {
   readonly #scales: { readonly main: HostScalar; readonly mtp: readonly HostScalar[] };
   readonly #balanceAlpha = new HostScalar();
   readonly #gamma = new HostScalar();
-  readonly #clear: Recording;
+  readonly #clearSums: Recording;
+  readonly #clearGradients: Recording;
   readonly #microBatch: Recording;
   readonly #takeNorm: Recording;
   readonly #update: Recording;
+  /** The last update used the gradients up; a step that was skipped, and the first, must clear them. */
+  #hasZeroGradients = false;
 
   constructor(parts: StepParts) {
     const { device, model, factory, precision, optimizer } = parts;
@@ -94,7 +97,8 @@ export class StepRunner {
       masksDocuments: parts.documentEnd !== null,
     });
     this.#scales = { main: new HostScalar(), mtp: model.mtp.map(() => new HostScalar()) };
-    this.#clear = new Recording(device, () => this.#enqueueClear());
+    this.#clearSums = new Recording(device, () => this.#totals.clearSums());
+    this.#clearGradients = new Recording(device, () => this.#enqueueClearGradients());
     this.#microBatch = new Recording(device, () => this.#enqueueMicroBatch());
     const grads = optimizer.parameters.map((parameter) => parameter.grad!);
     this.#takeNorm = new Recording(device, () => {
@@ -116,7 +120,9 @@ export class StepRunner {
     this.#scales.main.value = scales.main;
     for (const [k, scale] of this.#scales.mtp.entries()) scale.value = scales.mtp[k]!;
     this.#totals.clearLoads();
-    this.#clear.run();
+    this.#clearSums.run();
+    if (!this.#hasZeroGradients) this.#clearGradients.run();
+    this.#hasZeroGradients = false;
     this.#accumulate(plans);
     this.#takeNorm.run();
     return recordOf(await this.#totals.read(), weights);
@@ -127,6 +133,7 @@ export class StepRunner {
     this.parts.optimizer.advance(scheduled.learningRate);
     this.#gamma.value = scheduled.gamma;
     this.#update.run();
+    this.#hasZeroGradients = true;
   }
 
   dispose(): void {
@@ -163,11 +170,10 @@ export class StepRunner {
     if (gradientShards > 1) tree.finish();
   }
 
-  #enqueueClear(): void {
+  #enqueueClearGradients(): void {
     const { factory } = this.parts;
     for (const { grad } of factory.parameters) if (grad !== null) fill(grad, 0);
     for (const { alias } of factory.tied) if (alias.grad !== null) fill(alias.grad, 0);
-    this.#totals.clearSums();
   }
 
   #enqueueMicroBatch(): void {

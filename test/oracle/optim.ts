@@ -48,7 +48,7 @@ export function adamwOracle(operands: Operands, params: Params): Record<string, 
     const vHat = v[i]! / (1 - Math.exp(step * Math.log(beta2)));
     w[i] = w[i]! * (1 - learningRate * weightDecay) - (learningRate * mHat) / (Math.sqrt(vHat) + eps);
   }
-  const outputs: Record<string, number[]> = { w, m, v };
+  const outputs: Record<string, number[]> = { w, grad: grad.map(() => 0), m, v };
   if (operands["panels"] != null) outputs["panels"] = panelsOf((b, o, d) => w[(b * N + o) * K + d]!, B, N, K);
   if (operands["panelsT"] != null)
     outputs["panelsT"] = panelsOf((b, o, d) => w[(b * N + d) * K + o]!, B, K, N);

@@ -48,6 +48,7 @@ function adamwCase(name: string, shape: AdamwShape): OpCase {
     params: { B, N, K, learningRate: 2.2e-3, beta1: 0.9, beta2: 0.95, eps: 1e-8, weightDecay, step, clip: 1 },
     tolerance: {
       w: "f32",
+      grad: "exact",
       m: stored(m),
       v: stored(v),
       panels: stored(panels ?? "f32"),

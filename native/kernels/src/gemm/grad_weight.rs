@@ -21,7 +21,7 @@ use super::pack_tiles;
 use super::plan::{self, Cut};
 use super::product::{Part, as_words};
 #[cfg(target_arch = "x86_64")]
-use super::tiles::{self, PackedTiles};
+use super::tiles::{self, PackedRows};
 use crate::args::{Args, Floats, FloatsMut, elements};
 use crate::error::KernelError;
 use crate::isa::Isa;
@@ -150,8 +150,8 @@ unsafe fn accumulate_by_amx(grad: &WeightGrad, part: Part, scratch: &mut Scratch
             with_floats!(grad.x, |x| pack_tiles::pack_panels(
                 x, x_at, tokens, columns, panels
             ));
-            let a = PackedTiles {
-                words: packed.as_ptr(),
+            let a = PackedRows {
+                words: packed,
                 rows: part.rows,
                 pairs: tokens.div_ceil(2 * RUN) * RUN,
             };

@@ -8,7 +8,7 @@ use super::pack::{Rows, pack_rows, packed_rows_words};
 use super::pack_tiles;
 use super::panels::Panels;
 #[cfg(target_arch = "x86_64")]
-use super::tiles::{self, Finished, PackedTiles};
+use super::tiles::{self, Finished, PackedRows};
 use crate::args::Floats;
 use crate::isa::Isa;
 use crate::pool::Scratch;
@@ -106,15 +106,15 @@ unsafe fn multiply_by_amx(product: &Product, part: Part, scratch: &mut Scratch) 
     let Panels { n, k, .. } = product.panels;
     let pairs = Arithmetic::Bf16.steps(k);
     let words = tiles::packed_words(part.rows, pairs);
-    let scratch = scratch.f32(words + tiles::sums_floats(part.rows, pairs));
+    let scratch = scratch.f32(words + tiles::sums_floats(part.rows, pairs, part.panels));
     let (packed, sums) = scratch.split_at_mut(words);
     let packed = as_words(packed);
     let at = product.rows.skip(part.row);
-    // SAFETY: AMX comes with AVX-512 and BF16; A is packed as it is read; the rest by this function's contract.
+    // SAFETY: AMX comes with AVX-512 and BF16; the rest by this function's contract.
     unsafe {
         with_floats!(product.x, |x| pack_tiles::pack_rows(x, at, part.rows, k, packed));
-        let a = PackedTiles {
-            words: packed.as_ptr(),
+        let a = PackedRows {
+            words: packed,
             rows: part.rows,
             pairs,
         };

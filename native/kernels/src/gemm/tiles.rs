@@ -17,8 +17,8 @@ pub const BLOCK_PAIRS: usize = 256;
 
 /// Packed rows of A: tiles of `[pairs / 16][16 or 32 rows][16]` words.
 #[derive(Clone, Copy)]
-pub struct PackedTiles {
-    pub words: *const u32,
+pub struct PackedRows<'a> {
+    pub words: &'a [u32],
     pub rows: usize,
     pub pairs: usize,
 }
@@ -28,15 +28,15 @@ pub fn packed_words(rows: usize, pairs: usize) -> usize {
     amx::packed_rows(rows) * pairs.next_multiple_of(RUN)
 }
 
-/// Floats that `multiply` needs for sums: two tiles that take turns, or one for every tile that waits for its next
-/// block and one more.
-pub fn sums_floats(rows: usize, pairs: usize) -> usize {
-    let waiting = if pairs > BLOCK_PAIRS {
-        rows.div_ceil(ROWS)
-    } else {
-        1
-    };
-    (waiting + 1) * SUMS
+/// Panels whose sums wait in memory for their next block of k: 512 KiB of a full part.
+const WAITING_PANELS: usize = 16;
+
+/// Floats that `multiply` needs for sums: two tiles that take turns, or all tiles that wait for their next block.
+pub fn sums_floats(rows: usize, pairs: usize, panels: usize) -> usize {
+    if pairs <= BLOCK_PAIRS {
+        return 2 * SUMS;
+    }
+    rows.div_ceil(ROWS) * panels.min(WAITING_PANELS) * SUMS
 }
 
 /// A finished tile: `rows` rows from `row` on, by the columns of `panel`, both counted from the part's first.
@@ -61,7 +61,7 @@ impl Finished {
     }
 }
 
-impl PackedTiles {
+impl PackedRows<'_> {
     /// Tiles, first row and rows of each.
     fn tiles(&self) -> impl Iterator<Item = (usize, usize)> + use<> {
         let rows = self.rows;
@@ -72,9 +72,10 @@ impl PackedTiles {
 
     /// The words of the tile at `row` of `rows` rows, from pair `pair` on.
     fn tile(&self, row: usize, rows: usize, pair: usize) -> *const u32 {
-        let at = row * self.pairs.next_multiple_of(RUN) + pair * amx::packed_rows(rows);
-        // Only read by `amx::accumulate`, whose callers vouch for what lies there.
-        self.words.wrapping_add(at)
+        let height = amx::packed_rows(rows);
+        let from = row * self.pairs.next_multiple_of(RUN);
+        let words = &self.words[from..from + height * self.pairs.next_multiple_of(RUN)];
+        words[pair * height..].as_ptr()
     }
 }
 
@@ -96,48 +97,49 @@ impl<W: FnMut(Finished, &[f32])> Late<W> {
 /// (32 floats a row) to `write`.
 ///
 /// # Safety
-/// A is packed as its type says, the panels are there, and the processor has AMX.
+/// The panels are there, and the processor has AMX.
 pub unsafe fn multiply(
-    a: PackedTiles,
+    a: PackedRows,
     b: *const u32,
     (panels, panel_words): (usize, usize),
     sums: &mut [f32],
     ask: impl Fn(Finished),
     write: impl FnMut(Finished, &[f32]),
 ) {
-    assert!(sums.len() >= sums_floats(a.rows, a.pairs), "room for sums");
-    let slots = sums.len() / SUMS;
+    assert!(
+        sums.len() >= sums_floats(a.rows, a.pairs, panels),
+        "room for sums"
+    );
+    let in_blocks = a.pairs > BLOCK_PAIRS;
+    let group = if in_blocks { WAITING_PANELS } else { panels.max(1) };
     let mut late = Late { waiting: None, write };
-    let (mut first, mut slot) = (0, 0);
-    for panel in 0..panels {
+    for first in (0..panels).step_by(group) {
         for pair in (0..a.pairs.max(1)).step_by(BLOCK_PAIRS) {
             let pairs = (a.pairs - pair).min(BLOCK_PAIRS);
-            slot = first;
-            for (row, rows) in a.tiles() {
-                if pair == 0 {
-                    prefetch_share(
-                        b.wrapping_add((panel + 1) * panel_words),
-                        panel_words,
-                        row,
-                        a.rows,
-                    );
-                    ask(Finished { row, rows, panel });
+            let mut slot = 0;
+            for panel in first..(first + group).min(panels) {
+                for (row, rows) in a.tiles() {
+                    let tile = Finished { row, rows, panel };
+                    let ahead = b.wrapping_add((panel + 1) * panel_words + pair * PANEL);
+                    prefetch_share(ahead, pairs * PANEL, row, a.rows);
+                    if pair + pairs == a.pairs {
+                        ask(tile);
+                    }
+                    // SAFETY: inside the sums (asserted), and inside the panels by this function's contract.
+                    unsafe {
+                        let b = b.add(panel * panel_words + pair * PANEL);
+                        let to = sums.as_mut_ptr().add(slot * SUMS);
+                        amx::accumulate(rows, pairs, a.tile(row, rows, pair), b, to, pair == 0);
+                    }
+                    if pair + pairs == a.pairs {
+                        late.finish(sums, Some((tile, slot)));
+                    }
+                    slot = if in_blocks { slot + 1 } else { 1 - slot };
                 }
-                // SAFETY: inside A, the panels and the sums by this function's contract.
-                unsafe {
-                    let b = b.add(panel * panel_words + pair * PANEL);
-                    let to = sums.as_mut_ptr().add(slot * SUMS);
-                    amx::accumulate(rows, pairs, a.tile(row, rows, pair), b, to, pair == 0);
-                }
-                if pair + pairs == a.pairs {
-                    late.finish(sums, Some((Finished { row, rows, panel }, slot)));
-                }
-                slot = (slot + 1) % slots;
             }
         }
-        first = slot;
+        late.finish(sums, None);
     }
-    late.finish(sums, None);
 }
 
 /// Asks the second cache for this tile's share of the next panel.
@@ -157,7 +159,7 @@ fn prefetch_share(panel: *const u32, words: usize, row: usize, rows: usize) {
 /// # Safety
 /// As `multiply`.
 pub unsafe fn accumulate(
-    a: PackedTiles,
+    a: PackedRows,
     b: *const u32,
     panels: usize,
     sums: &mut [f32],
@@ -172,7 +174,7 @@ pub unsafe fn accumulate(
     let mut slot = 0;
     for panel in 0..panels {
         for (row, rows) in a.tiles() {
-            // SAFETY: inside A, the panels and the sums by this function's contract.
+            // SAFETY: inside the sums (asserted), and inside the panels by this function's contract.
             unsafe {
                 let b = b.add(panel * a.pairs * PANEL);
                 let to = sums.as_mut_ptr().add(slot * SUMS);

@@ -5,12 +5,12 @@
 //! w = w (1 - learningRate weightDecay) - learningRate / (1 - beta1^step) * m / (sqrt(v / (1 - beta2^step)) + eps)
 //! ```
 //!
-//! contract   tensor/ops/adamw.ts
+//! contract   tensor/ops/optimizer/adamw.ts; the gradient is zero afterwards, for the next step to add to
 //! layout     w, grad, m, v [B, N, K] row-major; panels and panelsT as packWeight writes them
 //! dtype      w, grad f32; m, v f32 or bf16, each on its own; panels f32 or bf16; arithmetic f32
 //! limits     any B, N, K, 0 included; a NaN norm makes every weight NaN, it is never read as "no clipping"
 //! tiling     a task owns whole panels: it updates 32 rows, then packs them out of its cache
-//! why so     28 bytes per weight go through memory whatever is computed; packing what is still in cache adds
+//! why so     32 bytes per weight go through memory whatever is computed; packing what is still in cache adds
 //!            only the writes. Walking the rows in square tiles instead was 1.5 times slower: too many streams. The weights follow the moments before these are rounded for storage.
 //!            The constants of a step are made from doubles once, so that all paths share their bits.
 
@@ -46,11 +46,12 @@ struct Step {
 }
 
 isa_twins! {
-    fn update<M: Element, V: Element>(w: &mut [f32], grad: &[f32], m: &mut [M], v: &mut [V], step: Step) {
+    fn update<M: Element, V: Element>(w: &mut [f32], grad: &mut [f32], m: &mut [M], v: &mut [V], step: Step) {
         let n = w.len();
-        let (grad, m, v) = (&grad[..n], &mut m[..n], &mut v[..n]);
+        let (grad, m, v) = (&mut grad[..n], &mut m[..n], &mut v[..n]);
         for i in 0..n {
             let g = grad[i] * step.grad_scale;
+            grad[i] = 0.0;
             let m_new = step.beta1.mul_add(m[i].to_f32(), step.one_minus_beta1 * g);
             let v_new = step.beta2.mul_add(v[i].to_f32(), step.one_minus_beta2 * g * g);
             m[i] = M::from_f32(m_new);
@@ -66,7 +67,7 @@ struct Work<'a, M, V> {
     n: usize,
     k: usize,
     w: Disjoint<'a, f32>,
-    grad: &'a [f32],
+    grad: Disjoint<'a, f32>,
     m: Disjoint<'a, M>,
     v: Disjoint<'a, V>,
     step: Step,
@@ -77,14 +78,14 @@ impl<'a, M: Element, V: Element> Work<'a, M, V> {
     /// Updates weights `start..start + len` and returns them. Each belongs to one task.
     fn update(&self, start: usize, len: usize) -> &'a [f32] {
         // SAFETY: tasks own disjoint ranges.
-        let (w, m, v) = unsafe {
+        let (w, grad, m, v) = unsafe {
             (
                 self.w.part(start, len),
+                self.grad.part(start, len),
                 self.m.part(start, len),
                 self.v.part(start, len),
             )
         };
-        let grad = &self.grad[start..start + len];
         by_isa!(self.isa, update(w, grad, m, v, self.step));
         w
     }
@@ -175,7 +176,7 @@ pub fn adamw(ctx: &Ctx, a: &mut Args) -> Result<(), KernelError> {
     let step = decode_step(a, norm)?;
     let size = b * n * k;
     let w = Disjoint::new(w.f32s_mut(size)?);
-    let grad = grad.f32s(size)?;
+    let grad = Disjoint::new(grad.f32s_mut(size)?);
     let panel_size = b * panels_len(n, k);
     let transposed_size = b * panels_len(k, n);
     let mut panels = panels.map(|p| p.slice_mut(panel_size)).transpose()?;

@@ -20,6 +20,7 @@ struct Case {
 struct Placed {
     arena: TestArena,
     w: At,
+    grad: At,
     m: At,
     v: At,
     panels: At,
@@ -41,7 +42,7 @@ fn place(case: Case) -> Placed {
     let [w, grad, m, v] = inputs(b * n * k);
     let mut arena = TestArena::new();
     let w = arena.f32s(&w);
-    arena.f32s(&grad);
+    let grad = arena.f32s(&grad);
     let m = arena.floats(&m, case.moments_bf16[0]);
     let v = arena.floats(&v, case.moments_bf16[1]);
     match case.norm {
@@ -62,6 +63,7 @@ fn place(case: Case) -> Placed {
     Placed {
         arena,
         w,
+        grad,
         m,
         v,
         panels,
@@ -136,6 +138,7 @@ fn check(case: Case) {
                 "{isa}, {threads} threads"
             );
             let w_new = run.arena.read_f32(run.w, size);
+            assert!(run.arena.read_f32(run.grad, size).iter().all(|g| *g == 0.0));
             assert_near(&w_new, &w, 1e-6, "w");
             for (at, exact, is_bf16, what) in [
                 (run.m, &m, case.moments_bf16[0], "m"),

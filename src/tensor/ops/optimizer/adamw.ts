@@ -6,7 +6,8 @@
  *   w = w - learningRate * (weightDecay w + mHat / (sqrt(vHat) + eps))
  *   mHat = m / (1 - beta1^step)                     vHat = v / (1 - beta2^step)
  *
- * Weights, gradient and moments are read once, and the panels of the next step come out of the same read.
+ * Weights, gradient and moments are read once, and the panels of the next step come out of the same read. The
+ * gradient is zeroed while it is in the cache: clearing it before the next step would fetch it from memory again.
  *
  * Source: Loshchilov and Hutter, "Decoupled Weight Decay Regularization" (2019), algorithm 2; DeepSeek-V3 report,
  * section 4.2, for the settings, and section 3.3.3 for moments in bf16.
@@ -23,7 +24,7 @@ export const adamwKernel: Kernel = defineKernel({
   name: "adamw",
   operands: {
     w: "inout",
-    grad: "in",
+    grad: "inout",
     m: "inout",
     v: "inout",
     norm: "in?",
@@ -45,6 +46,7 @@ export const adamwKernel: Kernel = defineKernel({
       w[i] = w[i]! - learningRate * (weightDecay * w[i]! + direction);
       m[i] = mNew;
       v[i] = vNew;
+      grad[i] = 0;
     }
     if (panels !== null) packReference(w, panels, dtypes.panels, B, N, K);
     if (panelsT !== null) packTransposedReference(w, panelsT, dtypes.panelsT, B, N, K);
@@ -72,7 +74,7 @@ export interface AdamwSettings {
 }
 
 /**
- * Updates a parameter, its moments and its packed copies in place. Its gradient stays as it is.
+ * Updates a parameter, its moments and its packed copies in place. Its gradient is used up: it is zero afterwards.
  *
  * @param norm  [1], the global gradient norm; null does not clip
  * @throws      {ShapeError} if the moments have another shape than the parameter
