@@ -4,12 +4,14 @@
 //! layout     x, addend, y row-major with a stride; w packed (see panels.rs)
 //! dtype      arithmetic = dtype of the panels; x is rounded or widened to it; y and addend f32 or bf16
 //! limits     M, N, K of any size; K = 0 gives zeros (plus the addend)
-//! tiling     tasks of at most 96 rows by a run of panels, drawn from one counter; a few rows are split along N
+//! tiling     tasks of eight tiles of rows (96, or 256 in AMX registers) by a run of panels, drawn from one counter;
+//!            a few rows are split along N
 //! why so     a panel is read once a task, A lies packed in the second cache; no barrier inside the region
 //! versions   v1 (this file)
 //! measured   Sapphire Rapids, AVX-512, one thread, best of many on a busy machine (examples/gemm_bench.rs), as a
 //!            share of the f32 FMA peak of 140: bf16 96x512x512 117 GFLOP/s (83 %), 256x512x512 115, 96x1024x1024
-//!            115; f32 96x512x512 127 (90 %); bf16 by `vdpbf16ps` alone cannot pass its own peak of 70 there
+//!            115; f32 96x512x512 127 (90 %); bf16 by `vdpbf16ps` alone cannot pass its own peak of 70 there. AMX, of
+//!            a peak of 2,430: 96x512x512 1,230, 2048x256x704 1,000, 2048x704x256 770 (docs/log/2026-11-22-amx.md)
 
 use super::output::{Addend, Target};
 use super::panels::Panels;

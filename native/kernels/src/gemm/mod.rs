@@ -2,7 +2,8 @@
 //! `groupedMatmulGradWeight`.
 //!
 //! Reading order: `micro` (one tile in registers), `panels` and `pack` (the layouts), `product` (one thread's
-//! part), `plan` (the cut into tasks), then the ops. Other kernels use `matmul`, `matmul_grad_weight` (whole
+//! part), `output` (where its sums go), `plan` (the cut into tasks), then the ops. bf16 in AMX registers: `micro::amx`,
+//! `tiles` (the order of one thread's tiles), `pack_tiles` (`pack` by 512-bit registers). Other kernels use `matmul`, `matmul_grad_weight` (whole
 //! regions) or `pack_*` and `micro::kernel` (inside a task of theirs).
 
 pub mod grad_weight;

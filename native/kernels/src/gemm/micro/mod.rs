@@ -11,7 +11,7 @@
 //! tiling     AVX-512 12 x 32, AVX2 6 x 16 inside the same tile, portable row by row
 //! why so     24 accumulators + 2 of B + 1 of A fill 27 of 32 registers; for few rows more panels at once hide
 //!            the latency of the chains; K is never cut, so that C is written once
-//! versions   v1 this one; AMX (amx.rs) is one more column of `kernel`: the pairs along k are its layout
+//! versions   v1 this one; bf16 in AMX registers goes another way (amx.rs, ../tiles.rs) over the same panels
 
 #[cfg(target_arch = "x86_64")]
 pub mod amx;

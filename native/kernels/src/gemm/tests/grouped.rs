@@ -1,0 +1,128 @@
+//! Products and weight gradients of experts.
+
+use super::*;
+
+/// A routing with empty experts, one row, and many.
+const OFFSETS: [i32; 7] = [0, 0, 1, 40, 40, 153, 160];
+const EXPERTS: usize = 6;
+const TOKENS: usize = 50;
+
+fn token_rows() -> Vec<i32> {
+    (0..160).map(|r| (r * 37 + 11) % TOKENS as i32).collect()
+}
+
+fn grouped(isa: Isa, threads: usize, dtype: f64, (n, k): (usize, usize)) -> Vec<f32> {
+    let mut bench = Bench::new(isa, threads);
+    let x = bench.put(&noise(TOKENS * k, 8), dtype);
+    let rows = bench.put_i32(&token_rows());
+    let offsets = bench.put_i32(&OFFSETS);
+    let panels = bench.packed(&noise(EXPERTS * n * k, 9), (EXPERTS, n, k), dtype);
+    let y = bench.garbage(160 * n, F32);
+    let operands = [x, rows, offsets, panels, y];
+    bench
+        .run("groupedMatmul", &operands, &[160, n, k, EXPERTS])
+        .unwrap();
+    bench.get(y, 160 * n)
+}
+
+#[test]
+fn grouped_rows_equal_a_plain_product_of_the_same_token_and_expert_bit_for_bit() {
+    let (n, k) = (72, 35);
+    for dtype in [F32, BF16] {
+        let y = grouped(Isa::detect(), 2, dtype, (n, k));
+        let (x, w) = (noise(TOKENS * k, 8), noise(EXPERTS * n * k, 9));
+        for expert in 0..EXPERTS {
+            let mut bench = Bench::new(Isa::detect(), 1);
+            let panels = bench.packed(&w[expert * n * k..(expert + 1) * n * k], (1, n, k), dtype);
+            for row in OFFSETS[expert] as usize..OFFSETS[expert + 1] as usize {
+                let token = token_rows()[row] as usize;
+                let x = bench.put(&x[token * k..(token + 1) * k], dtype);
+                let one = bench.garbage(n, F32);
+                bench
+                    .run("matmul", &[x, panels, ABSENT, one], &[1, n, k])
+                    .unwrap();
+                assert_eq!(
+                    bits(&bench.get(one, n)),
+                    bits(&y[row * n..(row + 1) * n]),
+                    "row {row}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn grouped_products_have_the_same_bits_on_every_instruction_set_and_number_of_threads() {
+    for dtype in [F32, BF16] {
+        let expected = bits(&grouped(Isa::Portable, 1, dtype, (72, 35)));
+        for isa in Isa::of_one_class() {
+            for threads in [1, 2] {
+                assert!(
+                    bits(&grouped(isa, threads, dtype, (72, 35))) == expected,
+                    "{dtype} {isa} {threads}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn grouped_weight_gradients_equal_f64_loops_and_leave_empty_experts_alone() {
+    let (n, k) = (20, 45);
+    let (dy, x) = (noise(160 * n, 10), noise(TOKENS * k, 8));
+    let start = noise(EXPERTS * n * k, 11);
+    let mut exact: Vec<f64> = start.iter().map(|v| *v as f64).collect();
+    for expert in 0..EXPERTS {
+        for r in OFFSETS[expert] as usize..OFFSETS[expert + 1] as usize {
+            let token = token_rows()[r] as usize;
+            for i in 0..n {
+                for j in 0..k {
+                    exact[(expert * n + i) * k + j] += dy[r * n + i] as f64 * x[token * k + j] as f64;
+                }
+            }
+        }
+    }
+    let mut seen = None;
+    for (isa, threads) in Isa::of_one_class()
+        .into_iter()
+        .flat_map(|isa| [(isa, 1), (isa, 2)])
+    {
+        let mut bench = Bench::new(isa, threads);
+        let dy = bench.put(&dy, F32);
+        let x = bench.put(&x, F32);
+        let rows = bench.put_i32(&token_rows());
+        let offsets = bench.put_i32(&OFFSETS);
+        let dw = bench.put(&start, F32);
+        let operands = [dy, x, rows, offsets, dw];
+        bench
+            .run("groupedMatmulGradWeight", &operands, &[160, n, k, EXPERTS, 0])
+            .unwrap();
+        let dw = bench.get(dw, EXPERTS * n * k);
+        assert_near(&dw, &exact, 1e-6, isa.name());
+        assert_eq!(bits(&dw[..n * k]), bits(&start[..n * k]), "expert 0 has no row");
+        assert!(*seen.get_or_insert(bits(&dw)) == bits(&dw), "{isa} {threads}");
+    }
+}
+
+#[test]
+fn rows_and_offsets_that_lie_are_refused_by_name() {
+    let mut bench = Bench::new(Isa::detect(), 1);
+    let x = bench.put(&noise(8, 1), F32);
+    let panels = bench.packed(&noise(16, 1), (2, 4, 2), F32);
+    let y = bench.garbage(16, F32);
+    let bad_rows = bench.put_i32(&[0, -1, 0, 0]);
+    let far_rows = bench.put_i32(&[0, i32::MAX, 0, 0]);
+    let good = bench.put_i32(&[0, 2, 4]);
+    let descending = bench.put_i32(&[0, 5, 4]);
+    let short = bench.put_i32(&[0, 2, 3]);
+    let param = |rows, offsets| {
+        bench
+            .run("groupedMatmul", &[x, rows, offsets, panels, y], &[4, 4, 2, 2])
+            .unwrap_err()
+            .param
+    };
+    assert_eq!(param(bad_rows, good), Some("rows"));
+    assert_eq!(param(far_rows, good), Some("x"));
+    assert_eq!(param(ABSENT, descending), Some("offsets"));
+    assert_eq!(param(ABSENT, short), Some("offsets"));
+}
