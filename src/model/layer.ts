@@ -5,13 +5,13 @@
  *
  * The second addition is left pending and done together with the next layer's first norm, in one pass over memory.
  */
-import { addRmsNorm, type Parameter, rmsNorm, type Tensor } from "../tensor/index.ts";
+import { addRmsNorm, type Parameter, recomputed, rmsNorm, scoped, type Tensor } from "../tensor/index.ts";
 import { isMoeLayer, type ModelConfig } from "./config.ts";
 import type { ParameterFactory } from "./layers/factory.ts";
 import type { Pass } from "./layers/pass.ts";
 import { Mla } from "./mla.ts";
 import { Mlp } from "./mlp.ts";
-import { Moe, type MoeReport } from "./moe/moe.ts";
+import { Moe, type MoeReport, reportTensors } from "./moe/moe.ts";
 
 /** The residual stream, with what the last layer still has to add to it. */
 export interface Stream {
@@ -19,15 +19,19 @@ export interface Stream {
   readonly update: Tensor | null; // [T, D]
 }
 
-/** Adds what is pending and norms the sum: { sum: h, y: RMSNorm(h) }. */
+/** Adds what is pending and norms the sum: { sum: h, y: RMSNorm(h) }. Nobody reads the stream as it was after this. */
 export function settle(
   { residual, update }: Stream,
   gain: Parameter,
   eps: number,
   { precision }: Pass,
 ): { readonly sum: Tensor; readonly y: Tensor } {
-  if (update === null) return { sum: residual, y: rmsNorm(residual, gain, eps, precision.activation) };
-  return addRmsNorm(residual, update, gain, eps, precision.residual, precision.activation);
+  if (update === null) {
+    return { sum: residual, y: recomputed(rmsNorm(residual, gain, eps, precision.activation)) };
+  }
+  const { sum, y } = addRmsNorm(residual, update, gain, eps, precision.residual, precision.activation);
+  for (const tensor of [residual, update]) tensor.device.giveUp(tensor);
+  return { sum, y: recomputed(y) };
 }
 
 export class Layer {
@@ -51,19 +55,30 @@ export class Layer {
   }
 
   forward(stream: Stream, pass: Pass): { readonly stream: Stream; readonly report: MoeReport | null } {
-    const { rmsNormEps: eps } = this.config;
-    const before = settle(stream, this.inputLayernorm, eps, pass);
-    const attended = this.selfAttn.forward(before.y, pass);
-    const between = settle(
-      { residual: before.sum, update: attended },
-      this.postAttentionLayernorm,
-      eps,
-      pass,
+    const { device } = stream.residual;
+    const attended = scoped(device, () => this.#attend(stream, pass), streamTensors);
+    return scoped(
+      device,
+      () => this.#feed(attended, pass),
+      (output) => [...streamTensors(output.stream), ...reportTensors(output.report)],
     );
-    if (this.mlp instanceof Mlp) {
-      return { stream: { residual: between.sum, update: this.mlp.forward(between.y, pass) }, report: null };
-    }
-    const { y, report } = this.mlp.forward(between.y, pass);
-    return { stream: { residual: between.sum, update: y }, report };
   }
+
+  #attend(stream: Stream, pass: Pass): Stream {
+    const { sum, y } = settle(stream, this.inputLayernorm, this.config.rmsNormEps, pass);
+    return { residual: sum, update: this.selfAttn.forward(y, pass) };
+  }
+
+  #feed(stream: Stream, pass: Pass): { readonly stream: Stream; readonly report: MoeReport | null } {
+    const { sum, y } = settle(stream, this.postAttentionLayernorm, this.config.rmsNormEps, pass);
+    if (this.mlp instanceof Mlp) {
+      return { stream: { residual: sum, update: this.mlp.forward(y, pass) }, report: null };
+    }
+    const output = this.mlp.forward(y, pass);
+    return { stream: { residual: sum, update: output.y }, report: output.report };
+  }
+}
+
+function streamTensors({ residual, update }: Stream): readonly (Tensor | null)[] {
+  return [residual, update];
 }

@@ -14,6 +14,7 @@ import {
   latentKv,
   linear,
   type Parameter,
+  recomputed,
   rmsNorm,
   rope,
   type Tensor,
@@ -56,7 +57,8 @@ export class Mla {
     const scale = softmaxScale(this.config);
 
     const qPlain = this.query.forward(x, pass); //                               [T, H*(N+R)]     (6)-(7)
-    const q = rope(qPlain, pass.rope, pass.positions, { heads: H, stride: N + R, offset: N, width: R }); //  (8)
+    const layout = { heads: H, stride: N + R, offset: N, width: R };
+    const q = recomputed(rope(qPlain, pass.rope, pass.positions, layout)); //                         (8)
 
     const kvA = linear(x, this.kvAProj, activation); //                          [T, C+R]         (1)
     const fresh = latentKv(
@@ -68,6 +70,7 @@ export class Mla {
       C,
       activation,
     );
+    for (const tensor of [fresh.latent, fresh.kRope]) recomputed(tensor);
     const cached = pass.cache?.append(this.layer, fresh.latent, fresh.kRope); // [S, C] [S, R]    (3)
 
     if (cached !== undefined && pass.cache !== null && pass.cache.length > 0) {
@@ -79,7 +82,7 @@ export class Mla {
         activation,
       );
     }
-    const kv = linear(fresh.latent, this.kvBProj, activation); //                [T, H*(N+V)]     (2), (5)
+    const kv = recomputed(linear(fresh.latent, this.kvBProj, activation)); //    [T, H*(N+V)]     (2), (5)
     const dims = { heads: H, nope: N, rope: R, value: V };
     const o = attention(q, kv, fresh.kRope, pass.seqOffsets, dims, scale, activation); // [T, H*V] (4), (9)-(10)
     return linear(o, this.oProj, activation); //                                 [T, D]           (11)
@@ -104,7 +107,8 @@ function makeQuery(config: ModelConfig, make: ParameterFactory, path: string): Q
   return {
     forward(x, { precision: { activation } }) {
       const latent = linear(x, qAProj, activation); //                           [T, qLoraRank]
-      return linear(rmsNorm(latent, qALayernorm, latentNormEps, activation), qBProj, activation);
+      const normed = recomputed(rmsNorm(latent, qALayernorm, latentNormEps, activation));
+      return linear(normed, qBProj, activation);
     },
   };
 }

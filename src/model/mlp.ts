@@ -1,5 +1,5 @@
 /** SwiGLU feed-forward network: down( silu(gate(x)) * up(x) ). Dense layers and the shared experts. */
-import { linear, type Parameter, swiglu, type Tensor } from "../tensor/index.ts";
+import { linear, type Parameter, recomputed, swiglu, type Tensor } from "../tensor/index.ts";
 import type { ParameterFactory } from "./layers/factory.ts";
 import type { Pass } from "./layers/pass.ts";
 
@@ -15,6 +15,7 @@ export class Mlp {
 
   /** @param x [T, D] */
   forward(x: Tensor, { precision: { activation } }: Pass): Tensor {
-    return linear(swiglu(linear(x, this.gateUpProj, activation)), this.downProj, activation);
+    const hidden = recomputed(swiglu(linear(x, this.gateUpProj, activation))); // [T, F]
+    return linear(hidden, this.downProj, activation);
   }
 }

@@ -9,7 +9,15 @@
  *
  * Source: DeepSeek-V3 report, section 2.2, eq. (21)-(25). What it adds to the loss is weighted in train/step.ts.
  */
-import { embedding, linear, mtpInput, type Parameter, type Tensor } from "../tensor/index.ts";
+import {
+  embedding,
+  linear,
+  mtpInput,
+  type Parameter,
+  recomputed,
+  scoped,
+  type Tensor,
+} from "../tensor/index.ts";
 import type { ModelConfig } from "./config.ts";
 import { Layer, settle } from "./layer.ts";
 import type { ParameterFactory } from "./layers/factory.ts";
@@ -61,9 +69,12 @@ export class MtpModule {
   forward(previous: Tensor, ids: Tensor, pass: Pass): MtpOutput {
     const { rmsNormEps: eps, mtpHidden } = this.config;
     const { precision } = pass;
-    const e = embedding(ids, this.embedTokens, precision.residual, precision.compute === "bf16");
-    const joined = mtpInput(e, previous, this.enorm, this.hnorm, eps, precision.activation); // [T, 2D] eq. (21)
-    const residual = linear(joined, this.ehProj, precision.residual); //                         [T, D]
+    const join = (): Tensor => {
+      const e = embedding(ids, this.embedTokens, precision.residual, precision.compute === "bf16");
+      const joined = mtpInput(e, previous, this.enorm, this.hnorm, eps, precision.activation);
+      return linear(recomputed(joined), this.ehProj, precision.residual);
+    };
+    const residual = scoped(ids.device, join, (tensor) => [tensor]); //                          [T, D]  eq. (21)
     const { stream, report } = this.layer.forward({ residual, update: null }, pass); //                  eq. (22)
     const { sum, y } = settle(stream, this.sharedHeadNorm, eps, pass);
     return { normed: y, hidden: mtpHidden === "pre_norm" ? sum : y, report };

@@ -6,10 +6,10 @@ import { BYTES_PER_ELEMENT, type Dtype } from "./dtype.ts";
 import type { Param } from "./hostScalar.ts";
 import type { Kernel } from "./kernel.ts";
 import { type Shape, sizeOf } from "./shape.ts";
-import { type Device, type Recorder, Storage, Tensor } from "./tensor.ts";
+import { type Device, type Recorder, Storage, Tensor, type TensorScope } from "./tensor.ts";
 
 /** Owns the tensors made while it is the innermost scope; `using` gives their memory back. */
-export class Scope {
+export class Scope implements TensorScope {
   readonly #device: QueueDevice;
   readonly #owned: Set<Storage> = new Set();
 
@@ -21,9 +21,13 @@ export class Scope {
     this.#owned.add(storage);
   }
 
-  /** Lets a tensor outlive this scope: the scope around it owns it then, or the caller if there is none. */
+  /** True if the storage was this scope's, which it then is no longer. */
+  disown(storage: Storage): boolean {
+    return this.#owned.delete(storage);
+  }
+
   keep(tensor: Tensor): Tensor {
-    if (this.#owned.delete(tensor.storage)) this.#device.outer(this)?.own(tensor.storage);
+    if (this.disown(tensor.storage)) this.#device.outer(this)?.own(tensor.storage);
     return tensor;
   }
 
@@ -77,6 +81,10 @@ export class QueueDevice implements Device {
     return this.#scopes[this.#scopes.indexOf(scope) - 1];
   }
 
+  giveUp({ storage }: Tensor): void {
+    if (this.#scopes.some((scope) => scope.disown(storage))) storage.release();
+  }
+
   empty(shape: Shape, dtype: Dtype): Tensor {
     const tensor = this.temporary(shape, dtype);
     this.#scopes.at(-1)?.own(tensor.storage);
@@ -92,13 +100,22 @@ export class QueueDevice implements Device {
       });
     }
     const bytes = sizeOf(shape) * BYTES_PER_ELEMENT[dtype];
-    const base = this.arena.allocate(bytes);
-    this.backend.allocate(base, bytes);
-    const storage = new Storage(base, bytes, (released) => {
+    const storage = new Storage(this.#allocate(bytes), bytes, (released) => {
       this.arena.release(released.base);
       this.backend.release(released.base);
     });
     return new Tensor(this, shape, dtype, storage);
+  }
+
+  /** Memory for a storage that was given back and is computed again. */
+  revive(storage: Storage): void {
+    storage.revive(this.#allocate(storage.bytes));
+  }
+
+  #allocate(bytes: number): number {
+    const base = this.arena.allocate(bytes);
+    this.backend.allocate(base, bytes);
+    return base;
   }
 
   from(values: ArrayLike<number>, shape: Shape, dtype: Dtype): Tensor {

@@ -3,6 +3,10 @@
  *
  * The gradient of a storage is kept until the op that made the storage has consumed it. Where a
  * tensor feeds several ops, their gradients are added in the reverse order of the ops, always.
+ *
+ * The tape holds what gradients read, and nothing else. With `recomputes` it does not even hold the tensors that
+ * `recomputed` names: on the way back the first op that needs one has it made again, by the same kernels from
+ * the same numbers, and it stays until the walk has come to the op that made it.
  */
 import { invariant } from "../base/index.ts";
 import type { QueueDevice } from "./device.ts";
@@ -41,20 +45,48 @@ export class WeightBundle {
   }
 }
 
+/** An entry, and those of its saved tensors that the tape holds. */
+interface HeldEntry {
+  readonly entry: TapeEntry;
+  readonly held: readonly Tensor[];
+}
+
+export interface TapeOptions {
+  /** Gives up the tensors that `recomputed` names, and computes them again on the way back. */
+  readonly recomputes?: boolean;
+}
+
 export class Tape implements Recorder {
   readonly #device: QueueDevice;
-  readonly #entries: TapeEntry[] = [];
+  readonly #recomputes: boolean;
+  readonly #entries: HeldEntry[] = [];
+  /** For each storage that is not held: the entries that write it, in their order. */
+  readonly #makers: Map<Storage, readonly TapeEntry[]> = new Map();
+  /** Storages made again, by the entry with whose end they are given back. */
+  readonly #remade: Map<TapeEntry, Storage[]> = new Map();
   readonly #grads: Map<Storage, Tensor> = new Map();
   /** Tensors whose gradients are asked for at the end (gradient checks), beyond what the ops consume. */
   readonly #watched: Set<Storage> = new Set();
 
-  constructor(device: QueueDevice) {
+  constructor(device: QueueDevice, { recomputes = false }: TapeOptions = {}) {
     this.#device = device;
+    this.#recomputes = recomputes;
   }
 
   record(entry: TapeEntry): void {
-    for (const tensor of held(entry)) tensor.storage.retain();
-    this.#entries.push(entry);
+    const held = saved(entry).filter(({ storage }) => !this.#makers.has(storage));
+    for (const { storage } of held) storage.retain();
+    this.#entries.push({ entry, held });
+  }
+
+  recompute({ storage }: Tensor): void {
+    if (!this.#recomputes) return;
+    // Usually one; two where an op in place came after the one that made the tensor.
+    const makers = this.#entries.flatMap(({ entry }) =>
+      entry.outputs.some((output) => output.storage === storage) ? [entry] : [],
+    );
+    if (makers.length > 0 && makers.every(({ remake }) => remake !== undefined))
+      this.#makers.set(storage, makers);
   }
 
   /** Keeps the gradient of `tensor` after the backward pass, for `gradOf`. */
@@ -82,26 +114,53 @@ export class Tape implements Recorder {
     this.#walk((entry, grads) => {
       const { weightGrad } = entry;
       if (weightGrad === undefined) return;
-      bundle.push([...entry.inputs, ...entry.outputs, ...entry.saved, ...grads], () =>
-        entry.weightGrad?.(...grads),
-      );
+      bundle.push([...entry.saved, ...grads], () => entry.weightGrad?.(...grads));
     });
     return bundle;
   }
 
   /** Gives back what is still held: after a step that was given up. */
   [Symbol.dispose](): void {
-    for (const entry of this.#entries.splice(0)) for (const tensor of held(entry)) tensor.storage.release();
+    for (const entry of this.#entries.splice(0)) this.#release(entry);
     for (const grad of this.#grads.values()) grad.storage.release();
     this.#grads.clear();
   }
 
   #walk(weights: (entry: TapeEntry, grads: readonly (Tensor | null)[]) => void): void {
-    for (let entry = this.#entries.pop(); entry !== undefined; entry = this.#entries.pop()) {
+    for (let last = this.#entries.pop(); last !== undefined; last = this.#entries.pop()) {
+      const { entry } = last;
       const grads = entry.outputs.map((output) => this.#grads.get(output.storage) ?? null);
-      if (grads.some((grad) => grad !== null)) this.#step(entry, grads, weights);
-      for (const tensor of held(entry)) tensor.storage.release();
+      if (grads.some((grad) => grad !== null)) {
+        this.#remake(saved(entry));
+        this.#step(entry, grads, weights);
+      }
+      this.#release(last);
     }
+  }
+
+  /** Makes those of the tensors again that were given back, after those from which they are made. */
+  #remake(tensors: readonly Tensor[]): void {
+    for (const { storage } of tensors) {
+      if (!storage.isReleased) continue;
+      const makers = this.#makers.get(storage) ?? [];
+      const [first] = makers;
+      invariant(first !== undefined, "a tensor that a gradient reads is saved or can be computed again");
+      // An op in place reads what the one before it leaves in the same storage.
+      const own = new Set(makers.flatMap((maker) => maker.outputs.map((output) => output.storage)));
+      this.#remake(makers.flatMap((maker) => saved(maker).filter((tensor) => !own.has(tensor.storage))));
+      for (const output of own) {
+        if (!output.isReleased) continue;
+        this.#device.revive(output);
+        this.#remade.set(first, [...(this.#remade.get(first) ?? []), output]);
+      }
+      for (const { remake } of makers) remake?.();
+    }
+  }
+
+  #release({ entry, held }: HeldEntry): void {
+    for (const { storage } of held) storage.release();
+    for (const storage of this.#remade.get(entry) ?? []) storage.release();
+    this.#remade.delete(entry);
   }
 
   #step(
@@ -142,6 +201,6 @@ export class Tape implements Recorder {
   }
 }
 
-function held(entry: TapeEntry): readonly Tensor[] {
-  return [...entry.inputs, ...entry.outputs, ...entry.saved].filter((tensor) => tensor !== null);
+function saved(entry: TapeEntry): readonly Tensor[] {
+  return entry.saved.filter((tensor) => tensor !== null);
 }

@@ -26,14 +26,26 @@ export interface Device {
     params: Readonly<Record<string, Param>>,
     label?: string,
   ): void;
+  /** Owns the tensors made until it ends; `using` gives their memory back. */
+  scope(): TensorScope;
+  /** Ends the innermost ownership of a tensor before its scope does: nothing enqueued later reads it. */
+  giveUp(tensor: Tensor): void;
   /** Null while nothing is recorded for a backward pass. */
   readonly tape: Recorder | null;
   readBytes(source: Operand): Promise<Uint8Array>;
   writeBytes(target: Operand, bytes: Uint8Array): void;
 }
 
+export interface TensorScope {
+  /** Lets a tensor outlive this scope: the scope around it owns it then, or the caller if there is none. */
+  keep(tensor: Tensor): Tensor;
+  [Symbol.dispose](): void;
+}
+
 export interface Recorder {
   record(entry: TapeEntry): void;
+  /** Allows a tensor to be given back after its last reader in the forward pass, and to be made again. */
+  recompute(tensor: Tensor): void;
 }
 
 /** How one op hands gradients back. Input part and weight part are apart: DualPipe runs them apart. */
@@ -41,24 +53,31 @@ export interface TapeEntry {
   readonly op: string;
   readonly inputs: readonly (Tensor | null)[];
   readonly outputs: readonly Tensor[];
-  /** What the gradients need besides inputs and outputs; held until they have run. */
+  /** All that the gradients and `remake` read, inputs and outputs included; held until they have run. */
   readonly saved: readonly (Tensor | null)[];
   /** Gradients of `inputs`, in their order, from those of `outputs`; null where none flows. */
   inputGrad(...outputGrads: (Tensor | null)[]): readonly (Tensor | null)[];
   /** Adds to the gradient buffers of the op's parameters. */
   weightGrad?(...outputGrads: (Tensor | null)[]): void;
+  /** Enqueues the forward kernel once more: outputs that are not saved get the same bits, at new addresses. */
+  remake?(): void;
 }
 
 export class Storage {
-  readonly base: number;
   readonly bytes: number;
   readonly #free: (storage: Storage) => void;
+  #base: number;
   #holders = 1;
 
   constructor(base: number, bytes: number, free: (storage: Storage) => void) {
-    this.base = base;
+    this.#base = base;
     this.bytes = bytes;
     this.#free = free;
+  }
+
+  /** Address of the first byte. */
+  get base(): number {
+    return this.#base;
   }
 
   get isReleased(): boolean {
@@ -73,6 +92,13 @@ export class Storage {
   release(): void {
     invariant(this.#holders > 0, "a storage is released more often than it was held");
     if (--this.#holders === 0) this.#free(this);
+  }
+
+  /** Takes memory at another address, for contents that are computed again; the caller is the holder. */
+  revive(base: number): void {
+    invariant(this.#holders === 0, "a storage in use is given another address");
+    this.#base = base;
+    this.#holders = 1;
   }
 }
 

@@ -98,6 +98,11 @@ export interface TrainConfig {
   readonly microBatchRows: number;
   /** Blocks of micro-batches whose gradients are summed by a fixed tree; equal numbers give equal bits. */
   readonly gradientShards: number;
+  /**
+   * What the backward pass computes again instead of keeping: nothing, or what the report names (norms, MLA's
+   * up-projections, SwiGLU) and the experts' answers. The bits are the same.
+   */
+  readonly recompute: "none" | "selective";
   readonly optimizer: OptimizerConfig;
   readonly schedule: ScheduleConfig;
   readonly balance: BalanceConfig;

@@ -28,6 +28,7 @@ export const trainConfigSchema: z.ZodType<TrainConfig> = z
     batchRows: count,
     microBatchRows: count,
     gradientShards: count,
+    recompute: z.enum(["none", "selective"]).default("none"),
     optimizer: z.object({
       learningRate: z.number().positive(),
       beta1: share,
@@ -151,6 +152,7 @@ export function defaultTrainConfig(
       batchRows,
       microBatchRows: batchRows,
       gradientShards: 1,
+      recompute: "none",
       optimizer: {
         learningRate: learningRates[preset] ?? 1e-3,
         beta1: 0.9,

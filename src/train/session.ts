@@ -42,6 +42,7 @@ export class TrainSession {
       microBatchRows: config.microBatchRows,
       rowLength: config.rowLength,
       gradientShards: config.gradientShards,
+      recomputes: config.recompute === "selective",
       balanceAlpha: config.balance.alpha,
       padId: roles.padId,
       documentEnd: config.data.maskDocuments ? roles.eosId : null,

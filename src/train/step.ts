@@ -48,6 +48,7 @@ export interface StepParts {
   readonly microBatchRows: number;
   readonly rowLength: number;
   readonly gradientShards: number;
+  readonly recomputes: boolean;
   readonly balanceAlpha: number;
   readonly padId: number;
   readonly documentEnd: number | null;
@@ -177,8 +178,8 @@ export class StepRunner {
   }
 
   #enqueueMicroBatch(): void {
-    const { device, model, rope, precision } = this.parts;
-    using tape = new Tape(device);
+    const { device, model, rope, precision, recomputes } = this.parts;
+    using tape = new Tape(device, { recomputes });
     // The forward scope ends before the backward pass, so that what only the tape holds is freed as it is used up.
     {
       using _scope = device.scope();

@@ -12,6 +12,8 @@ import {
   groupedLinear,
   type Parameter,
   planDispatch,
+  planTensors,
+  recomputed,
   sequenceBalanceLoss,
   swiglu,
   type Tensor,
@@ -54,8 +56,9 @@ export class Moe {
 
     const { affinity, expertIds, weights } = this.router.forward(x, pass); //          eq. (13)-(16)
     const plan = planDispatch(expertIds, E, E / G);
-    const hidden = swiglu(groupedLinear(x, this.gateUpProj, plan, true, activation)); // [T*K, F]
-    const answers = groupedLinear(hidden, this.downProj, plan, false, activation); //   [T*K, D]
+    const gateUp = groupedLinear(x, this.gateUpProj, plan, true, activation); //        [T*K, 2F]
+    const hidden = recomputed(swiglu(gateUp)); //                                       [T*K, F]
+    const answers = recomputed(groupedLinear(hidden, this.downProj, plan, false, activation)); // [T*K, D]
     const shared = this.sharedExperts?.forward(x, pass) ?? null; //                      [T, D]
     const y = combine(answers, plan, weights, shared, activation); //                    [T, D]  eq. (12)
 
@@ -64,4 +67,9 @@ export class Moe {
       alpha === null ? null : sequenceBalanceLoss(affinity, pass.seqOffsets, { topK, alpha });
     return { y, report: { router: this.router, plan, balanceLoss } };
   }
+}
+
+/** What a report reads after its layer has ended. */
+export function reportTensors(report: MoeReport | null): readonly (Tensor | null)[] {
+  return report === null ? [] : [...planTensors(report.plan), report.balanceLoss];
 }

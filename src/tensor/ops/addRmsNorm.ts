@@ -1,7 +1,7 @@
 /**
  * RMSNorm, with the addition to the residual stream before it: one pass over memory instead of two.
  *
- * The mean square is that of the exact sum, before it is rounded to the stream's dtype. The gain's
+ * The mean square is that of the sum before it is rounded to the stream's dtype, if that is bf16. The gain's
  * gradient is a by-product of the input's pass and is therefore added with it, not in the weight part.
  *
  * T tokens, D channels.
@@ -19,8 +19,9 @@ export const addRmsNormKernel: Kernel = defineKernel({
   name: "addRmsNorm",
   operands: { x: "in", delta: "in?", gain: "in", sum: "out?", y: "out", rstd: "out" },
   params: ["T", "D", "eps"],
-  reference({ x, delta, gain, sum, y, rstd }, { T, D, eps }) {
-    const s = new Float64Array(D);
+  reference({ x, delta, gain, sum, y, rstd }, { T, D, eps }, dtypes) {
+    // An f32 sum, as native code has it: norming what was stored then gives the same bits again.
+    const s = dtypes.x === "f64" ? new Float64Array(D) : new Float32Array(D);
     for (let t = 0; t < T; t++) {
       for (let i = 0; i < D; i++) s[i] = x[t * D + i]! + (delta?.[t * D + i] ?? 0);
       rstd[t] = normRow(s, gain, eps, y.subarray(t * D, (t + 1) * D));
@@ -109,12 +110,16 @@ function forward(
   const y = device.empty(x.shape, dtype);
   const rstd = device.empty([T], statisticsDtype(x));
   device.run(addRmsNormKernel, { x, delta, gain: gain.master, sum, y, rstd }, { T, D, eps }, gain.path);
+  const s = sum ?? x;
+  const remake = (): void => {
+    const operands = { x: s, delta: null, gain: gain.master, sum: null, y, rstd };
+    device.run(addRmsNormKernel, operands, { T, D, eps }, gain.path);
+  };
 
   const backward = (dsum: Tensor | null, dy: Tensor): Tensor => {
     const dx = device.empty(x.shape, x.dtype);
     using workspace = gainWorkspace(x, T, D);
-    const saved = { s: sum ?? x, gain: gain.master, rstd };
-    const operands = { dy, dsum, ...saved, dx, dgain: gainGrad(gain), workspace };
+    const operands = { dy, dsum, s, gain: gain.master, rstd, dx, dgain: gainGrad(gain), workspace };
     device.run(addRmsNormBackwardKernel, operands, { T, D }, gain.path);
     return dx;
   };
@@ -123,7 +128,8 @@ function forward(
       op: "rmsNorm",
       inputs: [x],
       outputs: [y],
-      saved: [rstd],
+      saved: [s, rstd],
+      remake,
       inputGrad: (dy) => [dy === null ? null : backward(null, dy)],
     });
   } else {
@@ -131,7 +137,9 @@ function forward(
       op: "addRmsNorm",
       inputs: [x, delta],
       outputs: [sum, y],
-      saved: [rstd],
+      saved: [s, rstd],
+      // A sum that was rounded to bf16 is not the one that was normed.
+      ...(sum.dtype === "bf16" ? {} : { remake }),
       inputGrad(dsum, dy) {
         const dx = dy === null ? dsum : backward(dsum, dy);
         return [dx, dx];

@@ -202,7 +202,7 @@ export function attention(
     op: "attention",
     inputs: [q, kv, kRope],
     outputs: [o],
-    saved: [lse, seqOffsets],
+    saved: [q, kv, kRope, o, lse, seqOffsets],
     inputGrad(dOut) {
       if (dOut === null) return [null, null, null];
       const [dq, dkv, dkRope] = [q, kv, kRope].map((x) => device.empty(x.shape, x.dtype));

@@ -100,12 +100,15 @@ export function latentKv(
   const kRope = device.empty([T, R], dtype);
   const rstd = device.empty([T], statisticsDtype(kvA));
   const given = { kvA, gain: gain.master, cos: table.cos, sin: table.sin, positions };
-  device.run(latentKvKernel, { ...given, latent, kRope, rstd }, { T, C, R, eps }, gain.path);
+  const make = (): void =>
+    device.run(latentKvKernel, { ...given, latent, kRope, rstd }, { T, C, R, eps }, gain.path);
+  make();
   device.tape?.record({
     op: "latentKv",
     inputs: [kvA],
     outputs: [latent, kRope],
-    saved: [rstd, table.cos, table.sin, positions],
+    saved: [kvA, rstd, table.cos, table.sin, positions],
+    remake: make,
     inputGrad(dLatent, dkRope) {
       const dkvA = device.empty(kvA.shape, kvA.dtype);
       using workspace = gainWorkspace(kvA, T, C);

@@ -110,12 +110,15 @@ export function linear(x: Tensor, w: Parameter, dtype: Dtype): Tensor {
   invariant(w.panels !== null, `${w.path} has no packed copy`);
   const T = x.size / K;
   const y = x.device.empty([T, N], dtype);
-  matmul(x, w.panels, N, y, null, w.path);
+  const { panels } = w;
+  const make = (): void => matmul(x, panels, N, y, null, w.path);
+  make();
   x.device.tape?.record({
     op: "linear",
     inputs: [x],
     outputs: [y],
-    saved: [],
+    saved: [x],
+    remake: make,
     inputGrad(dy) {
       if (dy === null || w.panelsT === null) return [null];
       const dx = x.device.empty(x.shape, x.dtype);

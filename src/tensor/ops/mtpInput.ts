@@ -88,12 +88,14 @@ export function mtpInput(
   const z = device.empty([T, 2 * D], dtype);
   const rstd = device.empty([T, 2], statisticsDtype(e));
   const given = { e, h, eGain: eGain.master, hGain: hGain.master };
-  device.run(mtpInputKernel, { ...given, z, rstd }, { T, D, eps }, eGain.path);
+  const make = (): void => device.run(mtpInputKernel, { ...given, z, rstd }, { T, D, eps }, eGain.path);
+  make();
   device.tape?.record({
     op: "mtpInput",
     inputs: [e, h],
     outputs: [z],
-    saved: [rstd],
+    saved: [e, h, rstd],
+    remake: make,
     inputGrad(dz) {
       if (dz === null) return [null, null];
       const de = device.empty(e.shape, e.dtype);

@@ -67,12 +67,14 @@ export function swiglu(x: Tensor, dtype: Dtype = x.dtype): Tensor {
   const [R, F] = [x.size / width, width / 2];
   const { device } = x;
   const y = device.empty([R, F], dtype);
-  device.run(swigluKernel, { x, y }, { R, F });
+  const make = (): void => device.run(swigluKernel, { x, y }, { R, F });
+  make();
   device.tape?.record({
     op: "swiglu",
     inputs: [x],
     outputs: [y],
-    saved: [],
+    saved: [x],
+    remake: make,
     inputGrad(dy) {
       if (dy === null) return [null];
       const dx = device.empty(x.shape, x.dtype);

@@ -104,7 +104,7 @@ export function combine(
     op: "combine",
     inputs: [expertOut, weights, shared],
     outputs: [y],
-    saved: planTensors(plan),
+    saved: [expertOut, weights, ...planTensors(plan)],
     inputGrad(dy) {
       if (dy === null) return [null, null, null];
       const dExpertOut = device.empty(expertOut.shape, expertOut.dtype);

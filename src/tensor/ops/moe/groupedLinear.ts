@@ -74,12 +74,15 @@ export function groupedLinear(
   requireFit(x, w, plan, gather);
   const y = device.empty([R, N], dtype);
   const routed = { rows: gather ? plan.rows : null, offsets: plan.offsets };
-  device.run(groupedMatmulKernel, { x, ...routed, panels, y }, { R, N, K, E }, w.path);
+  const make = (): void =>
+    device.run(groupedMatmulKernel, { x, ...routed, panels, y }, { R, N, K, E }, w.path);
+  make();
   device.tape?.record({
     op: "groupedLinear",
     inputs: [x],
     outputs: [y],
-    saved: planTensors(plan),
+    saved: [x, ...planTensors(plan)],
+    remake: make,
     inputGrad(dy) {
       if (dy === null || w.panelsT === null) return [null];
       const dRows = device.empty([R, K], x.dtype);

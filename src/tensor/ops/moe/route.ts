@@ -132,7 +132,7 @@ export function route(logits: Tensor, bias: Tensor, options: RouteOptions): Rout
     op: "route",
     inputs: [logits],
     outputs: [affinity, weights],
-    saved: [expertIds],
+    saved: [affinity, expertIds],
     inputGrad(dAffinity, fromWeights) {
       const dWeights = fromWeights ?? device.empty([T, K], logits.dtype);
       if (fromWeights === null) fill(dWeights, 0);

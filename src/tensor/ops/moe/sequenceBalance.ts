@@ -123,7 +123,7 @@ export function sequenceBalanceLoss(
     op: "sequenceBalanceLoss",
     inputs: [affinity],
     outputs: [loss],
-    saved: [seqOffsets, load],
+    saved: [affinity, seqOffsets, load],
     inputGrad() {
       const dAffinity = device.empty([T, E], affinity.dtype);
       device.run(sequenceBalanceBackwardKernel, { affinity, seqOffsets, load, dAffinity }, params);
