@@ -1,0 +1,70 @@
+/** Steps that compute activations again against steps that keep them: the same bits, in less memory. */
+import { describe, expect, test } from "vitest";
+import { type Backend, NativeBackend, QueueDevice, ReferenceBackend } from "../../src/tensor/index.ts";
+import type { TrainConfig } from "../../src/train/config.ts";
+import { defaultTrainConfig } from "../../src/train/configSchema.ts";
+import { estimateStep } from "../../src/train/estimate.ts";
+import { nativeIsMissing } from "../support/native.ts";
+import { snapshot } from "../support/tinyModel.ts";
+import { makeSession, midway, randomRows, tinyTrainConfig } from "../support/tinyTraining.ts";
+
+const BYTES = 2 ** 26;
+
+async function train(backend: Backend, config: TrainConfig) {
+  const device = new QueueDevice(backend, BYTES);
+  const session = makeSession(config, device);
+  const standing = device.arena.liveBytes;
+  const told: unknown[] = [];
+  for (let step = 0; step < 4; step++) {
+    told.push(await session.runner.compute(randomRows(config.batchRows, config, step), midway(config)));
+    session.runner.commit(midway(config));
+    expect(device.arena.liveBytes).toBe(standing);
+  }
+  const weights = await snapshot(session.factory);
+  const { highWaterBytes } = device.arena;
+  session.dispose();
+  expect(device.arena.liveBytes).toBe(0);
+  await device.dispose();
+  return { told, weights, highWaterBytes };
+}
+
+const { data } = tinyTrainConfig();
+const cases: readonly [string, TrainConfig][] = [
+  ["f32", tinyTrainConfig()],
+  ["bf16", tinyTrainConfig({ precision: "bf16" })],
+  ["masked documents, bf16", tinyTrainConfig({ precision: "bf16", data: { ...data, maskDocuments: true } })],
+  ["a tree of two blocks", tinyTrainConfig({ microBatchRows: 1, gradientShards: 2 })],
+  ["no query latent, two shared experts", tinyTrainConfig({}, { qLoraRank: null, nSharedExperts: 2 })],
+  ["three MTP modules", tinyTrainConfig({}, { numNextnPredictLayers: 3 })],
+  ["a whole micro-batch, MTP before the norm", tinyTrainConfig({ microBatchRows: 4 }, { mtpHidden: "pre_norm" })],
+];
+
+async function expectSameBits(backend: () => Backend, config: TrainConfig): Promise<void> {
+  const kept = await train(backend(), { ...config, recompute: "none" });
+  const recomputed = await train(backend(), { ...config, recompute: "selective" });
+  expect(recomputed.told).toEqual(kept.told);
+  expect(recomputed.weights).toEqual(kept.weights);
+  expect(recomputed.highWaterBytes).toBeLessThan(kept.highWaterBytes);
+}
+
+describe("a step with recomputation has the bits of one without, in less memory", () => {
+  test.each(cases)("in plain TypeScript: %s", (_, config) =>
+    expectSameBits(() => new ReferenceBackend(), config),
+  );
+
+  test.skipIf(nativeIsMissing).each(cases)("natively: %s", (_, config) =>
+    expectSameBits(() => new NativeBackend({ threads: 2, reserveBytes: BYTES }), config),
+  );
+});
+
+describe("recomputation saves at least 35 % of the activations' bytes", () => {
+  test.each(["micro", "nano", "mini"])("of %s", async (preset) => {
+    const config = defaultTrainConfig(preset, 100);
+    const [kept, recomputed] = [
+      await estimateStep({ ...config, recompute: "none" }),
+      await estimateStep({ ...config, recompute: "selective" }),
+    ];
+    expect(recomputed.parts.activations).toBeLessThan(0.65 * kept.parts.activations);
+    expect({ ...recomputed.parts, activations: 0 }).toEqual({ ...kept.parts, activations: 0 });
+  });
+});
