@@ -6,7 +6,7 @@
  *
  * The tape holds what gradients read, and nothing else. With `recomputes` it does not even hold the tensors that
  * `recomputed` names: on the way back the first op that needs one has it made again, by the same kernels from
- * the same numbers, and it stays until the walk has come to the op that made it.
+ * the same numbers, and it stays until the last that reads it has had its turn.
  */
 import { invariant } from "../base/index.ts";
 import type { QueueDevice } from "./device.ts";
@@ -62,8 +62,10 @@ export class Tape implements Recorder {
   readonly #entries: HeldEntry[] = [];
   /** For each storage that is not held: the entries that write it, in their order. */
   readonly #makers: Map<Storage, readonly TapeEntry[]> = new Map();
-  /** Storages made again, by the entry with whose end they are given back. */
-  readonly #remade: Map<TapeEntry, Storage[]> = new Map();
+  /** How many entries that read it are still to come, for each of those. */
+  readonly #readers: Map<Storage, number> = new Map();
+  /** Those that have been made again: the tape holds them until their last reader. */
+  readonly #remade: Set<Storage> = new Set();
   readonly #grads: Map<Storage, Tensor> = new Map();
   /** Tensors whose gradients are asked for at the end (gradient checks), beyond what the ops consume. */
   readonly #watched: Set<Storage> = new Set();
@@ -74,8 +76,15 @@ export class Tape implements Recorder {
   }
 
   record(entry: TapeEntry): void {
-    const held = saved(entry).filter(({ storage }) => !this.#makers.has(storage));
-    for (const { storage } of held) storage.retain();
+    const held: Tensor[] = [];
+    for (const tensor of saved(entry)) {
+      const { storage } = tensor;
+      if (this.#makers.has(storage)) this.#readers.set(storage, (this.#readers.get(storage) ?? 0) + 1);
+      else {
+        storage.retain();
+        held.push(tensor);
+      }
+    }
     this.#entries.push({ entry, held });
   }
 
@@ -143,24 +152,33 @@ export class Tape implements Recorder {
     for (const { storage } of tensors) {
       if (!storage.isReleased) continue;
       const makers = this.#makers.get(storage) ?? [];
-      const [first] = makers;
-      invariant(first !== undefined, "a tensor that a gradient reads is saved or can be computed again");
+      invariant(makers.length > 0, "a tensor that a gradient reads is saved or can be computed again");
       // An op in place reads what the one before it leaves in the same storage.
       const own = new Set(makers.flatMap((maker) => maker.outputs.map((output) => output.storage)));
       this.#remake(makers.flatMap((maker) => saved(maker).filter((tensor) => !own.has(tensor.storage))));
-      for (const output of own) {
-        if (!output.isReleased) continue;
-        this.#device.revive(output);
-        this.#remade.set(first, [...(this.#remade.get(first) ?? []), output]);
-      }
+      const missing = [...own].filter((output) => output.isReleased);
+      for (const output of missing) this.#device.revive(output);
       for (const { remake } of makers) remake?.();
+      for (const output of missing) {
+        this.#remade.add(output);
+        this.#giveBackUnread(output);
+      }
     }
+  }
+
+  /** An op with two outputs makes both again, even if the readers of one have had their turn. */
+  #giveBackUnread(storage: Storage): void {
+    if ((this.#readers.get(storage) ?? 0) === 0 && this.#remade.delete(storage)) storage.release();
   }
 
   #release({ entry, held }: HeldEntry): void {
     for (const { storage } of held) storage.release();
-    for (const storage of this.#remade.get(entry) ?? []) storage.release();
-    this.#remade.delete(entry);
+    for (const { storage } of saved(entry)) {
+      const readers = this.#readers.get(storage);
+      if (readers === undefined) continue;
+      this.#readers.set(storage, readers - 1);
+      this.#giveBackUnread(storage);
+    }
   }
 
   #step(

@@ -14,6 +14,7 @@ import {
   planDispatch,
   planTensors,
   recomputed,
+  scoped,
   sequenceBalanceLoss,
   swiglu,
   type Tensor,
@@ -56,9 +57,12 @@ export class Moe {
 
     const { affinity, expertIds, weights } = this.router.forward(x, pass); //          eq. (13)-(16)
     const plan = planDispatch(expertIds, E, E / G);
-    const gateUp = groupedLinear(x, this.gateUpProj, plan, true, activation); //        [T*K, 2F]
-    const hidden = recomputed(swiglu(gateUp)); //                                       [T*K, F]
-    const answers = recomputed(groupedLinear(hidden, this.downProj, plan, false, activation)); // [T*K, D]
+    const ask = (): Tensor => {
+      const gateUp = groupedLinear(x, this.gateUpProj, plan, true, activation); //      [T*K, 2F]
+      const hidden = recomputed(swiglu(gateUp)); //                                     [T*K, F]
+      return recomputed(groupedLinear(hidden, this.downProj, plan, false, activation));
+    };
+    const answers = scoped(x.device, ask, (tensor) => [tensor]); //                     [T*K, D]
     const shared = this.sharedExperts?.forward(x, pass) ?? null; //                      [T, D]
     const y = combine(answers, plan, weights, shared, activation); //                    [T, D]  eq. (12)
 
