@@ -25,11 +25,13 @@ export function settle(
   gain: Parameter,
   eps: number,
   { precision }: Pass,
+  sumIs: "kept" | "recomputed" = "kept",
 ): { readonly sum: Tensor; readonly y: Tensor } {
   if (update === null) {
     return { sum: residual, y: recomputed(rmsNorm(residual, gain, eps, precision.activation)) };
   }
   const { sum, y } = addRmsNorm(residual, update, gain, eps, precision.residual, precision.activation);
+  if (sumIs === "recomputed") recomputed(sum);
   for (const tensor of [residual, update]) tensor.device.giveUp(tensor);
   return { sum, y: recomputed(y) };
 }
@@ -70,7 +72,14 @@ export class Layer {
   }
 
   #feed(stream: Stream, pass: Pass): { readonly stream: Stream; readonly report: MoeReport | null } {
-    const { sum, y } = settle(stream, this.postAttentionLayernorm, this.config.rmsNormEps, pass);
+    // From the layer's first sum, which is kept, and what attention added: half as wide as this one.
+    const { sum, y } = settle(
+      stream,
+      this.postAttentionLayernorm,
+      this.config.rmsNormEps,
+      pass,
+      "recomputed",
+    );
     if (this.mlp instanceof Mlp) {
       return { stream: { residual: sum, update: this.mlp.forward(y, pass) }, report: null };
     }

@@ -43,4 +43,4 @@ export { Recording } from "./recording.ts";
 export { scoped } from "./scoped.ts";
 export { type Shape, sizeOf } from "./shape.ts";
 export { Tape, type TapeOptions, WeightBundle } from "./tape.ts";
-export { type Device, type Recorder, type TapeEntry, Tensor } from "./tensor.ts";
+export { type Device, type Recorder, type Remake, type TapeEntry, Tensor } from "./tensor.ts";

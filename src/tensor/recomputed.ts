@@ -1,11 +1,7 @@
 /** Where a model says which activations are cheaper to compute twice than to keep. Whether that is done, the tape decides. */
 import type { Tensor } from "./tensor.ts";
 
-/**
- * Lets a tape give `tensor` back after the forward pass and make it again on the way back.
- *
- * Call it as soon as the tensor is whole, before another op reads it.
- */
+/** Lets a tape give `tensor` back after the forward pass and make it again on the way back. Returns it. */
 export function recomputed(tensor: Tensor): Tensor {
   tensor.device.tape?.recompute(tensor);
   return tensor;

@@ -11,7 +11,7 @@
 import { invariant } from "../base/index.ts";
 import type { QueueDevice } from "./device.ts";
 import { add } from "./ops/elementwise.ts";
-import type { Recorder, Storage, TapeEntry, Tensor } from "./tensor.ts";
+import type { Recorder, Remake, Storage, TapeEntry, Tensor } from "./tensor.ts";
 
 /** Weight gradients that wait for their turn (DualPipe's W): run it once, or dispose it. */
 export class WeightBundle {
@@ -45,10 +45,10 @@ export class WeightBundle {
   }
 }
 
-/** An entry, and those of its saved tensors that the tape holds. */
+/** An entry, and what it or its remakes read. */
 interface HeldEntry {
   readonly entry: TapeEntry;
-  readonly held: readonly Tensor[];
+  readonly reads: Tensor[];
 }
 
 export interface TapeOptions {
@@ -60,9 +60,9 @@ export class Tape implements Recorder {
   readonly #device: QueueDevice;
   readonly #recomputes: boolean;
   readonly #entries: HeldEntry[] = [];
-  /** For each storage that is not held: the entries that write it, in their order. */
-  readonly #makers: Map<Storage, readonly TapeEntry[]> = new Map();
-  /** How many entries that read it are still to come, for each of those. */
+  /** For each storage that is not held: what writes it, in order. */
+  readonly #makers: Map<Storage, readonly Remake[]> = new Map();
+  /** How many reads of it are still to come, for each of those. */
   readonly #readers: Map<Storage, number> = new Map();
   /** Those that have been made again: the tape holds them until their last reader. */
   readonly #remade: Set<Storage> = new Set();
@@ -76,26 +76,36 @@ export class Tape implements Recorder {
   }
 
   record(entry: TapeEntry): void {
-    const held: Tensor[] = [];
-    for (const tensor of saved(entry)) {
-      const { storage } = tensor;
-      if (this.#makers.has(storage)) this.#readers.set(storage, (this.#readers.get(storage) ?? 0) + 1);
-      else {
-        storage.retain();
-        held.push(tensor);
-      }
-    }
-    this.#entries.push({ entry, held });
+    const reads = [...present(entry.saved)];
+    for (const { storage } of reads) this.#hold(storage);
+    this.#entries.push({ entry, reads });
   }
 
   recompute({ storage }: Tensor): void {
     if (!this.#recomputes) return;
+    const writes = (tensors: readonly Tensor[]): boolean => tensors.some((tensor) => tensor.storage === storage);
     // Usually one; two where an op in place came after the one that made the tensor.
-    const makers = this.#entries.flatMap(({ entry }) =>
-      entry.outputs.some((output) => output.storage === storage) ? [entry] : [],
-    );
-    if (makers.length > 0 && makers.every(({ remake }) => remake !== undefined))
-      this.#makers.set(storage, makers);
+    const writers = this.#entries.filter(({ entry }) => writes(entry.outputs));
+    const remakes = writers.map(({ entry }) => entry.remakes?.find(({ outputs }) => writes(outputs)));
+    const makers = remakes.filter((remake) => remake !== undefined);
+    if (makers.length === 0 || makers.length < writers.length) return;
+    const readBefore = this.#entries.flatMap(({ reads }) => reads.filter((read) => read.storage === storage));
+    this.#makers.set(storage, makers);
+    for (const _ of readBefore) {
+      this.#hold(storage);
+      storage.release();
+    }
+    for (const [i, { reads }] of writers.entries()) {
+      for (const tensor of present(makers[i]!.reads)) {
+        reads.push(tensor);
+        this.#hold(tensor.storage);
+      }
+    }
+  }
+
+  #hold(storage: Storage): void {
+    if (this.#makers.has(storage)) this.#readers.set(storage, (this.#readers.get(storage) ?? 0) + 1);
+    else storage.retain();
   }
 
   /** Keeps the gradient of `tensor` after the backward pass, for `gradOf`. */
@@ -140,7 +150,7 @@ export class Tape implements Recorder {
       const { entry } = last;
       const grads = entry.outputs.map((output) => this.#grads.get(output.storage) ?? null);
       if (grads.some((grad) => grad !== null)) {
-        this.#remake(saved(entry));
+        this.#remake(present(entry.saved));
         this.#step(entry, grads, weights);
       }
       this.#release(last);
@@ -154,11 +164,11 @@ export class Tape implements Recorder {
       const makers = this.#makers.get(storage) ?? [];
       invariant(makers.length > 0, "a tensor that a gradient reads is saved or can be computed again");
       // An op in place reads what the one before it leaves in the same storage.
-      const own = new Set(makers.flatMap((maker) => maker.outputs.map((output) => output.storage)));
-      this.#remake(makers.flatMap((maker) => saved(maker).filter((tensor) => !own.has(tensor.storage))));
+      const own = new Set(makers.flatMap(({ outputs }) => outputs.map((output) => output.storage)));
+      this.#remake(makers.flatMap(({ reads }) => present(reads).filter((read) => !own.has(read.storage))));
       const missing = [...own].filter((output) => output.isReleased);
       for (const output of missing) this.#device.revive(output);
-      for (const { remake } of makers) remake?.();
+      for (const maker of makers) maker.run();
       for (const output of missing) {
         this.#remade.add(output);
         this.#giveBackUnread(output);
@@ -166,18 +176,17 @@ export class Tape implements Recorder {
     }
   }
 
-  /** An op with two outputs makes both again, even if the readers of one have had their turn. */
+  /** What makes two tensors makes both again, even if the readers of one have had their turn. */
   #giveBackUnread(storage: Storage): void {
     if ((this.#readers.get(storage) ?? 0) === 0 && this.#remade.delete(storage)) storage.release();
   }
 
-  #release({ entry, held }: HeldEntry): void {
-    for (const { storage } of held) storage.release();
-    for (const { storage } of saved(entry)) {
-      const readers = this.#readers.get(storage);
-      if (readers === undefined) continue;
-      this.#readers.set(storage, readers - 1);
-      this.#giveBackUnread(storage);
+  #release({ reads }: HeldEntry): void {
+    for (const { storage } of reads) {
+      if (this.#makers.has(storage)) {
+        this.#readers.set(storage, this.#readers.get(storage)! - 1);
+        this.#giveBackUnread(storage);
+      } else storage.release();
     }
   }
 
@@ -219,6 +228,6 @@ export class Tape implements Recorder {
   }
 }
 
-function saved(entry: TapeEntry): readonly Tensor[] {
-  return entry.saved.filter((tensor) => tensor !== null);
+function present(tensors: readonly (Tensor | null)[]): readonly Tensor[] {
+  return tensors.filter((tensor) => tensor !== null);
 }

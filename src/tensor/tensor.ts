@@ -53,14 +53,21 @@ export interface TapeEntry {
   readonly op: string;
   readonly inputs: readonly (Tensor | null)[];
   readonly outputs: readonly Tensor[];
-  /** All that the gradients and `remake` read, inputs and outputs included; held until they have run. */
+  /** All that the gradients read, inputs and outputs included; held until they have run. */
   readonly saved: readonly (Tensor | null)[];
   /** Gradients of `inputs`, in their order, from those of `outputs`; null where none flows. */
   inputGrad(...outputGrads: (Tensor | null)[]): readonly (Tensor | null)[];
   /** Adds to the gradient buffers of the op's parameters. */
   weightGrad?(...outputGrads: (Tensor | null)[]): void;
-  /** Enqueues the forward kernel once more: outputs that are not saved get the same bits, at new addresses. */
-  remake?(): void;
+  /** How outputs can be made again; those that stand in none are kept. */
+  readonly remakes?: readonly Remake[];
+}
+
+/** Gives outputs of an op the same bits once more, at new addresses. */
+export interface Remake {
+  readonly outputs: readonly Tensor[];
+  readonly reads: readonly (Tensor | null)[];
+  run(): void;
 }
 
 export class Storage {

@@ -40,6 +40,22 @@ pub fn info() -> Info {
     }
 }
 
+/// Gives back to the system what malloc keeps of freed memory, between blocks in use too; false where the C library
+/// has no way to be asked.
+#[napi]
+pub fn trim_heap() -> bool {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    {
+        unsafe extern "C" {
+            fn malloc_trim(pad: usize) -> i32;
+        }
+        // SAFETY: glibc's own function, safe on any thread at any time; it touches free memory only.
+        unsafe { malloc_trim(0) == 1 }
+    }
+    #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+    false
+}
+
 #[napi(object)]
 pub struct QueueOptions {
     pub threads: u32,

@@ -12,7 +12,8 @@ import type { Dtype } from "../dtype.ts";
 import { defineKernel, type Kernel } from "../kernel.ts";
 import type { Parameter } from "../parameter.ts";
 import { requireShape } from "../shape.ts";
-import type { Tensor } from "../tensor.ts";
+import type { Remake, Tensor } from "../tensor.ts";
+import { addKernel } from "./elementwise.ts";
 import { addInto, gainGrad, gainWorkspace, normRow, normRowGrad, statisticsDtype } from "./norm.ts";
 
 export const addRmsNormKernel: Kernel = defineKernel({
@@ -111,9 +112,13 @@ function forward(
   const rstd = device.empty([T], statisticsDtype(x));
   device.run(addRmsNormKernel, { x, delta, gain: gain.master, sum, y, rstd }, { T, D, eps }, gain.path);
   const s = sum ?? x;
-  const remake = (): void => {
-    const operands = { x: s, delta: null, gain: gain.master, sum: null, y, rstd };
-    device.run(addRmsNormKernel, operands, { T, D, eps }, gain.path);
+  const normAgain: Remake = {
+    outputs: [y],
+    reads: [s],
+    run() {
+      const operands = { x: s, delta: null, gain: gain.master, sum: null, y, rstd };
+      device.run(addRmsNormKernel, operands, { T, D, eps }, gain.path);
+    },
   };
 
   const backward = (dsum: Tensor | null, dy: Tensor): Tensor => {
@@ -129,7 +134,7 @@ function forward(
       inputs: [x],
       outputs: [y],
       saved: [s, rstd],
-      remake,
+      remakes: [normAgain],
       inputGrad: (dy) => [dy === null ? null : backward(null, dy)],
     });
   } else {
@@ -139,7 +144,7 @@ function forward(
       outputs: [sum, y],
       saved: [s, rstd],
       // A sum that was rounded to bf16 is not the one that was normed.
-      ...(sum.dtype === "bf16" ? {} : { remake }),
+      remakes: sum.dtype === "bf16" ? [] : [sumAgain(x, delta, sum), normAgain],
       inputGrad(dsum, dy) {
         const dx = dy === null ? dsum : backward(dsum, dy);
         return [dx, dx];
@@ -147,6 +152,10 @@ function forward(
     });
   }
   return y;
+}
+
+function sumAgain(a: Tensor, b: Tensor | null, y: Tensor): Remake {
+  return { outputs: [y], reads: [a, b], run: () => a.device.run(addKernel, { a, b, y }, { n: a.size }) };
 }
 
 export const addRmsNormKernels: readonly Kernel[] = [addRmsNormKernel, addRmsNormBackwardKernel];

@@ -108,7 +108,7 @@ export function latentKv(
     inputs: [kvA],
     outputs: [latent, kRope],
     saved: [kvA, rstd, table.cos, table.sin, positions],
-    remake: make,
+    remakes: [{ outputs: [latent, kRope], reads: [kvA], run: make }],
     inputGrad(dLatent, dkRope) {
       const dkvA = device.empty(kvA.shape, kvA.dtype);
       using workspace = gainWorkspace(kvA, T, C);

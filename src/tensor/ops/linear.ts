@@ -118,7 +118,7 @@ export function linear(x: Tensor, w: Parameter, dtype: Dtype): Tensor {
     inputs: [x],
     outputs: [y],
     saved: [x],
-    remake: make,
+    remakes: [{ outputs: [y], reads: [x], run: make }],
     inputGrad(dy) {
       if (dy === null || w.panelsT === null) return [null];
       const dx = x.device.empty(x.shape, x.dtype);

@@ -95,7 +95,7 @@ export function mtpInput(
     inputs: [e, h],
     outputs: [z],
     saved: [e, h, rstd],
-    remake: make,
+    remakes: [{ outputs: [z], reads: [e, h], run: make }],
     inputGrad(dz) {
       if (dz === null) return [null, null];
       const de = device.empty(e.shape, e.dtype);

@@ -109,14 +109,14 @@ export function rope(x: Tensor, table: RopeTable, positions: Tensor, layout: Rop
     device.run(ropeKernel, { x: from, cos: table.cos, sin: table.sin, positions, y }, params);
     return y;
   };
-  const make = (): Tensor => turn(x, x, 1);
+  const make = (): void => void turn(x, x, 1);
   make();
   device.tape?.record({
     op: "rope",
     inputs: [x],
     outputs: [x],
     saved: [table.cos, table.sin, positions],
-    remake: make,
+    remakes: [{ outputs: [x], reads: [], run: make }],
     // Not in place: the gradient of the output may be another op's gradient too.
     inputGrad: (dy) => [dy === null ? null : turn(dy, device.empty(dy.shape, dy.dtype), -1)],
   });

@@ -74,7 +74,7 @@ export function swiglu(x: Tensor, dtype: Dtype = x.dtype): Tensor {
     inputs: [x],
     outputs: [y],
     saved: [x],
-    remake: make,
+    remakes: [{ outputs: [y], reads: [x], run: make }],
     inputGrad(dy) {
       if (dy === null) return [null];
       const dx = device.empty(x.shape, x.dtype);

@@ -75,6 +75,8 @@ export interface NativeAddon {
   readonly path: string;
   info(): NativeInfo;
   createQueue(options: NativeQueueOptions): NativeQueue;
+  /** Gives freed memory that malloc keeps back to the system; false where the C library cannot (all but glibc). */
+  trimHeap(): boolean;
 }
 
 /** The loaded addon, or the reason why there is none. */
@@ -86,6 +88,7 @@ export type AddonResult =
 interface Binding {
   info(): NativeInfo;
   createQueue(options: NativeQueueOptions, words: Float64Array): Omit<NativeQueue, "words">;
+  trimHeap(): boolean;
 }
 
 /** Words of a queue's shared array; the longest command has fewer than sixty. */
@@ -98,7 +101,13 @@ export function loadAddon(file: string = addonPath()): AddonResult {
     const loaded: unknown = createRequire(import.meta.url)(file);
     if (!isBinding(loaded)) return { addon: null, reason: `${file} is no addon of this version` };
     const createQueue = (options: NativeQueueOptions): NativeQueue => wrapQueue(loaded, options);
-    return { addon: { path: file, info: () => loaded.info(), createQueue }, reason: null };
+    const addon: NativeAddon = {
+      path: file,
+      info: () => loaded.info(),
+      createQueue,
+      trimHeap: () => loaded.trimHeap(),
+    };
+    return { addon, reason: null };
   } catch (error) {
     const why = error instanceof Error ? (error.message.split("\n")[0] ?? "") : String(error);
     return { addon: null, reason: `${file} cannot be loaded: ${why}` };
@@ -123,6 +132,8 @@ function isBinding(value: unknown): value is Binding {
     value !== null &&
     "info" in value &&
     typeof value.info === "function" &&
+    "trimHeap" in value &&
+    typeof value.trimHeap === "function" &&
     "createQueue" in value &&
     typeof value.createQueue === "function"
   );

@@ -82,7 +82,7 @@ export function groupedLinear(
     inputs: [x],
     outputs: [y],
     saved: [x, ...planTensors(plan)],
-    remake: make,
+    remakes: [{ outputs: [y], reads: [x, ...planTensors(plan)], run: make }],
     inputGrad(dy) {
       if (dy === null || w.panelsT === null) return [null];
       const dRows = device.empty([R, K], x.dtype);
