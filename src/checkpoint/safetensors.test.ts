@@ -1,3 +1,4 @@
+import { readFileSync } from "node:fs";
 import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import fc from "fast-check";
@@ -22,7 +23,7 @@ function tensor(
     (_, i) => (7 * i + name.length) & 255,
   ),
 ): TensorToWrite {
-  return { name, dtype, shape, bytes: async () => bytes };
+  return { name, dtype, shape, bytes: async () => bytes.slice() };
 }
 
 /** A file made by hand: what a damaged disk or an attacker may give us. */
@@ -116,6 +117,18 @@ describe("writeSafetensors", () => {
     });
     await writeSafetensors(path, [slow("a"), slow("b")]);
     expect(happened).toEqual(["a asked", "a given", "b asked", "b given"]);
+  });
+
+  test("frees a tensor's bytes once they are written, but not a part of something larger", async () => {
+    const path = join(await scratchFolder(), "x.safetensors");
+    const [own, shared] = [Uint8Array.of(1, 2, 3, 4), Uint8Array.of(9, 5, 6, 7, 8, 9)];
+    const given = (name: string, bytes: Uint8Array): TensorToWrite => ({
+      ...tensor(name, "U8", [4]),
+      bytes: async () => bytes,
+    });
+    await writeSafetensors(path, [given("a", own), given("b", shared.subarray(1, 5))]);
+    expect([...readFileSync(path).subarray(-8)]).toEqual([1, 2, 3, 4, 5, 6, 7, 8]);
+    expect([own.byteLength, shared.byteLength]).toEqual([0, 6]);
   });
 
   test("takes bytes that do not fit the shape for a bug, before a reader would find a shifted file", async () => {

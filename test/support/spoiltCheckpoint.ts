@@ -38,7 +38,7 @@ export async function changeTensors(
   await rm(file);
   await writeSafetensors(
     file,
-    [...tensors].map(([name, { dtype, shape, bytes }]) => ({ name, dtype, shape, bytes: async () => bytes })),
+    [...tensors].map(([name, { dtype, shape, bytes }]) => ({ name, dtype, shape, bytes: async () => bytes.slice() })),
     opened.metadata,
   );
 }
