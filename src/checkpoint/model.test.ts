@@ -45,7 +45,12 @@ async function rewrite(folder: string, change: (tensors: Map<string, Stored>) =>
   change(tensors);
   await rm(path);
   const list = [...tensors].map(
-    ([name, { dtype, shape, bytes }]): TensorToWrite => ({ name, dtype, shape, bytes: async () => bytes.slice() }),
+    ([name, { dtype, shape, bytes }]): TensorToWrite => ({
+      name,
+      dtype,
+      shape,
+      bytes: async () => bytes.slice(),
+    }),
   );
   await writeSafetensors(path, list);
 }

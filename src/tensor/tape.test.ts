@@ -110,7 +110,8 @@ describe("Tape", () => {
         {
           using _scope = device.scope();
           const x = device.from(normals(15, 7), [5, 3], "f64");
-          const build = (): Tensor => linear(recomputed(swiglu(recomputed(linear(x, up, "f64")))), down, "f64");
+          const build = (): Tensor =>
+            linear(recomputed(swiglu(recomputed(linear(x, up, "f64")))), down, "f64");
           const y = device.withTape(tape, build);
           tape.seed(y, ones(device, y));
         }
@@ -124,12 +125,15 @@ describe("Tape", () => {
       return { held, grads: [await up.grad!.read(), await down.grad!.read()] };
     }
 
-    test.each([false, true])("holds less and gives the same gradients; weight parts apart: %s", async (isSplit) => {
-      const [kept, again] = [await run(false, isSplit), await run(true, isSplit)];
-      expect(again.grads).toEqual(kept.grads);
-      // Both middle tensors are made again, the second from the first.
-      expect(again.held).toBeLessThan(kept.held - 64);
-    });
+    test.each([false, true])(
+      "holds less and gives the same gradients; weight parts apart: %s",
+      async (isSplit) => {
+        const [kept, again] = [await run(false, isSplit), await run(true, isSplit)];
+        expect(again.grads).toEqual(kept.grads);
+        // Both middle tensors are made again, the second from the first.
+        expect(again.held).toBeLessThan(kept.held - 64);
+      },
+    );
 
     test("keeps a tensor that its op cannot make again", async () => {
       const device = makeOracleDevice();

@@ -83,7 +83,8 @@ export class Tape implements Recorder {
 
   recompute({ storage }: Tensor): void {
     if (!this.#recomputes) return;
-    const writes = (tensors: readonly Tensor[]): boolean => tensors.some((tensor) => tensor.storage === storage);
+    const writes = (tensors: readonly Tensor[]): boolean =>
+      tensors.some((tensor) => tensor.storage === storage);
     // Usually one; two where an op in place came after the one that made the tensor.
     const writers = this.#entries.filter(({ entry }) => writes(entry.outputs));
     const remakes = writers.map(({ entry }) => entry.remakes?.find(({ outputs }) => writes(outputs)));

@@ -36,7 +36,10 @@ const cases: readonly [string, TrainConfig][] = [
   ["a tree of two blocks", tinyTrainConfig({ microBatchRows: 1, gradientShards: 2 })],
   ["no query latent, two shared experts", tinyTrainConfig({}, { qLoraRank: null, nSharedExperts: 2 })],
   ["three MTP modules", tinyTrainConfig({}, { numNextnPredictLayers: 3 })],
-  ["a whole micro-batch, MTP before the norm", tinyTrainConfig({ microBatchRows: 4 }, { mtpHidden: "pre_norm" })],
+  [
+    "a whole micro-batch, MTP before the norm",
+    tinyTrainConfig({ microBatchRows: 4 }, { mtpHidden: "pre_norm" }),
+  ],
 ];
 
 async function expectSameBits(backend: () => Backend, config: TrainConfig): Promise<void> {

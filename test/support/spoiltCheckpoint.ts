@@ -38,7 +38,12 @@ export async function changeTensors(
   await rm(file);
   await writeSafetensors(
     file,
-    [...tensors].map(([name, { dtype, shape, bytes }]) => ({ name, dtype, shape, bytes: async () => bytes.slice() })),
+    [...tensors].map(([name, { dtype, shape, bytes }]) => ({
+      name,
+      dtype,
+      shape,
+      bytes: async () => bytes.slice(),
+    })),
     opened.metadata,
   );
 }
