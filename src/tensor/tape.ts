@@ -104,6 +104,7 @@ export class Tape implements Recorder {
     }
   }
 
+  /** Retains a storage that will be read; of one that can be made again it only counts the reads. */
   #hold(storage: Storage): void {
     if (this.#makers.has(storage)) this.#readers.set(storage, (this.#readers.get(storage) ?? 0) + 1);
     else storage.retain();
