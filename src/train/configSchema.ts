@@ -152,7 +152,7 @@ export function defaultTrainConfig(
       batchRows,
       microBatchRows: batchRows,
       gradientShards: 1,
-      recompute: "selective",
+      recompute: "none",
       optimizer: {
         learningRate: learningRates[preset] ?? 1e-3,
         beta1: 0.9,

@@ -17,7 +17,7 @@ const cases: readonly [string, Partial<TrainConfig>, Partial<ModelConfig>][] = [
   ["three MTP modules", {}, { numNextnPredictLayers: 3 }],
   ["averages and bf16 moments", { optimizer: { ...optimizer, emaDecay: 0.99, moments: "bf16" } }, {}],
   ["masked documents", { data: { ...data, maskDocuments: true } }, {}],
-  ["without recomputation", { precision: "bf16", recompute: "none" }, {}],
+  ["with recomputation", { precision: "bf16", recompute: "selective" }, {}],
   ["no query latent, two shared experts", {}, { qLoraRank: null, nSharedExperts: 2 }],
 ];
 

@@ -76,7 +76,7 @@ const cases: readonly [string, Partial<TrainConfig>][] = [
   ["masked documents", { data: { ...data, maskDocuments: true } }],
   ["a tree of two blocks", { microBatchRows: 1, gradientShards: 2 }],
   ["one micro-batch a step", { microBatchRows: 4 }],
-  ["without recomputation", { precision: "bf16", recompute: "none" }],
+  ["with recomputation", { precision: "bf16", recompute: "selective" }],
 ];
 
 describe.skipIf(nativeIsMissing)("steps that are replayed", () => {
