@@ -18,7 +18,11 @@ const file =
   };
 
 export const badData: readonly BadInput[] = [
-  { name: "a file that does not exist", make: () => trainOn("texd.txt"), says: /did you mean \S*\/text\.txt\?/ },
+  {
+    name: "a file that does not exist",
+    make: () => trainOn("texd.txt"),
+    says: /did you mean \S*\/text\.txt\?/,
+  },
   { name: "an empty file", make: file("empty.txt", ""), says: /empty\.txt holds? no text/ },
   {
     name: "a binary file",
