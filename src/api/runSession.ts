@@ -157,10 +157,8 @@ async function restore(
 function stateTensors({ factory, optimizer }: TrainSession): readonly StateTensor[] {
   const moments = optimizer.moments.flatMap(({ m, v }, i): StateTensor[] => {
     const { path } = optimizer.parameters[i]!;
-    return [
-      { name: `moment.m.${path}`, tensor: m },
-      { name: `moment.v.${path}`, tensor: v },
-    ];
+    const first = { name: `moment.m.${path}`, tensor: m };
+    return v === null ? [first] : [first, { name: `moment.v.${path}`, tensor: v }];
   });
   const averages = optimizer.averages.map((tensor, i) => ({
     name: `average.${optimizer.parameters[i]!.path}`,

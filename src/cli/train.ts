@@ -25,7 +25,7 @@ interface Flags {
 export function trainCommand(): Command {
   return new Command("train")
     .description("train a model from plain text")
-    .option("--preset <name>", "unit, micro, nano or mini")
+    .option("--preset <name>", "unit, micro, nano, mini or shakespeare")
     .option("--data <path>", "text file, folder, .jsonl or .parquet; may be repeated", listOption)
     .option("--steps <n>", "number of optimizer steps", numberOption("--steps", 1, true))
     .option(

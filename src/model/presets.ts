@@ -8,7 +8,7 @@ function initializerRange(hiddenSize: number): number {
   return 0.006 * Math.sqrt(7168 / hiddenSize);
 }
 
-/** What our four small presets share: groups of experts, one shared expert, sigmoid routing with bias, MTP depth 1. */
+/** What our small presets share: groups of experts, one shared expert, sigmoid routing with bias, MTP depth 1. */
 function small(sizes: Record<string, number>, name: string): ModelConfig {
   return parseModelConfig(
     {
@@ -69,6 +69,29 @@ export function micro(): ModelConfig {
       intermediateSize: 352,
     },
     "micro",
+  );
+}
+
+/** For bytes of a small text, as fast as can be: the race of bench/shakespeare.ts. */
+export function shakespeare(): ModelConfig {
+  return small(
+    {
+      vocabSize: 264,
+      maxPositionEmbeddings: 64,
+      hiddenSize: 128,
+      numHiddenLayers: 3,
+      numAttentionHeads: 4,
+      qkNopeHeadDim: 16,
+      qkRopeHeadDim: 8,
+      vHeadDim: 16,
+      qLoraRank: 48,
+      kvLoraRank: 32,
+      nRoutedExperts: 8,
+      numExpertsPerTok: 2,
+      moeIntermediateSize: 96,
+      intermediateSize: 352,
+    },
+    "shakespeare",
   );
 }
 
@@ -229,6 +252,7 @@ export const presets: Readonly<Record<string, () => ModelConfig>> = {
   micro,
   nano,
   mini,
+  shakespeare,
   "v2-lite-16b": v2Lite16b,
   "moonlight-16b-a3b": moonlight16bA3b,
   "v3-671b": v3671b,

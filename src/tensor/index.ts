@@ -32,6 +32,7 @@ export { mtpInput } from "./ops/mtpInput.ts";
 export { type AdamwSettings, adamwStep, type Moments } from "./ops/optimizer/adamw.ts";
 export { ema } from "./ops/optimizer/ema.ts";
 export { globalGradNorm } from "./ops/optimizer/gradNorm.ts";
+export { type MuonSettings, muonStep } from "./ops/optimizer/muon.ts";
 export { blockWords, philox, randomNormal } from "./ops/random.ts";
 export { countPositive, reduceSum } from "./ops/reduce.ts";
 export { type RopeLayout, type RopeTable, rope } from "./ops/rope.ts";

@@ -7,6 +7,8 @@
 import type { ModelConfig } from "../model/index.ts";
 
 export interface OptimizerConfig {
+  /** Of the hidden matrices; embedding, head and norms take AdamW in both cases. */
+  readonly kind: "adamw" | "muon";
   /** Peak learning rate. */
   readonly learningRate: number;
   readonly beta1: number;
@@ -16,7 +18,9 @@ export interface OptimizerConfig {
   readonly weightDecay: number;
   /** Largest global gradient norm. */
   readonly clipNorm: number;
-  /** dtype of AdamW's two moments. */
+  /** Of Muon. */
+  readonly momentum: number;
+  /** dtype of AdamW's two moments and of Muon's momentum. */
   readonly moments: "f32" | "bf16";
   /** Decay of the running average of the weights; null keeps none. */
   readonly emaDecay: number | null;

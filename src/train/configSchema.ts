@@ -3,6 +3,7 @@ import { z } from "zod";
 import { ConfigError, parseConfig } from "../base/index.ts";
 import { type ModelConfig, modelConfigSchema, presetConfig } from "../model/index.ts";
 import type { TrainConfig } from "./config.ts";
+import { recipes } from "./recipes.ts";
 
 /** Tokens; four times the report's largest batch. */
 const LARGEST_STEP = 2 ** 28;
@@ -30,12 +31,15 @@ export const trainConfigSchema: z.ZodType<TrainConfig> = z
     gradientShards: count,
     recompute: z.enum(["none", "selective"]).default("none"),
     optimizer: z.object({
+      kind: z.enum(["adamw", "muon"]).default("adamw"),
       learningRate: z.number().positive(),
       beta1: share,
       beta2: share,
       eps: z.number().positive(),
       weightDecay: z.number().nonnegative(),
       clipNorm: z.number().positive(),
+      // Runs from before Muon have no such key.
+      momentum: share.default(0.95),
       moments: z.enum(["f32", "bf16"]),
       emaDecay: share.nullable(),
     }),
@@ -121,11 +125,6 @@ export function parseTrainConfig(value: unknown, where: string): TrainConfig {
   return parseConfig(trainConfigSchema, value, where);
 }
 
-/** Tokens a step that the presets' learning rates were chosen for. */
-const TOKENS_PER_STEP = 2048;
-
-const learningRates: Readonly<Record<string, number>> = { unit: 4e-3, micro: 3e-3, nano: 2e-3, mini: 1e-3 };
-
 /** The complete config of a run with a preset: the report's recipe, its points in time as shares of the budget. */
 export function defaultTrainConfig(
   preset: string,
@@ -133,14 +132,15 @@ export function defaultTrainConfig(
   model: ModelConfig = presetConfig(preset),
 ): TrainConfig {
   const rowLength = model.maxPositionEmbeddings;
-  if (!Object.hasOwn(learningRates, preset)) {
+  const recipe = Object.hasOwn(recipes, preset) ? recipes[preset] : undefined;
+  if (recipe === undefined) {
     throw new ConfigError(`the preset ${preset} is for planning and loading, not for training here`, {
       why: "its weights alone do not fit the memory of one machine",
-      fix: `use --preset ${Object.keys(learningRates).slice(1).join(", ")}`,
+      fix: `use --preset ${Object.keys(recipes).slice(1).join(", ")}`,
       fields: { preset },
     });
   }
-  const batchRows = Math.max(1, Math.round(TOKENS_PER_STEP / rowLength));
+  const batchRows = Math.max(1, Math.round(recipe.tokensPerStep / rowLength));
   return parseTrainConfig(
     {
       preset,
@@ -154,14 +154,16 @@ export function defaultTrainConfig(
       gradientShards: 1,
       recompute: "none",
       optimizer: {
-        learningRate: learningRates[preset] ?? 1e-3,
+        kind: "adamw",
         beta1: 0.9,
         beta2: 0.95,
         eps: 1e-8,
         weightDecay: 0.1,
         clipNorm: 1,
+        momentum: 0.95,
         moments: "f32",
         emaDecay: null,
+        ...recipe.optimizer,
       },
       schedule: {
         warmupSteps: Math.min(steps, Math.max(20, Math.round(0.03 * steps))),
@@ -172,10 +174,11 @@ export function defaultTrainConfig(
         last: 7.3 / 220,
         rampStart: batchRows < 16 ? 1 : 3072 / 15360,
         rampUntil: 469 / 14800,
+        ...recipe.schedule,
       },
       // A bias moves by at most gamma a step: a short run needs larger steps to cross the range of a sigmoid.
       balance: { gamma: Math.min(Math.max(8 / steps, 0.001), 0.01), gammaUntil: 14.3 / 14.8, alpha: 1e-4 },
-      mtp: { weight: 0.3, finalWeight: 0.1, switchAt: 10 / 14.8 },
+      mtp: { weight: 0.3, finalWeight: 0.1, switchAt: 10 / 14.8, ...recipe.mtp },
       data: {
         paths: [],
         tokenizer: null,
@@ -183,10 +186,11 @@ export function defaultTrainConfig(
         fimRate: 0.1,
         splitRate: 0.1,
         maskDocuments: false,
+        ...recipe.data,
       },
-      evaluate: { everySteps: 100, rows: 64, lastRows: null },
+      evaluate: { everySteps: 100, rows: 64, lastRows: null, ...recipe.evaluate },
       sample: { everySteps: 100, prompts: [], maxTokens: 64 },
-      checkpoint: { everySteps: 200, keepNewest: 2, keepEvery: 0, keepBest: true },
+      checkpoint: { everySteps: 200, keepNewest: 2, keepEvery: 0, keepBest: true, ...recipe.checkpoint },
     },
     `preset ${preset}`,
   );

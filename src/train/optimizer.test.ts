@@ -17,12 +17,14 @@ import type { OptimizerConfig } from "./config.ts";
 import { Optimizer } from "./optimizer.ts";
 
 const published: OptimizerConfig = {
+  kind: "adamw",
   learningRate: 1e-2,
   beta1: 0.9,
   beta2: 0.95,
   eps: 1e-8,
   weightDecay: 0.1,
   clipNorm: 1,
+  momentum: 0.95,
   moments: "f32",
   emaDecay: null,
 };
@@ -128,6 +130,36 @@ describe("Optimizer", () => {
 
   const norm = (value: number): Tensor => device.from([value], [1], "f32");
 
+  test("under Muon keeps one momentum for hidden matrices, and AdamW's two moments for head, tables and vectors", async () => {
+    const table = Parameter.make(device, "model.embedTokens.weight", [2, 3], {
+      compute: null,
+      master: "f32",
+      isTrained: true,
+    });
+    table.master.write([1, -2, 3, -4, 5, -6]);
+    const parameters = [matrix("w"), matrix("lmHead.weight"), table, vector("gain")];
+    const optimizer = made(parameters, { kind: "muon", weightDecay: 0 });
+    expect(optimizer.moments.map(({ v }) => v === null)).toEqual([true, false, false, false]);
+    const before = await Promise.all(parameters.map(({ master }) => master.read()));
+    for (const { grad, size } of parameters) grad!.write([1, 2, 3, 4, 5, 7].slice(0, size));
+    update(optimizer, norm(1), 0.01);
+    for (const [i, { master }] of parameters.entries()) {
+      const moved = Array.from(await master.read()).map((value, j) => Math.abs(value - before[i]![j]!));
+      // AdamW's first step moves every weight by the learning rate; Muon's by singular directions.
+      const isAlike = moved.every((step) => Math.abs(step - 0.01) < 1e-5);
+      expect(isAlike, parameters[i]!.path).toBe(i > 0);
+    }
+    const rms = Math.sqrt(
+      Array.from(await parameters[0]!.master.read()).reduce(
+        (sum, x, j) => sum + (x - before[0]![j]!) ** 2,
+        0,
+      ) / 6,
+    );
+    expect(rms / 0.01).toBeGreaterThan(0.1);
+    expect(rms / 0.01).toBeLessThan(0.3);
+    optimizer.dispose();
+  });
+
   test("lets matrices decay and vectors not", async () => {
     const [w, gain] = [matrix("w"), vector("gain")];
     update(made([w, gain]), norm(0), 0.5);
@@ -188,7 +220,7 @@ describe("Optimizer", () => {
         if (i === stopAfter) {
           const resumed = made([gain]);
           copyInto(optimizer.moments[0]!.m, resumed.moments[0]!.m);
-          copyInto(optimizer.moments[0]!.v, resumed.moments[0]!.v);
+          copyInto(optimizer.moments[0]!.v!, resumed.moments[0]!.v!);
           resumed.updates = optimizer.updates;
           optimizer = resumed;
         }
@@ -217,7 +249,7 @@ describe("Optimizer", () => {
     const parameters = [matrix("w"), vector("gain")];
     const before = device.arena.liveCount;
     const optimizer = made(parameters, { moments: "bf16", emaDecay: 0.9 });
-    expect(optimizer.moments.map(({ m, v }) => [m.dtype, v.dtype, m.storage.bytes])).toEqual([
+    expect(optimizer.moments.map(({ m, v }) => [m.dtype, v?.dtype, m.storage.bytes])).toEqual([
       ["bf16", "bf16", 12],
       ["bf16", "bf16", 6],
     ]);

@@ -1,16 +1,19 @@
 /**
- * AdamW over every parameter, with a global clip: decay on matrices only.
+ * AdamW over every parameter, or Muon over the hidden matrices and AdamW over the rest; with a global clip, and decay
+ * on matrices only.
  *
  * One kernel per parameter reads weight, gradient and moments once and writes the packed weights of the next
  * step in the same pass.
  *
- * Source: DeepSeek-V3 report, section 4.2 (AdamW, beta 0.9 / 0.95, decay 0.1, clip 1.0).
+ * Source: DeepSeek-V3 report, section 4.2 (AdamW, beta 0.9 / 0.95, decay 0.1, clip 1.0); Muon as in Moonlight
+ * (Liu et al., 2025, section 2.2), which shares AdamW's learning rate and decay.
  */
 import {
   adamwStep,
   ema,
   fill,
   HostScalar,
+  muonStep,
   type Parameter,
   type QueueDevice,
   type Tensor,
@@ -19,7 +22,13 @@ import type { OptimizerConfig } from "./config.ts";
 
 export interface Moments {
   readonly m: Tensor;
-  readonly v: Tensor;
+  /** Null under Muon, which keeps one momentum only. */
+  readonly v: Tensor | null;
+}
+
+/** Whether Muon updates it: a matrix between two hidden states. Its singular directions are what Muon evens out. */
+export function isHiddenMatrix({ panels, path }: Parameter): boolean {
+  return panels !== null && path !== "lmHead.weight";
 }
 
 export class Optimizer {
@@ -37,9 +46,12 @@ export class Optimizer {
   constructor(device: QueueDevice, parameters: readonly Parameter[], config: OptimizerConfig) {
     this.config = config;
     this.parameters = parameters;
-    this.moments = parameters.map(({ shape }) => ({
-      m: device.temporary(shape, config.moments),
-      v: device.temporary(shape, config.moments),
+    this.moments = parameters.map((parameter) => ({
+      m: device.temporary(parameter.shape, config.moments),
+      v:
+        config.kind === "muon" && isHiddenMatrix(parameter)
+          ? null
+          : device.temporary(parameter.shape, config.moments),
     }));
     this.averages =
       config.emaDecay === null ? [] : parameters.map(({ shape }) => device.temporary(shape, "f32"));
@@ -49,7 +61,7 @@ export class Optimizer {
   initialize(): void {
     for (const { m, v } of this.moments) {
       fill(m, 0);
-      fill(v, 0);
+      if (v !== null) fill(v, 0);
     }
     for (const [i, average] of this.averages.entries()) ema(average, this.parameters[i]!.master, 0);
   }
@@ -67,19 +79,16 @@ export class Optimizer {
    * @param norm  [1], the global gradient norm, from which the kernels take the clip factor
    */
   update(norm: Tensor): void {
-    const { beta1, beta2, eps, weightDecay, clipNorm, emaDecay } = this.config;
+    const { beta1, beta2, eps, momentum, weightDecay, clipNorm, emaDecay } = this.config;
     this.parameters.forEach((parameter, i) => {
-      const decay = parameter.shape.length > 1 ? weightDecay : 0;
-      const settings = {
+      const common = {
         learningRate: this.#learningRate,
-        beta1,
-        beta2,
-        eps,
-        weightDecay: decay,
-        step: this.#step,
+        weightDecay: parameter.shape.length > 1 ? weightDecay : 0,
         clip: clipNorm,
       };
-      adamwStep(parameter, this.moments[i]!, norm, settings);
+      const { m, v } = this.moments[i]!;
+      if (v === null) muonStep(parameter, m, norm, { ...common, momentum });
+      else adamwStep(parameter, { m, v }, norm, { ...common, beta1, beta2, eps, step: this.#step });
       const average = this.averages[i];
       if (average !== undefined && emaDecay !== null) ema(average, parameter.master, emaDecay);
     });
@@ -88,7 +97,7 @@ export class Optimizer {
   dispose(): void {
     for (const { m, v } of this.moments) {
       m.dispose();
-      v.dispose();
+      v?.dispose();
     }
     for (const average of this.averages) average.dispose();
   }

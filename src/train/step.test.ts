@@ -21,7 +21,7 @@ async function wholeState(session: TrainSession): Promise<Map<string, Uint8Array
   const state = await snapshot(session.factory);
   for (const [i, { m, v }] of session.optimizer.moments.entries()) {
     state.set(`m ${i}`, await m.readBytes());
-    state.set(`v ${i}`, await v.readBytes());
+    if (v !== null) state.set(`v ${i}`, await v.readBytes());
   }
   for (const [i, average] of session.optimizer.averages.entries())
     state.set(`average ${i}`, await average.readBytes());

@@ -1,7 +1,8 @@
 /**
- * AdamW, gradient norm and moving average in float64, weight by weight, importing nothing of the product.
+ * AdamW, Muon, gradient norm and moving average in float64, weight by weight, importing nothing of the product.
  *
- * Source: Loshchilov and Hutter (2019), algorithm 2, with the schedule multiplier folded into the rate.
+ * Source: Loshchilov and Hutter (2019), algorithm 2, with the schedule multiplier folded into the rate; Jordan, "Muon"
+ * (2024); Liu et al., "Muon is scalable for LLM training" (2025).
  */
 type Numbers = ArrayLike<number>;
 type Operands = Readonly<Record<string, Numbers | null>>;
@@ -55,8 +56,63 @@ export function adamwOracle(operands: Operands, params: Params): Record<string, 
   return outputs;
 }
 
+/** X of [N, K] by X' = a X + b G X + c G (G X), G = X X^T: never the square of G, whichever side is longer. */
+function newtonSchulz(u: readonly number[], N: number, K: number): number[] {
+  const length = Math.sqrt(u.reduce((sum, value) => sum + value ** 2, 0)) + 1e-7;
+  let x = u.map((value) => value / length);
+  for (let round = 0; round < 5; round++) {
+    const gram = Array.from({ length: N * N }, (_, at) => {
+      const [i, j] = [Math.floor(at / N), at % N];
+      let sum = 0;
+      for (let k = 0; k < K; k++) sum += x[i * K + k]! * x[j * K + k]!;
+      return sum;
+    });
+    const times = (y: readonly number[]): number[] =>
+      y.map((_, at) => {
+        const [i, k] = [Math.floor(at / K), at % K];
+        let sum = 0;
+        for (let j = 0; j < N; j++) sum += gram[i * N + j]! * y[j * K + k]!;
+        return sum;
+      });
+    const once = times(x);
+    const twice = times(once);
+    x = x.map((value, at) => 3.4445 * value - 4.775 * once[at]! + 2.0315 * twice[at]!);
+  }
+  return x;
+}
+
+export function muonOracle(operands: Operands, params: Params): Record<string, number[]> {
+  const of = (name: string): number => params[name]!;
+  const [B, N, K, momentum] = [of("B"), of("N"), of("K"), of("momentum")];
+  const [w, grad, m] = [list(operands["w"]), list(operands["grad"]), list(operands["m"])];
+  const norm = operands["norm"]?.[0];
+  const tooLong = norm === undefined ? 1 : (norm + 1e-6) / of("clip");
+  for (let block = 0; block < B; block++) {
+    const places = Array.from({ length: N * K }, (_, i) => block * N * K + i);
+    const u = places.map((i) => {
+      const g = tooLong <= 1 ? grad[i]! : grad[i]! / tooLong;
+      m[i] = momentum * m[i]! + g;
+      return g + momentum * m[i]!;
+    });
+    const direction = newtonSchulz(u, N, K);
+    const reach = 0.2 * Math.sqrt(Math.max(N, K));
+    for (const [j, i] of places.entries())
+      w[i] = w[i]! - of("learningRate") * (of("weightDecay") * w[i]! + reach * direction[j]!);
+  }
+  const outputs: Record<string, number[]> = {
+    w,
+    grad: grad.map(() => 0),
+    m,
+    panels: panelsOf((b, o, d) => w[(b * N + o) * K + d]!, B, N, K),
+  };
+  if (operands["panelsT"] != null)
+    outputs["panelsT"] = panelsOf((b, o, d) => w[(b * N + d) * K + o]!, B, K, N);
+  return outputs;
+}
+
 export const optimOracles: Readonly<Record<string, OptimOracle>> = {
   adamw: adamwOracle,
+  muon: muonOracle,
   sumSquares: ({ x }) => ({ partial: [list(x).reduce((sum, value) => sum + value ** 2, 0)] }),
   gradNorm: ({ partials }) => ({ norm: [list(partials).reduce((sum, value) => sum + value, 0) ** 0.5] }),
   ema: ({ ema, w }, { decay }) => ({

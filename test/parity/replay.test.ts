@@ -29,7 +29,7 @@ async function stateOf({ factory, optimizer }: TrainSession): Promise<Map<string
   const state = await snapshot(factory);
   for (const [i, { m, v }] of optimizer.moments.entries()) {
     state.set(`m ${i}`, await m.readBytes());
-    state.set(`v ${i}`, await v.readBytes());
+    if (v !== null) state.set(`v ${i}`, await v.readBytes());
   }
   for (const [i, average] of optimizer.averages.entries())
     state.set(`average ${i}`, await average.readBytes());
@@ -73,6 +73,7 @@ const cases: readonly [string, Partial<TrainConfig>][] = [
     "bf16, averages, moments in bf16",
     { precision: "bf16", optimizer: { ...optimizer, emaDecay: 0.9, moments: "bf16" } },
   ],
+  ["Muon", { precision: "bf16", optimizer: { ...optimizer, kind: "muon" } }],
   ["masked documents", { data: { ...data, maskDocuments: true } }],
   ["a tree of two blocks", { microBatchRows: 1, gradientShards: 2 }],
   ["one micro-batch a step", { microBatchRows: 4 }],

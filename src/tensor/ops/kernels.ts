@@ -18,6 +18,7 @@ import { mtpInputKernels } from "./mtpInput.ts";
 import { adamwKernels } from "./optimizer/adamw.ts";
 import { emaKernels } from "./optimizer/ema.ts";
 import { gradNormKernels } from "./optimizer/gradNorm.ts";
+import { muonKernels } from "./optimizer/muon.ts";
 import { packWeightKernel } from "./packWeight.ts";
 import { randomKernels } from "./random.ts";
 import { reduceKernels } from "./reduce.ts";
@@ -48,6 +49,7 @@ export const allKernels: readonly Kernel[] = [
   ...reduceKernels,
   ...gradNormKernels,
   ...adamwKernels,
+  ...muonKernels,
   ...emaKernels,
   ...sampleKernels,
 ];

@@ -1,10 +1,11 @@
 /**
- * Cases of the optimizer's kernels: matrices that fill no panel, batches, vectors, moments in bf16, with and without
+ * Cases of the optimizers' kernels: matrices that fill no panel, batches, vectors, moments in bf16, with and without
  * clipping, sizes on both sides of a chunk of a sum.
  */
 import { adamwKernel } from "../../../src/tensor/ops/optimizer/adamw.ts";
 import { emaKernel } from "../../../src/tensor/ops/optimizer/ema.ts";
 import { gradNormKernel, sumSquaresKernel } from "../../../src/tensor/ops/optimizer/gradNorm.ts";
+import { muonKernel, muonWorkspace } from "../../../src/tensor/ops/optimizer/muon.ts";
 import { panelElements } from "../../../src/tensor/panels.ts";
 import type { OpCase } from "../opCase.ts";
 import { normals } from "../random.ts";
@@ -75,6 +76,58 @@ export const adamwCases: readonly OpCase[] = [
 
 const sizes = [0, 1, 63, 4096, 4097, 20_000];
 
+interface MuonShape {
+  readonly dims: readonly [number, number, number];
+  readonly m?: Float;
+  readonly panels?: Float;
+  readonly isTransposed?: boolean;
+  readonly norm?: number | null;
+  readonly values?: { readonly grad?: number[]; readonly m?: number[] };
+}
+
+/** A rate so large that the weights are mostly update: an error of the direction shows in full. */
+function muonCase(name: string, shape: MuonShape): OpCase {
+  const { dims, m = "f32", panels = "f32", isTransposed = true, norm = 2.5, values = {} } = shape;
+  const [B, N, K] = dims;
+  const size = B * N * K;
+  const chain = panels === "bf16" ? "bf16Chain" : "f32Chain";
+  return {
+    name,
+    kernel: muonKernel,
+    operands: {
+      w: { shape: dims, dtype: "f32", values: normals(size, 81, 0.1) },
+      grad: { shape: dims, dtype: "f32", values: values.grad ?? normals(size, 82, 0.5) },
+      m: { shape: dims, dtype: m, values: values.m ?? normals(size, 83, 2) },
+      norm: norm === null ? null : { shape: [1], dtype: "f32", values: [norm] },
+      panels: { shape: [B, panelElements(N, K)], dtype: panels },
+      panelsT: isTransposed ? { shape: [B, panelElements(K, N)], dtype: panels } : null,
+      workspace: { shape: [B, muonWorkspace(N, K)], dtype: "f32" },
+    },
+    params: { B, N, K, learningRate: 0.5, momentum: 0.95, weightDecay: 0.1, clip: 1 },
+    tolerance: { w: chain, grad: "exact", m: stored(m), panels: chain, panelsT: chain },
+    scratch: ["workspace"],
+  };
+}
+
+const zeros = (size: number): number[] => new Array<number>(size).fill(0);
+
+export const muonCases: readonly OpCase[] = [
+  muonCase("one weight", { dims: [1, 1, 1] }),
+  muonCase("a wide matrix that fills no panel", { dims: [1, 21, 45] }),
+  muonCase("a tall matrix", { dims: [1, 45, 21] }),
+  muonCase("a square, not clipped", { dims: [1, 32, 32], norm: 0.5 }),
+  muonCase("experts, each a matrix of its own", { dims: [5, 33, 20] }),
+  muonCase("no norm, no transposed panels", { dims: [1, 20, 40], norm: null, isTransposed: false }),
+  muonCase("momentum in bf16", { dims: [2, 24, 18], m: "bf16" }),
+  muonCase("products in bf16, wide", { dims: [1, 48, 96], panels: "bf16" }),
+  muonCase("products in bf16, tall experts", { dims: [3, 50, 34], panels: "bf16" }),
+  muonCase("an expert that no token visited stays but for the decay", {
+    dims: [1, 12, 16],
+    values: { grad: zeros(192), m: zeros(192) },
+  }),
+  muonCase("a norm that is no number spoils every weight", { dims: [1, 3, 5], norm: Number.NaN }),
+];
+
 export const gradNormCases: readonly OpCase[] = [
   ...sizes.flatMap((n) =>
     (["f32", "bf16"] as const).map(
@@ -125,4 +178,4 @@ export const emaCases: readonly OpCase[] = [
   };
 });
 
-export const optimCases: readonly OpCase[] = [...adamwCases, ...gradNormCases, ...emaCases];
+export const optimCases: readonly OpCase[] = [...adamwCases, ...muonCases, ...gradNormCases, ...emaCases];

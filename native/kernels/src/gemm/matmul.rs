@@ -20,7 +20,9 @@ use super::product::{Part, Product, multiply};
 use crate::args::{Args, Floats, FloatsMut, elements};
 use crate::error::KernelError;
 use crate::gemm::pack::Rows;
+use crate::isa::Isa;
 use crate::ops::Ctx;
+use crate::pool::Scratch;
 
 /// A row-major matrix inside a slice: row `i` begins at `i * stride`.
 #[derive(Clone, Copy)]
@@ -64,6 +66,27 @@ pub fn matmul(
     let cut = Cut::of(ctx.isa, panels.arithmetic());
     let parts = plan::parts(cut, rows, panels.count(), panels.k, ctx.pool.threads());
     run(ctx, &product, &parts);
+}
+
+/// `matmul` inside a task of another kernel: the same bits by one thread, y with rows next to each other.
+pub fn matmul_alone(isa: Isa, scratch: &mut Scratch, x: Matrix, rows: usize, panels: Panels, y: &mut [f32]) {
+    assert!(y.len() >= rows * panels.n, "room for the product");
+    let product = Product {
+        isa,
+        x: x.data,
+        rows: x.rows(),
+        panels,
+        addend: Addend::new(None),
+        y: Target::new(FloatsMut::F32(y), panels.n),
+    };
+    let whole = Part {
+        row: 0,
+        rows,
+        panel: 0,
+        panels: panels.count(),
+    };
+    // SAFETY: y is this caller's alone.
+    unsafe { multiply(&product, whole, scratch) };
 }
 
 fn run(ctx: &Ctx, product: &Product, parts: &[Part]) {

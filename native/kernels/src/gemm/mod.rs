@@ -24,7 +24,7 @@ mod tiles;
 mod tests;
 
 pub use grad_weight::matmul_grad_weight;
-pub use matmul::{Matrix, matmul};
+pub use matmul::{Matrix, matmul, matmul_alone};
 pub use micro::Arithmetic;
 pub use panels::{Panels, pack_panel, panel_len, panels_len};
 

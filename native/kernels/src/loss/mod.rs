@@ -7,7 +7,7 @@ mod softmax;
 #[cfg(test)]
 mod tests;
 
-pub use reduce::chunked_sum;
+pub use reduce::{CHUNK, chunked_sum};
 
 use crate::ops::Kernel;
 

@@ -1,7 +1,9 @@
-//! What happens to parameters between two steps: gradient norm, AdamW, moving average.
+//! What happens to parameters between two steps: gradient norm, AdamW, Muon, moving average.
 
 mod adamw;
 mod ema;
+mod muon;
+mod newton_schulz;
 mod norm;
 mod pack_rows;
 
@@ -17,5 +19,6 @@ pub const OPS: &[(&str, Kernel)] = &[
     ("sumSquares", norm::sum_squares),
     ("gradNorm", norm::grad_norm),
     ("adamw", adamw::adamw),
+    ("muon", muon::muon),
     ("ema", ema::ema),
 ];

@@ -11,8 +11,10 @@
 
 use crate::bf16;
 use crate::gemm::micro::PANEL;
+use crate::gemm::panel_len;
 use crate::gemm::panels::PanelElement;
-use crate::isa_twins;
+use crate::isa::Isa;
+use crate::{by_isa, isa_twins};
 
 /// Panel elements as the 32-bit words that panels are made of, `TOGETHER` neighbours along the summed dimension each.
 pub trait Words: PanelElement {
@@ -119,6 +121,30 @@ fn as_lines<P: Words>(out: &mut [P]) -> &mut [[u32; PANEL]] {
     assert!(out.as_ptr().cast::<u32>().is_aligned() && out.len().is_multiple_of(line));
     // SAFETY: aligned and of that length, as just checked; every bit pattern is a value of either type.
     unsafe { std::slice::from_raw_parts_mut(out.as_mut_ptr().cast(), out.len() / line) }
+}
+
+/// All panels of a matrix [n, k], by one thread.
+pub fn pack_matrix<P: Words>(isa: Isa, w: &[f32], n: usize, k: usize, out: &mut [P]) {
+    for (rows, panel) in w[..n * k]
+        .chunks(PANEL * k.max(1))
+        .zip(out.chunks_mut(panel_len(k).max(1)))
+    {
+        by_isa!(isa, pack_panel(rows, k, panel));
+    }
+}
+
+/// All panels of its transpose.
+pub fn pack_matrix_transposed<P: Words>(isa: Isa, w: &[f32], n: usize, k: usize, out: &mut [P]) {
+    for (i, rows) in w[..n * k].chunks(PANEL * k.max(1)).enumerate() {
+        for column in 0..k.div_ceil(PANEL) {
+            let first = column * panel_len(n) + i * PANEL * PANEL;
+            let len = panel_len(rows.len() / k);
+            by_isa!(
+                isa,
+                pack_transposed(rows, k, column * PANEL, &mut out[first..first + len])
+            );
+        }
+    }
 }
 
 #[cfg(test)]
