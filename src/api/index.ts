@@ -1,6 +1,7 @@
 export { type LoadedModel, type LoadOptions, loadModel, type WriteOptions } from "./loadModel.ts";
 export { type DeviceOptions, type OpenDevice, openDevice } from "./openDevice.ts";
 export { loadTokenizer } from "./prepareRun.ts";
+export { newConfig } from "./runConfig.ts";
 export { type TrainRun, trainModel } from "./trainModel.ts";
 export type { TrainedContext, TrainOptions } from "./trainOptions.ts";
 export { version } from "./version.ts";

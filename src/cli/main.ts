@@ -6,6 +6,7 @@
 import { Command, CommanderError } from "commander";
 import { version } from "../api/index.ts";
 import { BaseError, nearestName } from "../base/index.ts";
+import { ablateCommand } from "./ablate/ablate.ts";
 import { benchCommand } from "./bench/bench.ts";
 import { dataCommand } from "./data.ts";
 import { doctorCommand } from "./doctor.ts";
@@ -37,6 +38,7 @@ export function makeProgram(): Command {
     inspectCommand(),
     doctorCommand(),
     benchCommand(),
+    ablateCommand(),
     tokenizerCommand(),
     dataCommand(),
     runsCommand(),

@@ -30,6 +30,16 @@ export const badCommandLines: readonly BadInput[] = [
     says: /v3-671b is for planning[\s\S]*memory of one machine/,
   },
   {
+    name: "an ablation that there is not",
+    make: () => ["ablate", "--data", "text.txt", "--only", "mtp,mue"],
+    says: /there is no ablation "mue"\n.*mtp, balance, moe, optimizer/,
+  },
+  {
+    name: "an ablation without text",
+    make: () => ["ablate", "--only", "mtp"],
+    says: /required option '--data/,
+  },
+  {
     name: "an unknown setting",
     make: () => withSetting("model.nGroups=2"),
     says: /model\.nGroups is not a known setting[\s\S]*fix: write model\.nGroup\n/,

@@ -1,0 +1,139 @@
+/** `minke ablate`: trains the arms of each ablation with several seeds and prints means with 95 % intervals. */
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { Command } from "commander";
+import { newConfig, trainModel } from "../../api/index.ts";
+import { DataError } from "../../base/index.ts";
+import { interruptible } from "../interrupt.ts";
+import { choiceOption, listOption, numberOption, threadsOption } from "../options.ts";
+import { type Ablation, type Arm, chosenAblations, planAblation } from "./ablations.ts";
+import { type ArmResult, armRow, type SeedResult, tableOf } from "./armTable.ts";
+
+interface Flags {
+  readonly data: readonly string[];
+  readonly preset: string;
+  readonly steps: number;
+  readonly seeds: number;
+  readonly only?: string;
+  readonly set?: readonly string[];
+  readonly threads?: number;
+  readonly backend?: "native" | "reference";
+  readonly json?: boolean;
+}
+
+export function ablateCommand(): Command {
+  return new Command("ablate")
+    .description("train with and without a part of the design, with several seeds, and compare")
+    .requiredOption("--data <path>", "text file, folder, .jsonl or .parquet; may be repeated", listOption)
+    .option("--preset <name>", "unit, micro, shakespeare, nano or mini", "micro")
+    .option("--steps <n>", "optimizer steps of every run", numberOption("--steps", 1, true), 200)
+    .option("--seeds <n>", "runs of every arm", numberOption("--seeds", 1, true, 100), 3)
+    .option("--only <names>", "of mtp, balance, moe, optimizer; all by default")
+    .option("--set <path=value>", "change one setting of every run; may be repeated", listOption)
+    .option("--threads <n>", "threads that compute; all by default", threadsOption)
+    .option("--backend <name>", "native or reference", choiceOption("--backend", ["native", "reference"]))
+    .option("--json", "print one JSON object per arm")
+    .addHelpText(
+      "after",
+      "\nExamples:\n  minke ablate --data texts/ --only mtp --seeds 5\n  minke ablate --data book.txt --preset shakespeare --steps 300 --json\n",
+    )
+    .action(runAblations);
+}
+
+async function runAblations(flags: Flags): Promise<void> {
+  const names = chosenAblations(flags.only);
+  const { preset, set = [], steps } = flags;
+  const config = newConfig({ preset, set }, steps);
+  using interrupt = interruptible("ending the run");
+  const folder = await mkdtemp(join(tmpdir(), "minke-ablate-"));
+  /** Arms that two ablations share are trained once. */
+  const known = new Map<string, readonly SeedResult[]>();
+  try {
+    for (const name of names) {
+      const ablation = planAblation(name, config.model, config.rowLength);
+      const results: ArmResult[] = [];
+      for (const arm of ablation.arms) {
+        const key = JSON.stringify(newConfig({ preset, set: [...set, ...arm.settings] }, steps));
+        const seeds = known.get(key) ?? (await runArm(arm, flags, folder, interrupt.signal));
+        if (seeds === null) return;
+        known.set(key, seeds);
+        results.push({ arm, seeds });
+      }
+      print(ablation, results, flags.json === true);
+    }
+  } finally {
+    await rm(folder, { recursive: true, force: true });
+  }
+}
+
+/** Null if it was interrupted. */
+async function runArm(
+  arm: Arm,
+  flags: Flags,
+  folder: string,
+  signal: AbortSignal,
+): Promise<readonly SeedResult[] | null> {
+  const results: SeedResult[] = [];
+  for (let seed = 0; seed < flags.seeds; seed++) {
+    if (flags.json !== true) process.stderr.write(`${arm.name}, seed ${seed}...\n`);
+    const run = join(folder, "run");
+    const result = await runSeed(arm, seed, flags, run, signal);
+    await rm(run, { recursive: true, force: true });
+    if (result === null) {
+      process.exitCode = 130;
+      return null;
+    }
+    results.push(result);
+  }
+  return results;
+}
+
+/** Settings that would only cost time: what is compared is the model after its last step. */
+const quiet = ["evaluate.everySteps=0", "sample.everySteps=0", "checkpoint.everySteps=0"];
+
+async function runSeed(
+  arm: Arm,
+  seed: number,
+  { data, preset, steps, threads, backend, set = [] }: Flags,
+  run: string,
+  signal: AbortSignal,
+): Promise<SeedResult | null> {
+  const settings = [...quiet, ...set, ...arm.settings];
+  const options = { data, preset, steps, seed, run, set: settings, signal };
+  const training = trainModel({
+    ...options,
+    ...(threads === undefined ? {} : { threads }),
+    ...(backend === undefined ? {} : { backend }),
+  });
+  let [loss, bitsPerByte]: [number | null, number | null] = [null, null];
+  const [violations, speeds]: [number[], number[]] = [[], []];
+  for await (const event of training) {
+    if (event.type === "evaluation.completed") ({ loss, bitsPerByte } = event);
+    if (event.type !== "step.completed") continue;
+    speeds.push(event.tokensPerSecond);
+    // The first half is the time in which balancing finds its feet.
+    if (2 * event.step > steps && event.expertLoad.length > 0) violations.push(event.maxViolation);
+  }
+  if (!(await training.finished).isComplete) return null;
+  if (loss === null || bitsPerByte === null)
+    throw new DataError(`${arm.name}, seed ${seed}: there is no validation loss to compare`, {
+      why: "nothing is held out, or the loss is not finite",
+      fix: "hold out documents with --set data.validationEvery=20, or lower optimizer.learningRate",
+      fields: { arm: arm.name, seed },
+    });
+  return { seed, loss, bitsPerByte, maxViolation: meanOf(violations), tokensPerSecond: Math.max(...speeds) };
+}
+
+function meanOf(values: readonly number[]): number | null {
+  return values.length === 0 ? null : values.reduce((sum, value) => sum + value, 0) / values.length;
+}
+
+function print(ablation: Ablation, results: readonly ArmResult[], json: boolean): void {
+  if (!json) {
+    process.stdout.write(`\n${ablation.name}: ${ablation.question}\n${tableOf(results)}\n`);
+    return;
+  }
+  for (const result of results)
+    process.stdout.write(`${JSON.stringify({ ablation: ablation.name, ...armRow(result, results[0]!) })}\n`);
+}

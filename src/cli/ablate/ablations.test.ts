@@ -1,0 +1,41 @@
+import { describe, expect, test } from "vitest";
+import { UsageError } from "../../base/index.ts";
+import { type ModelConfig, presetConfig, trainingFlopsPerToken } from "../../model/index.ts";
+import { ABLATIONS, chosenAblations, denseTwin, planAblation } from "./ablations.ts";
+
+function withSettings(model: ModelConfig, settings: readonly string[]): ModelConfig {
+  const entries = settings.map((setting) => setting.replace("model.", "").split("="));
+  return { ...model, ...Object.fromEntries(entries.map(([key, value]) => [key!, Number(value)])) };
+}
+
+describe("the dense twin", () => {
+  test.each(["unit", "micro", "nano", "shakespeare"])(
+    "of %s has no experts and its FLOPs per token",
+    (preset) => {
+      const model = presetConfig(preset);
+      const twin = withSettings(model, denseTwin(model, 64));
+      expect(twin.firstKDenseReplace).toBe(twin.numHiddenLayers);
+      const wanted = trainingFlopsPerToken({ ...model, numNextnPredictLayers: 0 }, 64).total;
+      // To the nearest unit of width.
+      expect(Math.abs(trainingFlopsPerToken(twin, 64).total / wanted - 1)).toBeLessThan(0.01);
+    },
+  );
+});
+
+describe("the ablations", () => {
+  test("have two arms or more, of different names and settings", () => {
+    for (const name of ABLATIONS) {
+      const { arms } = planAblation(name, presetConfig("unit"), 32);
+      expect(arms.length).toBeGreaterThan(1);
+      expect(new Set(arms.map((arm) => arm.name)).size).toBe(arms.length);
+      expect(new Set(arms.map(({ settings }) => settings.join(" "))).size).toBe(arms.length);
+    }
+  });
+
+  test("are chosen by name, all by default, and a wrong name is told the right ones", () => {
+    expect(chosenAblations(undefined)).toEqual(ABLATIONS);
+    expect(chosenAblations("moe, mtp")).toEqual(["moe", "mtp"]);
+    expect(() => chosenAblations("mtp,moee")).toThrow(UsageError);
+    expect(() => chosenAblations("")).toThrow(/there is no ablation ""/);
+  });
+});

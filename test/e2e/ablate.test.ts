@@ -1,0 +1,55 @@
+/** `minke ablate` as a user runs it: tables for people, one line an arm for programs. */
+import { readdir } from "node:fs/promises";
+import { describe, expect, test } from "vitest";
+import { minke } from "../support/minke.ts";
+import { scratchFolder } from "../support/scratchFolder.ts";
+import { writeTrainingText } from "../support/trainingText.ts";
+
+const small = ["data.tokenizer=bytes", "rowLength=16", "batchRows=2", "microBatchRows=2"];
+
+async function ablate(words: readonly string[]): Promise<{ stdout: string; left: string[] }> {
+  const cwd = await scratchFolder();
+  await writeTrainingText(cwd, 100);
+  const set = small.flatMap((setting) => ["--set", setting]);
+  const fixed = ["ablate", "--data", "text.txt", "--preset", "unit", "--steps", "4", "--seeds", "2"];
+  const { code, stdout, stderr } = await minke([...fixed, ...set, ...words], { cwd });
+  expect(code, stderr).toBe(0);
+  return { stdout, left: await readdir(cwd) };
+}
+
+describe("minke ablate", () => {
+  test("prints one JSON object an arm, with every seed, and leaves nothing behind", async () => {
+    const { stdout, left } = await ablate(["--only", "balance,optimizer", "--json"]);
+    const rows = stdout
+      .trimEnd()
+      .split("\n")
+      .map((line) => JSON.parse(line) as Record<string, unknown>);
+    expect(rows.map(({ ablation, arm }) => [ablation, arm])).toEqual([
+      ["balance", "router bias"],
+      ["balance", "balance loss only"],
+      ["balance", "none"],
+      ["optimizer", "AdamW"],
+      ["optimizer", "Muon"],
+    ]);
+    for (const row of rows) {
+      expect(row["seeds"]).toHaveLength(2);
+      expect(row["loss"]).toMatchObject({ mean: expect.any(Number), halfWidth: expect.any(Number) });
+      expect(row["maxViolation"]).toMatchObject({ mean: expect.any(Number) });
+    }
+    // The preset's recipe is an arm of both: it is trained once, so that its figures are the same to the digit.
+    expect(rows[3]!["seeds"]).toEqual(rows[0]!["seeds"]);
+    expect(rows[4]!["loss"]).not.toEqual(rows[3]!["loss"]);
+    expect(rows[0]!["lossDifference"]).toBeNull();
+    expect(left).toEqual(["text.txt"]);
+  });
+
+  test("prints a table with an interval for each mean; a dense model has no load to balance", async () => {
+    const { stdout } = await ablate(["--only", "moe"]);
+    const [question, head, ...arms] = stdout.trim().split("\n");
+    expect(question).toMatch(/^moe: /);
+    expect(head).toContain("max violation");
+    expect(arms).toHaveLength(2);
+    expect(arms[0]).toMatch(/^ {2}experts +\d\.\d{4} \+- \d/);
+    expect(arms[1]).toMatch(/^ {2}dense, equal FLOPs .* - +\d+$/);
+  });
+});
