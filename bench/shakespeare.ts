@@ -34,7 +34,7 @@ const RACES: readonly Race[] = [
     name: "long",
     target: 1.65,
     limitSeconds: 180,
-    steps: 1500,
+    steps: 1000,
     // With more steps to come, longer rows and a larger batch pay.
     settings: [
       "model.maxPositionEmbeddings=128",
