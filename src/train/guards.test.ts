@@ -37,6 +37,17 @@ describe("SpikeGuard", () => {
     expect(kinds).toEqual(["skip", "skip", "take", "skip", "skip", "stop"]);
   });
 
+  test("takes large gradients for a new level when they repeat and the loss does not rise", () => {
+    const guard = warmed();
+    const kinds = [50, 52, 51, 49, 55].map((norm) => guard.judge(3, norm).kind);
+    expect(kinds).toEqual(["skip", "skip", "take", "take", "take"]);
+  });
+
+  test("stops when the loss has risen with them", () => {
+    const guard = warmed();
+    expect([9, 9, 9].map((loss) => guard.judge(loss, 50).kind)).toEqual(["skip", "skip", "stop"]);
+  });
+
   test("does not learn from what it skips", () => {
     const guard = warmed();
     const { losses } = guard.state;

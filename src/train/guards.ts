@@ -2,7 +2,8 @@
  * Decides whether a step's update is taken: not if it is not finite, not if it is a 6-sigma spike.
  *
  * A skipped step leaves weights, moments, router bias and averages as they were; the data moves on. The second
- * repeat in a row ends the run: then it is the model that is broken, not a batch.
+ * repeat in a row ends the run: then it is the model that is broken, not a batch. Only gradients that repeat while the
+ * loss does not rise are taken for what they are, a new level.
  */
 export type SkipReason = "non-finite loss" | "non-finite gradient" | "loss spike" | "gradient spike";
 
@@ -36,7 +37,19 @@ export class SpikeGuard {
       return { kind: "take" };
     }
     this.#skippedInARow++;
+    if (reason === "gradient spike" && this.#skippedInARow >= STOP_AFTER) return this.#newLevel(loss, gradNorm);
     return { kind: this.#skippedInARow >= STOP_AFTER ? "stop" : "skip", reason };
+  }
+
+  /**
+   * Gradients that stay large while the loss stays where it was are no accident: a model that leaves a plateau has
+   * them. Clipping bounds the step; what is usual is learnt anew.
+   */
+  #newLevel(loss: number, gradNorm: number): Verdict {
+    this.#skippedInARow = 0;
+    this.#norms = [gradNorm];
+    remember(this.#losses, loss);
+    return { kind: "take" };
   }
 
   /** Part of a checkpoint: a resumed run must judge as the uninterrupted one. */
