@@ -37,7 +37,8 @@ export class SpikeGuard {
       return { kind: "take" };
     }
     this.#skippedInARow++;
-    if (reason === "gradient spike" && this.#skippedInARow >= STOP_AFTER) return this.#newLevel(loss, gradNorm);
+    if (reason === "gradient spike" && this.#skippedInARow >= STOP_AFTER)
+      return this.#newLevel(loss, gradNorm);
     return { kind: this.#skippedInARow >= STOP_AFTER ? "stop" : "skip", reason };
   }
 
