@@ -43,9 +43,14 @@ export function resultFile(root: string, { date, cpu }: Place): string {
   return join(root, "bench", "results", `${date.slice(0, 10)}-${machine || "unknown"}.jsonl`);
 }
 
-/** Written at once: what was measured stays, whatever ends the run. The load says how far to trust it. */
+/**
+ * Written at once: what was measured stays, whatever ends the run. The load says how far to trust it. Where the clone
+ * lies on this machine, which messages of failed rows name, is left out.
+ */
 export function appendRow(file: string, command: string, row: ResultRow, place: Place): void {
   mkdirSync(dirname(file), { recursive: true });
   const load = Number(loadavg()[0]!.toFixed(2));
-  appendFileSync(file, `${JSON.stringify({ ...row, command, load, ...place })}\n`);
+  const root = dirname(dirname(dirname(file)));
+  const line = JSON.stringify({ ...row, command, load, ...place }).replaceAll(`${root}/`, "");
+  appendFileSync(file, `${line}\n`);
 }

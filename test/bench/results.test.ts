@@ -50,4 +50,12 @@ describe("appendRow", () => {
     expect(place.commit).toMatch(/^[0-9a-f]{7,}(\+changes)?$/);
     expect(place.node).toBe(process.version);
   });
+
+  test("leaves out where the clone lies", async () => {
+    const folder = await scratchFolder();
+    const place = describePlace(root);
+    const file = resultFile(folder, place);
+    appendRow(file, "x", { bench: "gemm", why: `${folder}/bench/peers/.js does not exist` }, place);
+    expect(JSON.parse(readFileSync(file, "utf8")).why).toBe("bench/peers/.js does not exist");
+  });
 });
