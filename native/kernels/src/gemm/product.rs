@@ -1,7 +1,7 @@
 //! One thread's part of `y = x @ w^T`: some rows by some panels. Packs A once, then goes panel by panel, so
 //! that a panel is read from memory once and A stays in the second cache.
 
-use super::micro::{self, ALayout, Arithmetic, PANEL, TILE_FLOATS, TileShape};
+use super::micro::{self, ALayout, PANEL, TILE_FLOATS, TILE_ROWS, TileShape};
 use super::output::{Addend, Place, Target, store};
 use super::pack::{Rows, pack_rows, packed_rows_words};
 #[cfg(target_arch = "x86_64")]
@@ -36,8 +36,8 @@ pub struct Part {
 }
 
 /// Row where tile `tile` of `rows` rows begins, tiles being as even as they can: 13 rows are 7 + 6, not 12 + 1.
-pub fn tile_start(rows: usize, height: usize, tile: usize) -> usize {
-    tile * rows / rows.div_ceil(height)
+pub fn tile_start(rows: usize, tile: usize) -> usize {
+    tile * rows / rows.div_ceil(TILE_ROWS)
 }
 
 /// Computes one part.
@@ -52,17 +52,13 @@ pub unsafe fn multiply(product: &Product, part: Part, scratch: &mut Scratch) {
     }
     let (k, arithmetic) = (product.panels.k, product.panels.arithmetic());
     let form = arithmetic.a_form(product.isa);
-    let height = micro::tile_height(product.isa, arithmetic);
-    let tiles = part.rows.div_ceil(height);
+    let tiles = part.rows.div_ceil(TILE_ROWS);
     let row_words = packed_rows_words(form, 1, k);
     let scratch = scratch.f32(part.rows * row_words + TILE_FLOATS);
     let (packed, tile) = scratch.split_at_mut(part.rows * row_words);
     let packed = as_words(packed);
     for t in 0..tiles {
-        let (from, to) = (
-            tile_start(part.rows, height, t),
-            tile_start(part.rows, height, t + 1),
-        );
+        let (from, to) = (tile_start(part.rows, t), tile_start(part.rows, t + 1));
         let out = &mut packed[from * row_words..to * row_words];
         let at = product.rows.skip(part.row + from);
         with_floats!(product.x, |x| pack_rows(
@@ -76,7 +72,7 @@ pub unsafe fn multiply(product: &Product, part: Part, scratch: &mut Scratch) {
         ));
     }
     let at_most = (0..tiles)
-        .map(|t| tile_start(part.rows, height, t + 1) - tile_start(part.rows, height, t))
+        .map(|t| tile_start(part.rows, t + 1) - tile_start(part.rows, t))
         .map(micro::panels_at_once)
         .max()
         .unwrap_or(1);
@@ -85,10 +81,7 @@ pub unsafe fn multiply(product: &Product, part: Part, scratch: &mut Scratch) {
     while panel < last {
         let group = at_most.min(last - panel);
         for t in 0..tiles {
-            let (from, to) = (
-                tile_start(part.rows, height, t),
-                tile_start(part.rows, height, t + 1),
-            );
+            let (from, to) = (tile_start(part.rows, t), tile_start(part.rows, t + 1));
             let a = packed[from * row_words..].as_ptr();
             // SAFETY: A holds rows * row_words words; the rest by this function's contract.
             unsafe { tile_by_panels(product, a, part.row + from, to - from, panel, group, tile) };
@@ -104,7 +97,8 @@ pub unsafe fn multiply(product: &Product, part: Part, scratch: &mut Scratch) {
 #[cfg(target_arch = "x86_64")]
 unsafe fn multiply_by_amx(product: &Product, part: Part, scratch: &mut Scratch) {
     let Panels { n, k, .. } = product.panels;
-    let pairs = Arithmetic::Bf16.steps(k);
+    let arithmetic = product.panels.arithmetic();
+    let pairs = arithmetic.steps(k);
     let words = tiles::packed_words(part.rows, pairs);
     let scratch = scratch.f32(words + tiles::sums_floats(part.rows, pairs, part.panels));
     let (packed, sums) = scratch.split_at_mut(words);
@@ -118,7 +112,7 @@ unsafe fn multiply_by_amx(product: &Product, part: Part, scratch: &mut Scratch) 
             rows: part.rows,
             pairs,
         };
-        let panels = (part.panels, Arithmetic::Bf16.panel_words(k));
+        let panels = (part.panels, arithmetic.panel_words(k));
         let ask = |tile: Finished| product.y.prefetch(&tile.place(&part, n));
         tiles::multiply(
             a,

@@ -118,11 +118,6 @@ pub fn by_amx(isa: Isa, arithmetic: Arithmetic) -> bool {
     isa == Isa::Amx && arithmetic == Arithmetic::Bf16
 }
 
-/// Most rows of a tile: what a task's rows are counted in.
-pub fn tile_height(isa: Isa, arithmetic: Arithmetic) -> usize {
-    if by_amx(isa, arithmetic) { 32 } else { TILE_ROWS }
-}
-
 /// Panels that `kernel` takes at once for a tile of `rows` rows packed by rows: few rows alone would wait for
 /// the latency of their chains.
 pub fn panels_at_once(rows: usize) -> usize {
