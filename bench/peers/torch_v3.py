@@ -9,18 +9,11 @@ time its own steps and these in turns, under the same disturbances.
 """
 
 import argparse
-import json
 import os
-import resource
-import sys
 import time
 from typing import Any
 
-# glibc returns large blocks to the system at every free, and faults them in again page by page at the next use.
-MALLOC = {"MALLOC_MMAP_THRESHOLD_": str(1 << 32), "MALLOC_TRIM_THRESHOLD_": str(1 << 40), "MALLOC_TOP_PAD_": str(1 << 28)}
-
-# The default of 1,024 kernels is fewer than the shapes that experts' ragged shares have.
-ONEDNN = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "20000"}
+from fair import peak_rss_bytes, restart_with, say, serve
 
 
 def arguments() -> argparse.Namespace:
@@ -83,7 +76,7 @@ class Trainer:
         self.done += 1
         return loss.item()
 
-    def timed(self, steps: int) -> dict[str, float]:
+    def timed(self, steps: int) -> dict[str, Any]:
         start, cpu = time.perf_counter(), time.process_time()
         for _ in range(steps):
             loss = self.step()
@@ -92,32 +85,10 @@ class Trainer:
         return {"seconds": seconds, "cpu_seconds": cpu_seconds, "tokens": tokens, "loss": loss, "peakRssBytes": peak_rss_bytes()}
 
 
-def peak_rss_bytes() -> int:
-    """Largest resident set so far; Linux counts in KiB, macOS in bytes."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
-
-
-def say(record: dict[str, Any]) -> None:
-    print(json.dumps(record), flush=True)
-
-
 def setting_text(args: argparse.Namespace, torch: Any) -> str:
     """In one line: which ways of doing the work were chosen, and the threads of each part."""
     ways = f"experts {args.experts} in shares of {args.round_rows} rows, attention {args.attention}, loss {args.loss}"
     return f"{ways}; OpenMP threads {torch.get_num_threads()}, interop {torch.get_num_interop_threads()}"
-
-
-def serve(trainer: Trainer, settings: dict[str, Any]) -> None:
-    say({"ready": True, **settings})
-    for line in sys.stdin:
-        word, *rest = line.split() or ["quit"]
-        if word == "quit":
-            return
-        if word != "step" or len(rest) != 1 or not rest[0].isdigit() or int(rest[0]) < 1:
-            say({"error": f"cannot read {line.strip()!r}: say 'step N' or 'quit'"})
-            continue
-        say(trainer.timed(int(rest[0])))
 
 
 def direct(trainer: Trainer, steps: int, settings: dict[str, Any]) -> None:
@@ -131,11 +102,7 @@ def direct(trainer: Trainer, steps: int, settings: dict[str, Any]) -> None:
 
 def main() -> None:
     args = arguments()
-    # OpenMP and malloc read the environment once, at start.
-    wanted = {"OMP_NUM_THREADS": str(args.threads), "MKL_NUM_THREADS": str(args.threads), **MALLOC, **ONEDNN}
-    if any(os.environ.get(k) != v for k, v in wanted.items()):
-        os.environ.update(wanted)
-        os.execv(sys.executable, [sys.executable, *sys.argv])
+    restart_with(args.threads)
     trainer = Trainer(args)
     settings = {k: getattr(args, k) for k in ("preset", "precision", "compile", "threads", "experts", "round_rows", "attention", "loss")}
     settings |= {"torch": trainer.torch.__version__, "parameters": sum(p.numel() for p in trainer.model.parameters())}
@@ -147,7 +114,7 @@ def main() -> None:
             trainer.timed(3)
         print(profile.key_averages().table(sort_by="self_cpu_time_total", row_limit=25))
     elif args.serve:
-        serve(trainer, settings)
+        serve(trainer.timed, settings)
     else:
         direct(trainer, args.steps, settings)
 

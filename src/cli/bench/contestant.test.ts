@@ -1,7 +1,8 @@
+import { getEventListeners } from "node:events";
 import { setTimeout as sleep } from "node:timers/promises";
 import { describe, expect, onTestFinished, test } from "vitest";
 import { BaseError } from "../../base/index.ts";
-import { Contestant, type ContestantSpec } from "./contestant.ts";
+import { Contestant, type ContestantSpec, isFaultOf } from "./contestant.ts";
 
 /** A real process that runs `script`; `answer(f)` in it calls f with each line of its input. */
 function spec(script: string, changes: Partial<ContestantSpec> = {}): ContestantSpec {
@@ -33,8 +34,9 @@ async function failureOf(promise: Promise<unknown>): Promise<BaseError> {
   return error;
 }
 
+/** Waits up to ten seconds for its end. */
 async function isAlive(pid: number): Promise<boolean> {
-  for (let i = 0; i < 100; i++) {
+  for (let i = 0; i < 200; i++) {
     try {
       process.kill(pid, 0);
     } catch {
@@ -100,5 +102,60 @@ describe("Contestant", () => {
     expect((await unready).what).toBe("the peer ended before it was ready (SIGTERM)");
     for (const name of ["own", "worker"]) expect(await isAlive(Number(peer.settings[name]))).toBe(false);
     await expect(Contestant.start(spec(""), stop.signal)).rejects.toThrow("aborted");
+  });
+
+  test("one that was too late is ended: its late answer is not taken for that to the next question", async () => {
+    const late = await start(
+      `let n = 0; say({ ready: true, own: process.pid });
+       answer((line) => setTimeout(() => say({ seconds: ++n, line }), n === 0 ? 600 : 0));`,
+      { answerTimeoutMs: 200 },
+    );
+    expect((await failureOf(late.step(1))).what).toBe('the peer said nothing for 200 ms at "step 1"');
+    expect(late.hasEnded).toBe(true);
+    const next = await failureOf(late.step(2));
+    expect(next.what).toBe('the peer ended at "step 2" (it said nothing for 200 ms at "step 1")');
+    expect(await isAlive(Number(late.settings["own"]))).toBe(false);
+  });
+
+  test("one that ends while a worker of its own holds its output open is noticed all the same", async () => {
+    const peer = await start(`
+      const { spawn } = require("node:child_process");
+      // One in the same group, and one that left it.
+      const worker = spawn(process.execPath, ["-e", "setInterval(() => 0, 1000)"], { stdio: "inherit" });
+      const stray = spawn(process.execPath, ["-e", "setTimeout(() => 0, 8000)"], { stdio: "inherit", detached: true });
+      say({ ready: true, worker: worker.pid, stray: stray.pid });
+      answer(() => { console.error("lost a thread"); process.exit(4); });`);
+    const begun = performance.now();
+    expect((await failureOf(peer.step(1))).what).toBe('the peer ended at "step 1" (exit code 4)');
+    expect(performance.now() - begun).toBeLessThan(6000);
+    expect(await isAlive(Number(peer.settings["worker"]))).toBe(false);
+    process.kill(Number(peer.settings["stray"]), "SIGKILL");
+  });
+
+  test("one that does not leave when asked is killed", async () => {
+    const deaf = await start(
+      `process.on("SIGTERM", () => 0); setInterval(() => 0, 1000); say({ ready: true, own: process.pid });`,
+    );
+    deaf[Symbol.dispose]();
+    deaf[Symbol.dispose]();
+    expect(await isAlive(Number(deaf.settings["own"]))).toBe(false);
+  }, 20_000);
+
+  test("several, one after another, leave nothing on the signal that would stop them", async () => {
+    const stop = new AbortController();
+    for (let i = 0; i < 3; i++) {
+      using _peer = await Contestant.start(spec("say({ ready: true });"), stop.signal);
+    }
+    expect(getEventListeners(stop.signal, "abort")).toHaveLength(0);
+    await failureOf(Contestant.start(spec("process.exit(1);"), stop.signal));
+    expect(getEventListeners(stop.signal, "abort")).toHaveLength(0);
+  });
+
+  test("its errors are its own fault and nobody else's", async () => {
+    const peer = await start(`say({ ready: true }); answer(() => say({ seconds: "soon" }));`);
+    const error = await failureOf(peer.step(1));
+    expect(isFaultOf(peer.spec, error)).toBe(true);
+    expect(isFaultOf({ ...peer.spec, name: "Minke bf16" }, error)).toBe(false);
+    expect(isFaultOf(peer.spec, new Error("the peer"))).toBe(false);
   });
 });

@@ -6,7 +6,7 @@
  */
 import { type ChildProcessWithoutNullStreams, spawn } from "node:child_process";
 import { createInterface } from "node:readline";
-import { BackendError, formatDuration } from "../../base/index.ts";
+import { BackendError, BaseError, formatDuration } from "../../base/index.ts";
 
 export interface ContestantSpec {
   /** For people: "PyTorch bf16 compiled". */
@@ -19,25 +19,37 @@ export interface ContestantSpec {
   readonly answerTimeoutMs: number;
 }
 
+/** True of an error that this contestant is to blame for, and not one that took turns with it. */
+export function isFaultOf({ name }: ContestantSpec, error: unknown): error is BaseError {
+  return BaseError.isInstance(error) && error.fields["contestant"] === name;
+}
+
 export type Answer = Readonly<Record<string, unknown>>;
 
 /** Characters of standard error that a failure shows. */
 const TAIL = 2000;
+/** Between being asked to leave and being made to. */
+const KILL_AFTER_MS = 5000;
+/** Between the end of the process and that of its output, which something that it started may hold open. */
+const CLOSE_AFTER_MS = 1000;
 
 export class Contestant implements Disposable {
   readonly spec: ContestantSpec;
   readonly #child: ChildProcessWithoutNullStreams;
+  readonly #stop: AbortSignal;
+  readonly #onStop = (): void => this[Symbol.dispose]();
   /** Who waits for the next line; answers come in the order of the questions, one at a time. */
   #waiting: { resolve: (answer: Answer) => void; reject: (error: Error) => void } | null = null;
   #errors = "";
   #settings: Answer = {};
+  /** Why no answer will come any more. */
   #end: string | null = null;
+  #isDisposed = false;
 
   /** Starts it and waits until it is ready; `stop` ends it at any time. */
   static async start(spec: ContestantSpec, stop: AbortSignal): Promise<Contestant> {
     stop.throwIfAborted();
-    const contestant = new Contestant(spec);
-    stop.addEventListener("abort", () => contestant[Symbol.dispose](), { once: true });
+    const contestant = new Contestant(spec, stop);
     try {
       contestant.#settings = await contestant.#next(spec.readyTimeoutMs, "before it was ready");
       return contestant;
@@ -47,8 +59,10 @@ export class Contestant implements Disposable {
     }
   }
 
-  private constructor(spec: ContestantSpec) {
+  private constructor(spec: ContestantSpec, stop: AbortSignal) {
     this.spec = spec;
+    this.#stop = stop;
+    stop.addEventListener("abort", this.#onStop, { once: true });
     // A group of its own: compilers start workers, and all of them must go when this goes.
     this.#child = spawn(spec.command, [...spec.args], { stdio: "pipe", detached: true });
     this.#child.stderr.setEncoding("utf8").on("data", (text: string) => {
@@ -57,7 +71,7 @@ export class Contestant implements Disposable {
     // A process that ends breaks the pipe; its end is told below.
     this.#child.stdin.on("error", () => undefined);
     this.#child.on("error", (error) => this.#ended(error.message));
-    this.#child.on("close", (code, signal) => this.#ended(code === null ? `${signal}` : `exit code ${code}`));
+    this.#child.on("exit", (code, signal) => this.#exited(code === null ? `${signal}` : `exit code ${code}`));
     createInterface({ input: this.#child.stdout }).on("line", (line) => this.#heard(line));
   }
 
@@ -66,7 +80,7 @@ export class Contestant implements Disposable {
     return this.#settings;
   }
 
-  /** True once its process has ended, whatever the reason. */
+  /** True once it answers no more, whatever the reason. */
   get hasEnded(): boolean {
     return this.#end !== null;
   }
@@ -87,12 +101,28 @@ export class Contestant implements Disposable {
     return { ...answer, seconds };
   }
 
+  /** What it started goes with it; one that does not leave when asked is killed. */
   [Symbol.dispose](): void {
-    const { pid, exitCode } = this.#child;
-    if (pid === undefined) return;
+    if (this.#isDisposed) return;
+    this.#isDisposed = true;
+    this.#stop.removeEventListener("abort", this.#onStop);
     this.#child.stdin.end();
+    if (this.#hasExited) return;
+    this.#signal("SIGTERM");
+    const timer = setTimeout(() => this.#signal("SIGKILL"), KILL_AFTER_MS).unref();
+    this.#child.once("exit", () => clearTimeout(timer));
+  }
+
+  get #hasExited(): boolean {
+    return this.#child.exitCode !== null || this.#child.signalCode !== null;
+  }
+
+  /** To its whole group. */
+  #signal(name: NodeJS.Signals): void {
+    const { pid } = this.#child;
+    if (pid === undefined) return;
     try {
-      process.kill(-pid, exitCode === null ? "SIGTERM" : "SIGKILL");
+      process.kill(-pid, name);
     } catch {
       // The whole group has ended already.
     }
@@ -105,7 +135,11 @@ export class Contestant implements Disposable {
         return;
       }
       const timer = setTimeout(() => {
-        settle(() => reject(this.#failure(`said nothing for ${formatDuration(timeoutMs / 1000)} ${when}`)));
+        const what = `said nothing for ${formatDuration(timeoutMs / 1000)} ${when}`;
+        settle(() => reject(this.#failure(what)));
+        // An answer that comes after all would be taken for that to the next question.
+        this.#end = `it ${what}`;
+        this[Symbol.dispose]();
       }, timeoutMs);
       const settle = (how: () => void): void => {
         clearTimeout(timer);
@@ -127,6 +161,17 @@ export class Contestant implements Disposable {
     this.#waiting?.resolve(answer);
   }
 
+  #exited(how: string): void {
+    // Workers without their leader are of no use, and hold its output open.
+    this.#signal("SIGKILL");
+    // What it said last may still be on its way.
+    const timer = setTimeout(() => this.#ended(how), CLOSE_AFTER_MS);
+    this.#child.once("close", () => {
+      clearTimeout(timer);
+      this.#ended(how);
+    });
+  }
+
   #ended(how: string): void {
     this.#end ??= how;
     this.#waiting?.reject(new Error(how));
@@ -138,7 +183,7 @@ export class Contestant implements Disposable {
     return new BackendError(`${name} ${what}`, {
       why: said === "" ? "it wrote nothing on standard error" : said,
       fix: `run it by hand: ${[command, ...args].join(" ")}`,
-      fields: { name, said },
+      fields: { contestant: name, said },
     });
   }
 }

@@ -1,23 +1,27 @@
 import { describe, expect, test } from "vitest";
 import { BackendError } from "../../base/index.ts";
-import { failedRow, type OurSteps, oursRow, type PeerSteps, peerRow } from "./peerRows.ts";
+import { failedRow, oursRow, type PeerSteps, peerRow } from "./peerRows.ts";
 import { rowText, TRACE_HEADER, timing } from "./row.ts";
 
 const settings = { minke: "0.1.0", kernels: "amx", threads: 2, tokensPerStep: 2000, flopsPerStep: 1e9 };
-const ours: readonly OurSteps[] = [
-  { precision: "bf16", seconds: [0.5, 0.6, 0.7], peak: 8e9, peakRssBytes: 5e8, settings },
-  { precision: "f32", seconds: [1, 1.1, 1.2], peak: 2e9, peakRssBytes: 6e8, settings },
-];
-const peer = (name: string, precision: "bf16" | "f32", seconds: readonly number[]): PeerSteps => ({
+const peer = (
+  name: string,
+  precision: "bf16" | "f32",
+  seconds: readonly number[],
+  bf16: number,
+): PeerSteps => ({
   name,
   precision,
   seconds,
   peakRssBytes: 2e9,
   settings: { torch: "2.15.0", threads: 2, setting: "experts grouped" },
-  beside: { bf16: [0.5, 0.7, 0.6], f32: [1, 1.2, 1.1] },
+  beside: {
+    bf16: { precision: "bf16", seconds: [bf16, 0.7, 0.6], peak: 8e9, peakRssBytes: 5e8, settings },
+    f32: { precision: "f32", seconds: [1, 1.2, 1.1], peak: 2e9, peakRssBytes: 6e8, settings },
+  },
 });
-const slow = peer("PyTorch f32 eager", "f32", [2, 2.4, 2.2]);
-const fast = peer("PyTorch bf16 autocast compiled", "bf16", [1, 1.5, 1.2]);
+const slow = peer("PyTorch f32 eager", "f32", [2, 2.4, 2.2], 0.4);
+const fast = peer("PyTorch bf16 autocast compiled", "bf16", [1, 1.5, 1.2], 0.5);
 
 describe("timing", () => {
   test("best and median of odd and even numbers, in any order", () => {
@@ -28,7 +32,7 @@ describe("timing", () => {
 
 describe("peerRow", () => {
   test("has the peer's speed, its share of the peak of its own precision, and both our ratios in the same rounds", () => {
-    expect(peerRow("nano", slow, ours)).toMatchObject({
+    expect(peerRow("nano", slow)).toMatchObject({
       bench: "peers",
       name: "nano: PyTorch f32 eager",
       who: "PyTorch",
@@ -39,7 +43,7 @@ describe("peerRow", () => {
       peakGflops: 2,
       share: 0.25,
       peakRssBytes: 2e9,
-      minkeBf16Ratio: 4,
+      minkeBf16Ratio: 5,
       minkeF32Ratio: 2,
       minkeBf16MedianRatio: 2.2 / 0.6,
     });
@@ -47,14 +51,15 @@ describe("peerRow", () => {
 
   test("of a product there are no tokens", () => {
     const { tokensPerStep: _, ...product } = settings;
-    const row = peerRow("gemm", fast, [{ ...ours[0]!, settings: product }]);
+    const { bf16, f32 } = fast.beside;
+    const row = peerRow("gemm", { ...fast, beside: { bf16: { ...bf16, settings: product }, f32 } });
     expect(row).toMatchObject({ bench: "gemm", tokensPerSecond: null, gflops: 1 });
   });
 });
 
 describe("oursRow", () => {
   test("is held against the fastest peer of all, and names the fastest of its own precision", () => {
-    expect(oursRow("nano", ours[1]!, [slow, fast])).toMatchObject({
+    expect(oursRow("nano", "f32", [slow, fast], null)).toMatchObject({
       name: "nano: Minke f32",
       tokensPerSecond: 2000,
       share: 0.5,
@@ -66,8 +71,14 @@ describe("oursRow", () => {
     });
   });
 
+  test("is of the fastest peer's rounds, however fast ours was beside another: both had as many tries", () => {
+    const row = oursRow("nano", "bf16", [slow, fast], null);
+    expect(row).toMatchObject({ seconds: 0.5, rounds: fast.seconds.length, ratio: 2 });
+    expect(row["ratio"]).toBe(peerRow("nano", fast)["minkeBf16Ratio"]);
+  });
+
   test("stands alone where every peer failed", () => {
-    expect(oursRow("nano", ours[0]!, [])).toMatchObject({
+    expect(oursRow("nano", "bf16", [], fast.beside)).toMatchObject({
       tokensPerSecond: 4000,
       fastestPeer: null,
       ratio: null,

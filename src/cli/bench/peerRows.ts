@@ -5,8 +5,7 @@ import { type BenchRow, timing } from "./row.ts";
 export type Precision = "f32" | "bf16";
 
 /** Steps of one contestant, one after another, in seconds. */
-interface Steps {
-  readonly precision: Precision;
+export interface Steps {
   readonly seconds: readonly number[];
   readonly peakRssBytes: number;
   /** What it said of itself. */
@@ -14,26 +13,29 @@ interface Steps {
 }
 
 export interface OurSteps extends Steps {
-  /** Multiplications and additions a second that registers reach in this precision, measured between the steps. */
+  readonly precision: Precision;
+  /** Multiplications and additions a second that registers reach in this precision, measured in the same rounds. */
   readonly peak: number;
 }
 
+/** Ours in both precisions, in the rounds of one peer. */
+export type Beside = Readonly<Record<Precision, OurSteps>>;
+
 export interface PeerSteps extends Steps {
   readonly name: string;
-  /** What ours took in the same rounds. */
-  readonly beside: Readonly<Record<Precision, readonly number[]>>;
+  readonly precision: Precision;
+  readonly beside: Beside;
 }
 
 /** The peer's speed, its share of the peak of its precision, and how many times as fast ours were beside it. */
-export function peerRow(preset: string, peer: PeerSteps, ours: readonly OurSteps[]): BenchRow {
-  const same = ours.find(({ precision }) => precision === peer.precision)!;
+export function peerRow(preset: string, peer: PeerSteps): BenchRow {
   return {
     ...heading(preset, peer.name),
     who: peer.name.split(" ")[0]!,
     version: text(peer.settings["torch"] ?? peer.settings["version"]),
     threads: number(peer.settings["threads"]),
     setting: text(peer.settings["setting"]),
-    ...speed(peer, same),
+    ...speed(peer, peer.beside[peer.precision]),
     minkeBf16Ratio: ratio(peer, "bf16"),
     minkeF32Ratio: ratio(peer, "f32"),
     minkeBf16MedianRatio: medianRatio(peer, "bf16"),
@@ -41,23 +43,33 @@ export function peerRow(preset: string, peer: PeerSteps, ours: readonly OurSteps
   };
 }
 
-/** Ours over all rounds, and the ratio to the fastest peer, which is the least flattering one. */
-export function oursRow(preset: string, ours: OurSteps, peers: readonly PeerSteps[]): BenchRow {
+/**
+ * Ours in the rounds of the fastest peer, which is the least flattering one: as many tries as it had, at the same time.
+ *
+ * @param alone  ours without a peer beside them, where none got through
+ */
+export function oursRow(
+  preset: string,
+  precision: Precision,
+  peers: readonly PeerSteps[],
+  alone: Beside | null,
+): BenchRow {
   const byBest = peers.toSorted((a, b) => timing(a.seconds).best - timing(b.seconds).best);
   const [fastest] = byBest;
-  const same = byBest.find(({ precision }) => precision === ours.precision);
+  const same = byBest.find((peer) => peer.precision === precision);
+  const ours = (fastest?.beside ?? alone!)[precision];
   return {
-    ...heading(preset, `Minke ${ours.precision}`),
+    ...heading(preset, `Minke ${precision}`),
     who: "Minke",
     version: text(ours.settings["minke"]),
     threads: number(ours.settings["threads"]),
     setting: text(ours.settings["kernels"]),
     ...speed(ours, ours),
     fastestPeer: fastest?.name ?? null,
-    ratio: fastest === undefined ? null : ratio(fastest, ours.precision),
-    medianRatio: fastest === undefined ? null : medianRatio(fastest, ours.precision),
+    ratio: fastest === undefined ? null : ratio(fastest, precision),
+    medianRatio: fastest === undefined ? null : medianRatio(fastest, precision),
     fastestSamePrecision: same?.name ?? null,
-    samePrecisionRatio: same === undefined ? null : ratio(same, ours.precision),
+    samePrecisionRatio: same === undefined ? null : ratio(same, precision),
     fastestPeerRssBytes: fastest?.peakRssBytes ?? null,
   };
 }
@@ -73,7 +85,7 @@ function heading(preset: string, name: string): BenchRow & { readonly preset: st
 
 /** Sizes are what ours says of the model: both sides train the same one. */
 function speed(
-  { precision, seconds, peakRssBytes }: Steps,
+  { precision, seconds, peakRssBytes }: Steps & { readonly precision: Precision },
   { settings, peak }: OurSteps,
 ): Record<string, string | number | null> {
   const { best, median } = timing(seconds);
@@ -93,11 +105,11 @@ function speed(
 }
 
 function ratio(peer: PeerSteps, precision: Precision): number {
-  return timing(peer.seconds).best / timing(peer.beside[precision]).best;
+  return timing(peer.seconds).best / timing(peer.beside[precision].seconds).best;
 }
 
 function medianRatio(peer: PeerSteps, precision: Precision): number {
-  return timing(peer.seconds).median / timing(peer.beside[precision]).median;
+  return timing(peer.seconds).median / timing(peer.beside[precision].seconds).median;
 }
 
 function number(value: unknown): number | null {

@@ -1,21 +1,19 @@
 /** Who takes part, and the command line of each: our own steps, PyTorch in its four settings, jax-js for products. */
-import { existsSync } from "node:fs";
-import { dirname, join } from "node:path";
-import { fileURLToPath } from "node:url";
-import { BackendError } from "../../base/index.ts";
+import { join } from "node:path";
 import type { ContestantSpec } from "./contestant.ts";
+import type { Precision } from "./peerRows.ts";
+import { JAX_JS, PEERS_FOLDER, type PeerSetup, TORCH } from "./peerSetup.ts";
 
 export interface PeerSpec extends ContestantSpec {
-  readonly precision: "f32" | "bf16";
+  readonly precision: Precision;
   /** What people should know while they wait for it. */
   readonly hint: string;
-  /** What must exist, and the script of this folder that makes it. */
-  readonly needs: { readonly file: string; readonly setup: string };
+  /** What must be installed; null where nothing must. */
+  readonly setup: PeerSetup | null;
 }
 
-const folder = join(dirname(fileURLToPath(import.meta.url)), "..", "..", "..", "bench", "peers");
+const folder = PEERS_FOLDER;
 const python = join(folder, ".venv", "bin", "python");
-const torchNeeds = { file: python, setup: "setup.sh" };
 
 const MINUTE = 60_000;
 const answerTimeoutMs = 5 * MINUTE;
@@ -43,22 +41,27 @@ export function torchSpecs(preset: string, threads: number): readonly PeerSpec[]
     ],
     readyTimeoutMs: (isCompiled ? 20 : 5) * MINUTE,
     answerTimeoutMs,
-    needs: torchNeeds,
+    setup: TORCH,
   }));
 }
 
-/** Other libraries' products of 2048 x 2048 x 1024. */
+/** Other libraries' products of 2048 x 2048 x 1024; PyTorch's also with weights packed beforehand, as ours are. */
 export function gemmSpecs(threads: number): readonly PeerSpec[] {
-  const torch = (["bf16", "f32"] as const).map((precision) => ({
-    name: `PyTorch ${precision}`,
-    precision,
-    hint: "it starts and warms up",
-    command: python,
-    args: [join(folder, "gemm.py"), "--serve", "--precision", precision, "--threads", String(threads)],
-    readyTimeoutMs: 5 * MINUTE,
-    answerTimeoutMs,
-    needs: torchNeeds,
-  }));
+  const torch = (["bf16", "f32"] as const).flatMap((precision) =>
+    (["plain", "packed"] as const).map((weights) => ({
+      name: `PyTorch ${precision}${weights === "packed" ? ", weights packed" : ""}`,
+      precision,
+      hint: "it starts and warms up",
+      command: python,
+      args: [
+        ...[join(folder, "gemm.py"), "--serve", "--precision", precision],
+        ...["--weights", weights, "--threads", String(threads)],
+      ],
+      readyTimeoutMs: 5 * MINUTE,
+      answerTimeoutMs,
+      setup: TORCH,
+    })),
+  );
   const jax: PeerSpec = {
     name: "jax-js f32 (WebAssembly)",
     precision: "f32",
@@ -67,13 +70,13 @@ export function gemmSpecs(threads: number): readonly PeerSpec[] {
     args: [join(folder, "jax_js_gemm.mjs")],
     readyTimeoutMs: 5 * MINUTE,
     answerTimeoutMs,
-    needs: { file: join(folder, ".js", "node_modules", "@jax-js", "jax"), setup: "setup_js.sh" },
+    setup: JAX_JS,
   };
   return [...torch, jax];
 }
 
 /** Our own steps in a process of their own, by the same program as this one. */
-export function minkeSpec(preset: string, precision: "f32" | "bf16", threads: number): ContestantSpec {
+export function minkeSpec(preset: string, precision: Precision, threads: number): ContestantSpec {
   const settings = ["--preset", preset, "--precision", precision, "--threads", String(threads)];
   return {
     name: `Minke ${precision}`,
@@ -82,16 +85,4 @@ export function minkeSpec(preset: string, precision: "f32" | "bf16", threads: nu
     readyTimeoutMs: 5 * MINUTE,
     answerTimeoutMs,
   };
-}
-
-export function isSetUp({ needs }: PeerSpec): boolean {
-  return existsSync(needs.file);
-}
-
-export function notSetUp({ name, needs }: PeerSpec): BackendError {
-  return new BackendError(`${name} is not set up`, {
-    why: `${needs.file} does not exist; peers live in environments of their own, in a clone`,
-    fix: `run bench/peers/${needs.setup} first`,
-    fields: { name, file: needs.file },
-  });
 }

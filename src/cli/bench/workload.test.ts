@@ -54,7 +54,9 @@ describe("the peers", () => {
   test("of a product are PyTorch and jax-js, beside which ours is the same program as this one", () => {
     expect(gemmSpecs(2).map(({ name }) => name)).toEqual([
       "PyTorch bf16",
+      "PyTorch bf16, weights packed",
       "PyTorch f32",
+      "PyTorch f32, weights packed",
       "jax-js f32 (WebAssembly)",
     ]);
     const { command, args } = minkeSpec("gemm", "f32", 2);
