@@ -1,11 +1,14 @@
 /** What `npm run bench` runs, in which order, and what a reader types to see one part of it alone. */
-import { existsSync } from "node:fs";
 import { join } from "node:path";
+import { howToSetUp, isSetUp, JAX_JS, TORCH } from "../src/cli/bench/peerSetup.ts";
 
-export type PartName = "kernels" | "step" | "peers" | "gemm" | "tokenizer";
+export const PART_NAMES = ["kernels", "step", "peers", "gemm", "tokenizer"] as const;
+export type PartName = (typeof PART_NAMES)[number];
 
 export interface Part {
   readonly name: PartName;
+  /** The model; null where there is none to choose. */
+  readonly preset: string | null;
   /** What a reader types. */
   readonly command: string;
   /** Arguments of Node. */
@@ -24,29 +27,43 @@ const MODELS = [
 
 const PRECISIONS = ["bf16", "f32"] as const;
 
-/** @param root  of the clone */
-export function planParts(root: string): readonly Part[] {
-  const torch = setUp(join(root, "bench", "peers", ".venv", "bin", "python"), "PyTorch", "setup.sh");
-  const jax = setUp(join(root, "bench", "peers", ".js", "node_modules"), "jax-js", "setup_js.sh");
-  const minke = (name: PartName, words: string, missing: string | null = null): Part => ({
+/**
+ * @param root    of the clone
+ * @param rounds  of every step and peer instead of the planned ones, for a trial
+ */
+export function planParts(root: string, rounds?: string): readonly Part[] {
+  if (rounds !== undefined && !/^[1-9]\d*$/.test(rounds))
+    throw new Error(`--rounds ${JSON.stringify(rounds)} is not a whole number of at least 1`);
+  const peers = join(root, "bench", "peers");
+  const torch = isSetUp(TORCH, peers) ? null : howToSetUp(TORCH);
+  // A product has two peers; the one that is not there is left out by the verb.
+  const gemm = isSetUp(JAX_JS, peers) ? null : torch;
+  const minke = (
+    name: PartName,
+    preset: string | null,
+    words: string,
+    missing: string | null = null,
+  ): Part => ({
     name,
+    preset,
     command: `npx minke ${words}`,
     args: [join(root, "bin", "minke.js"), ...words.split(" "), "--json"],
     missing,
   });
+  const flagsOf = (model: (typeof MODELS)[number]): string =>
+    `--preset ${model.preset} --rounds ${rounds ?? model.rounds}`;
   return [
-    ...PRECISIONS.map((precision) => minke("kernels", `bench kernels --precision ${precision}`)),
-    ...MODELS.flatMap(({ preset, rounds }) =>
+    ...PRECISIONS.map((precision) => minke("kernels", null, `bench kernels --precision ${precision}`)),
+    ...MODELS.flatMap((model) =>
       PRECISIONS.map((precision) =>
-        minke("step", `bench step --preset ${preset} --precision ${precision} --rounds ${rounds}`),
+        minke("step", model.preset, `bench step ${flagsOf(model)} --precision ${precision}`),
       ),
     ),
-    ...MODELS.map(({ preset, rounds }) =>
-      minke("peers", `bench peers --preset ${preset} --rounds ${rounds}`, torch),
-    ),
-    minke("gemm", "bench peers --preset gemm", torch === null || jax === null ? null : torch),
+    ...MODELS.map((model) => minke("peers", model.preset, `bench peers ${flagsOf(model)}`, torch)),
+    minke("gemm", null, "bench peers --preset gemm", gemm),
     {
       name: "tokenizer",
+      preset: null,
       command: 'npx -c "node bench/tokenizer.ts"',
       args: [join(root, "bench", "tokenizer.ts"), "--json"],
       missing: null,
@@ -54,6 +71,37 @@ export function planParts(root: string): readonly Part[] {
   ];
 }
 
-function setUp(file: string, who: string, script: string): string | null {
-  return existsSync(file) ? null : `${who} is not set up: bench/peers/${script} does it`;
+/**
+ * The parts of some names, the models of some presets; all by default.
+ *
+ * @throws naming what there is
+ */
+export function chosenParts(
+  parts: readonly Part[],
+  { only, preset }: { readonly only?: string; readonly preset?: string },
+): readonly Part[] {
+  const names = listed("--only", only, PART_NAMES);
+  const presets = listed(
+    "--preset",
+    preset,
+    MODELS.map((model) => model.preset),
+  );
+  return parts.filter(
+    (part) =>
+      (names === null || names.includes(part.name)) &&
+      (presets === null || (part.preset !== null && presets.includes(part.preset))),
+  );
+}
+
+/** Null if nothing was asked for. */
+export function listed(
+  flag: string,
+  text: string | undefined,
+  known: readonly string[],
+): readonly string[] | null {
+  if (text === undefined) return null;
+  const words = text.split(",").map((word) => word.trim());
+  const unknown = words.filter((word) => !known.includes(word));
+  if (unknown.length === 0) return words;
+  throw new Error(`${flag} ${unknown.join(",")} is not one of ${known.join(", ")}`);
 }

@@ -1,13 +1,19 @@
 /**
- * The README's tables, made from measured rows: nobody copies a figure by hand.
+ * The README's tables, made from the rows in bench/results/ and from nothing else: nobody copies a figure by hand, and
+ * a test holds the tables against the rows.
  *
  * Each table stands between `<!-- bench:NAME -->` and `<!-- /bench:NAME -->`; a run of one part leaves the others alone.
  */
 import { formatInteger } from "../src/base/index.ts";
 import type { PartName } from "./parts.ts";
-import type { Place, ResultRow } from "./results.ts";
+import type { RecordedRow } from "./results.ts";
 
 export type Language = "en" | "zh";
+
+export const README_LANGUAGES = [
+  { file: "README.md", language: "en" },
+  { file: "README.zh-CN.md", language: "zh" },
+] as const;
 
 interface Words {
   readonly kernels: readonly string[];
@@ -18,6 +24,10 @@ interface Words {
   readonly failed: string;
   readonly cores: string;
   readonly others: string;
+  /** Of a part without rows. */
+  readonly unmeasured: string;
+  /** What a reader must know to compare. */
+  readonly notes: Partial<Readonly<Record<PartName, string>>>;
 }
 
 const words: Readonly<Record<Language, Words>> = {
@@ -30,6 +40,13 @@ const words: Readonly<Record<Language, Words>> = {
     failed: "failed",
     cores: "cores",
     others: ", and the like for the other rows",
+    unmeasured: "No measurement is recorded in `bench/results/`. It is made, and this table written, by",
+    notes: {
+      peers: "Best of the rounds; in brackets the ratio of the medians.",
+      gemm:
+        "Ours multiplies with weights that were packed beforehand, as the optimizer leaves them. PyTorch packs in every call, unless its row " +
+        "says otherwise; its plain products write to one output, the others allocate theirs.",
+    },
   },
   zh: {
     kernels: ["矩阵乘", "bf16，GFLOP/s", "占峰值", "f32，GFLOP/s", "占峰值"],
@@ -40,19 +57,19 @@ const words: Readonly<Record<Language, Words>> = {
     failed: "失败",
     cores: "核",
     others: "，其余各行类推",
+    unmeasured: "`bench/results/` 中尚无此项测量记录。测量并生成本表的命令：",
+    notes: {
+      peers: "取各轮最好值；括号内为中位数之比。",
+      gemm: "Minke 使用事先打包的权重（即优化器留下的形式）。除注明 weights packed 的行外，PyTorch 每次调用都重新打包；其普通乘法写入同一输出，其余各行每次分配输出。",
+    },
   },
 };
 
-/** A part's table in Markdown with the commands that made it under it; null if nothing of it was measured. */
-export function tableOf(
-  part: PartName,
-  rows: readonly ResultRow[],
-  commands: readonly string[],
-  place: Place,
-  language: Language,
-): string | null {
-  const mine = rows.filter(({ bench }) => bench === part);
-  if (mine.length === 0) return null;
+/** A part's table in Markdown with the commands that made it under it; a sentence that says so if nothing was measured. */
+export function tableOf(part: PartName, rows: readonly RecordedRow[], language: Language): string {
+  const { cores, others, unmeasured, notes } = words[language];
+  const mine = latest(part, rows);
+  if (mine.length === 0) return `${unmeasured} \`npm run bench -- --only ${part}\``;
   const lines = {
     kernels: kernelLines,
     step: stepLines,
@@ -60,13 +77,49 @@ export function tableOf(
     gemm: gemmLines,
     tokenizer: tokenizerLines,
   };
-  const { cores, others } = words[language];
-  const where = `${place.date.slice(0, 10)}, ${place.cpu}, ${place.numCores} ${cores}, Node ${place.node}, ${place.commit}`;
+  const commands = distinct(mine.map(({ command }) => command));
+  const places = distinct(
+    mine.map(
+      ({ date, cpu, numCores, node, commit }) =>
+        `${date.slice(0, 10)}, ${cpu}, ${numCores} ${cores}, Node ${node}, ${commit}`,
+    ),
+  );
+  const note = notes[part] === undefined ? [] : [notes[part], ""];
   return [
     markdownTable(words[language][part], lines[part](mine, words[language])),
     "",
-    `\`${commands[0]}\`${commands.length > 1 ? others : ""} (${where}${peerVersion(mine)})`,
+    ...note,
+    `\`${commands[0]}\`${commands.length > 1 ? others : ""} (${places.join("; ")}${peerVersion(mine)})`,
   ].join("\n");
+}
+
+/**
+ * A part's rows of the latest run of each model and precision, all of the machine that was measured last.
+ *
+ * Models may come from different runs: a run of one of them does not wipe out the others. Of a run beside peers that
+ * was stopped, our rows are missing, which come last: it does not count.
+ */
+function latest(part: PartName, rows: readonly RecordedRow[]): readonly RecordedRow[] {
+  const groupOf = (row: RecordedRow): string =>
+    part === "kernels" || part === "step" ? `${row["preset"]} ${row["precision"]}` : `${row["preset"]}`;
+  const runOf = (row: RecordedRow): string => `${groupOf(row)} ${row.date}`;
+  const all = rows.filter(({ bench }) => bench === part);
+  const ended = new Set(all.filter(({ who }) => who === "Minke").map(runOf));
+  const whole = part === "peers" || part === "gemm" ? all.filter((row) => ended.has(runOf(row))) : all;
+  const last = whole.toSorted((a, b) => a.date.localeCompare(b.date)).at(-1);
+  const here = whole.filter(({ cpu, numCores }) => cpu === last?.cpu && numCores === last.numCores);
+  return distinct(here.map(groupOf)).flatMap((group) => {
+    const members = here.filter((row) => groupOf(row) === group);
+    const newest = members
+      .map(({ date }) => date)
+      .toSorted()
+      .at(-1);
+    return members.filter(({ date }) => date === newest);
+  });
+}
+
+function distinct<T>(values: readonly T[]): readonly T[] {
+  return [...new Set(values)];
 }
 
 /** @throws if the markers of a table that was measured are not there: a figure must not get lost in silence */
@@ -81,7 +134,7 @@ export function withTables(readme: string, tables: ReadonlyMap<PartName, string>
   return text;
 }
 
-function kernelLines(rows: readonly ResultRow[]): string[][] {
+function kernelLines(rows: readonly RecordedRow[]): string[][] {
   const names = [...new Set(rows.map(({ name }) => String(name)))];
   const find = (name: string, precision: string) =>
     rows.findLast((row) => row["name"] === name && row["precision"] === precision);
@@ -94,7 +147,7 @@ function kernelLines(rows: readonly ResultRow[]): string[][] {
   ]);
 }
 
-function stepLines(rows: readonly ResultRow[]): string[][] {
+function stepLines(rows: readonly RecordedRow[]): string[][] {
   return rows.map((row) => [
     String(row["preset"]),
     String(row["precision"]),
@@ -107,7 +160,7 @@ function stepLines(rows: readonly ResultRow[]): string[][] {
 }
 
 /** Ours first, then the peers from the fastest on. */
-function peerLines(rows: readonly ResultRow[], { failed }: Words): string[][] {
+function peerLines(rows: readonly RecordedRow[], { failed }: Words): string[][] {
   return inOrder(rows).map((row) =>
     row["failed"] === undefined
       ? [
@@ -116,28 +169,22 @@ function peerLines(rows: readonly ResultRow[], { failed }: Words): string[][] {
           whole(row["tokensPerSecond"]),
           percent(row["share"]),
           gigabytes(row["peakRssBytes"]),
-          times(row["minkeBf16Ratio"]),
-          times(row["minkeF32Ratio"]),
+          times(row, "Bf16"),
+          times(row, "F32"),
         ]
       : [String(row["preset"]), shortName(row), failed, "", "", "", ""],
   );
 }
 
-function gemmLines(rows: readonly ResultRow[], { failed }: Words): string[][] {
+function gemmLines(rows: readonly RecordedRow[], { failed }: Words): string[][] {
   return inOrder(rows).map((row) =>
     row["failed"] === undefined
-      ? [
-          shortName(row),
-          whole(row["gflops"]),
-          percent(row["share"]),
-          times(row["minkeBf16Ratio"]),
-          times(row["minkeF32Ratio"]),
-        ]
+      ? [shortName(row), whole(row["gflops"]), percent(row["share"]), times(row, "Bf16"), times(row, "F32")]
       : [shortName(row), failed, "", "", ""],
   );
 }
 
-function tokenizerLines(rows: readonly ResultRow[]): string[][] {
+function tokenizerLines(rows: readonly RecordedRow[]): string[][] {
   const cases = [...new Set(rows.map((row) => String(row["case"])))];
   const speed = (name: string, who: string): string => {
     const best = rows.findLast((row) => row["case"] === name && row["who"] === who)?.["best"];
@@ -146,9 +193,9 @@ function tokenizerLines(rows: readonly ResultRow[]): string[][] {
   return cases.map((name) => [name, speed(name, "minke"), speed(name, "@huggingface/tokenizers")]);
 }
 
-function inOrder(rows: readonly ResultRow[]): readonly ResultRow[] {
+function inOrder(rows: readonly RecordedRow[]): readonly RecordedRow[] {
   const presets = [...new Set(rows.map(({ preset }) => preset))];
-  const speed = (row: ResultRow): number => Number(row["gflops"] ?? 0);
+  const speed = (row: RecordedRow): number => Number(row["gflops"] ?? 0);
   return presets.flatMap((preset) =>
     rows
       .filter((row) => row["preset"] === preset)
@@ -156,11 +203,11 @@ function inOrder(rows: readonly ResultRow[]): readonly ResultRow[] {
   );
 }
 
-function shortName({ name, preset }: ResultRow): string {
+function shortName({ name, preset }: RecordedRow): string {
   return String(name).replace(`${preset}: `, "");
 }
 
-function peerVersion(rows: readonly ResultRow[]): string {
+function peerVersion(rows: readonly RecordedRow[]): string {
   const versions = rows.flatMap(({ who, version }) =>
     typeof version === "string" && who !== "Minke" ? [`${who} ${version}`] : [],
   );
@@ -180,8 +227,11 @@ function percent(value: unknown): string {
   return typeof value === "number" ? `${(value * 100).toFixed(1)} %` : "";
 }
 
-function times(value: unknown): string {
-  return typeof value === "number" ? `${value.toFixed(2)}x` : "";
+/** Best against best, in brackets median against median. */
+function times(row: RecordedRow, precision: "Bf16" | "F32"): string {
+  const [best, median] = [row[`minke${precision}Ratio`], row[`minke${precision}MedianRatio`]];
+  if (typeof best !== "number") return "";
+  return `${best.toFixed(2)}x${typeof median === "number" ? ` (${median.toFixed(2)}x)` : ""}`;
 }
 
 function gigabytes(value: unknown): string {

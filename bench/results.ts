@@ -1,6 +1,6 @@
 /** Where measured rows go: dated JSON lines, each with the machine, the versions and the commit that it stands for. */
 import { execFileSync } from "node:child_process";
-import { appendFileSync, mkdirSync } from "node:fs";
+import { appendFileSync, globSync, mkdirSync, readFileSync } from "node:fs";
 import { cpus, loadavg, totalmem } from "node:os";
 import { dirname, join } from "node:path";
 
@@ -15,8 +15,11 @@ export interface Place {
   readonly node: string;
 }
 
-/** One line of a result file. */
+/** What is measured. */
 export type ResultRow = Readonly<Record<string, unknown>> & { readonly bench: string };
+
+/** One line of a result file. */
+export type RecordedRow = ResultRow & Place & { readonly command: string; readonly load: number };
 
 export function describePlace(root: string): Place {
   const git = (...args: string[]): string =>
@@ -53,4 +56,12 @@ export function appendRow(file: string, command: string, row: ResultRow, place: 
   const root = dirname(dirname(dirname(file)));
   const line = JSON.stringify({ ...row, command, load, ...place }).replaceAll(`${root}/`, "");
   appendFileSync(file, `${line}\n`);
+}
+
+/** Every row that is recorded, in the order of the files' names and then as they came. */
+export function readRows(root: string): readonly RecordedRow[] {
+  return globSync("bench/results/*.jsonl", { cwd: root })
+    .toSorted()
+    .flatMap((path) => readFileSync(join(root, path), "utf8").trimEnd().split("\n"))
+    .map((line) => JSON.parse(line) as RecordedRow);
 }

@@ -3,108 +3,78 @@
  *
  *     npm run bench                           kernels, step, peers, gemm, tokenizer
  *     npm run bench -- --only step,peers      some of them; the other tables stay
+ *     npm run bench -- --only peers --preset nano --rounds 2      fewer models, fewer rounds: a trial
  *     npm run bench -- --keep-readme          writes bench/results/ only
+ *     node bench/run.ts --tables              measures nothing, writes the tables anew from bench/results/
  *
  * Each part is a process of its own, one after another; rows go to bench/results/ as they come. A peer that is not
  * set up is left out with a line that says so.
  */
-import { spawn } from "node:child_process";
 import { readFileSync, writeFileSync } from "node:fs";
 import { dirname, join, relative } from "node:path";
-import { createInterface } from "node:readline";
 import { parseArgs } from "node:util";
-import { type Part, type PartName, planParts } from "./parts.ts";
-import { type Language, tableOf, withTables } from "./readme.ts";
-import { appendRow, describePlace, type ResultRow, resultFile } from "./results.ts";
+import { runChild } from "./child.ts";
+import { chosenParts, PART_NAMES, planParts } from "./parts.ts";
+import { README_LANGUAGES, tableOf, withTables } from "./readme.ts";
+import { appendRow, describePlace, type ResultRow, readRows, resultFile } from "./results.ts";
 
 const root = dirname(import.meta.dirname);
 const { values: flags } = parseArgs({
-  options: { only: { type: "string" }, "keep-readme": { type: "boolean", default: false } },
+  options: {
+    only: { type: "string" },
+    preset: { type: "string" },
+    rounds: { type: "string" },
+    tables: { type: "boolean", default: false },
+    "keep-readme": { type: "boolean", default: false },
+  },
 });
-process.exitCode = await main();
+process.exitCode = await main().catch((error: unknown) => {
+  console.error(error instanceof Error ? error.message : error);
+  return 1;
+});
 
 async function main(): Promise<number> {
-  const parts = chosen(planParts(root), flags.only);
+  if (flags.tables) {
+    writeReadmes();
+    return 0;
+  }
+  const parts = chosenParts(planParts(root, flags.rounds), flags);
   const place = describePlace(root);
   const file = resultFile(root, place);
-  const rows: ResultRow[] = [];
   const failures: string[] = [];
-  for (const part of parts) {
-    if (part.missing !== null) {
-      console.log(`left out: ${part.command}: ${part.missing}`);
+  let count = 0;
+  for (const { command, args, missing } of parts) {
+    if (missing !== null) {
+      console.log(`left out: ${command}: ${missing}`);
       continue;
     }
     const started = Date.now();
-    console.log(`$ ${part.command}`);
-    const code = await runPart(part, (row) => {
-      rows.push(row);
-      appendRow(file, part.command, row, place);
+    console.log(`$ ${command}`);
+    const { code, isStopped } = await runChild(process.execPath, args, root, (line) => {
+      if (!line.startsWith("{")) return;
+      const row = JSON.parse(line) as ResultRow;
+      count++;
+      appendRow(file, command, row, place);
       console.log(`  ${lineOf(row)}`);
     });
     console.log(`  ${((Date.now() - started) / 1000).toFixed(0)} s`);
-    if (code === 130) return 130;
-    if (code !== 0) failures.push(`${part.command} ended with ${code}`);
+    if (isStopped || code === 130) return 130;
+    if (code !== 0) failures.push(`${command} ended with ${code}`);
   }
-  console.log(`${rows.length} rows in ${relative(root, file)}`);
+  console.log(`${count} rows in ${relative(root, file)}`);
   for (const failure of failures) console.error(failure);
-  if (!flags["keep-readme"]) writeReadmes(parts, rows, place);
+  if (!flags["keep-readme"]) writeReadmes();
   return failures.length === 0 ? 0 : 1;
 }
 
-function chosen(parts: readonly Part[], only: string | undefined): readonly Part[] {
-  if (only === undefined) return parts;
-  const names = only.split(",");
-  const known = new Set<string>(parts.map(({ name }) => name));
-  const unknown = names.filter((name) => !known.has(name));
-  if (unknown.length > 0)
-    throw new Error(`--only ${unknown.join(",")}: the parts are ${[...known].join(", ")}`);
-  return parts.filter(({ name }) => names.includes(name));
-}
-
-/** Resolves with the exit code; 130 if it was interrupted. */
-function runPart({ args }: Part, onRow: (row: ResultRow) => void): Promise<number> {
-  return new Promise((resolve, reject) => {
-    const child = spawn(process.execPath, args, { cwd: root, stdio: ["ignore", "pipe", "inherit"] });
-    // The terminal sends Ctrl-C to the child as well, which ends its own children; this process waits for it.
-    let isStopped = false;
-    const stop = (signal: NodeJS.Signals): void => {
-      isStopped = true;
-      child.kill(signal);
-    };
-    for (const name of ["SIGINT", "SIGTERM"] as const) process.on(name, stop);
-    createInterface({ input: child.stdout }).on("line", (line) => {
-      if (line.startsWith("{")) onRow(JSON.parse(line) as ResultRow);
-    });
-    child.on("error", reject);
-    child.on("close", (code) => {
-      for (const name of ["SIGINT", "SIGTERM"] as const) process.off(name, stop);
-      resolve(isStopped ? 130 : (code ?? 1));
-    });
-  });
-}
-
-function writeReadmes(
-  parts: readonly Part[],
-  rows: readonly ResultRow[],
-  place: Parameters<typeof appendRow>[3],
-): void {
-  for (const [name, language] of [
-    ["README.md", "en"],
-    ["README.zh-CN.md", "zh"],
-  ] as const) {
-    const path = join(root, name);
-    writeFileSync(path, withTables(readFileSync(path, "utf8"), tablesIn(language)));
-    console.log(`${name}: tables written`);
-  }
-
-  function tablesIn(language: Language): ReadonlyMap<PartName, string> {
-    const tables = new Map<PartName, string>();
-    for (const name of new Set(parts.map((part) => part.name))) {
-      const commands = parts.filter((part) => part.name === name).map(({ command }) => command);
-      const table = tableOf(name, rows, commands, place, language);
-      if (table !== null) tables.set(name, table);
-    }
-    return tables;
+/** All tables, from all rows that are recorded: what was not measured now stays as it was. */
+function writeReadmes(): void {
+  const rows = readRows(root);
+  for (const { file, language } of README_LANGUAGES) {
+    const path = join(root, file);
+    const tables = new Map(PART_NAMES.map((part) => [part, tableOf(part, rows, language)]));
+    writeFileSync(path, withTables(readFileSync(path, "utf8"), tables));
+    console.log(`${file}: tables written`);
   }
 }
 

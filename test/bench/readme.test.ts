@@ -2,11 +2,12 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
-import { planParts } from "../../bench/parts.ts";
-import { tableOf, withTables } from "../../bench/readme.ts";
-import type { Place, ResultRow } from "../../bench/results.ts";
+import { PART_NAMES } from "../../bench/parts.ts";
+import { README_LANGUAGES, tableOf, withTables } from "../../bench/readme.ts";
+import { type RecordedRow, readRows } from "../../bench/results.ts";
 
-const place: Place = {
+const recorded = {
+  load: 0.5,
   date: "2026-11-22T03:04:05.678Z",
   commit: "abc1234",
   cpu: "Some Processor",
@@ -16,7 +17,13 @@ const place: Place = {
   node: "v24.0.0",
 };
 
-const row = (figures: Record<string, unknown>): ResultRow => ({ bench: "peers", preset: "nano", ...figures });
+const row = (figures: Record<string, unknown>): RecordedRow => ({
+  bench: "peers",
+  preset: "nano",
+  command: "npx minke bench peers",
+  ...recorded,
+  ...figures,
+});
 const ours = row({
   name: "nano: Minke bf16",
   who: "Minke",
@@ -41,55 +48,73 @@ const fast = row({
   gflops: 600,
   minkeBf16Ratio: 1.5,
   minkeF32Ratio: 0.9,
+  minkeF32MedianRatio: 0.875,
 });
 const failed = row({ name: "nano: PyTorch f32 compiled", failed: "PyTorch f32 compiled ended" });
 
 describe("tableOf", () => {
   test("puts ours first, then peers from the fastest on, then those that failed, with command, place and version", () => {
-    const table = tableOf("peers", [failed, slow, fast, ours], ["npx minke bench peers"], place, "en");
-    expect(table?.split("\n")).toEqual([
+    const table = tableOf("peers", [failed, slow, fast, ours], "en");
+    expect(table.split("\n")).toEqual([
       "| model | who | tokens/s | of the peak | peak memory | Minke bf16 is | Minke f32 is |",
       "|---|---|---|---|---|---|---|",
       "| nano | Minke bf16 | 4,034 | 12.5 % | 0.55 GB |  |  |",
-      "| nano | PyTorch bf16 autocast compiled | 2,690 |  |  | 1.50x | 0.90x |",
+      "| nano | PyTorch bf16 autocast compiled | 2,690 |  |  | 1.50x | 0.90x (0.88x) |",
       "| nano | PyTorch f32 eager | 1,950 |  |  |  |  |",
       "| nano | PyTorch f32 compiled | failed |  |  |  |  |",
+      "",
+      "Best of the rounds; in brackets the ratio of the medians.",
       "",
       "`npx minke bench peers` (2026-11-22, Some Processor, 2 cores, Node v24.0.0, abc1234, PyTorch 2.15.0)",
     ]);
   });
 
   test("joins both precisions of a product in one row", () => {
-    const kernel = (precision: string, gflops: number, share: number): ResultRow => ({
-      bench: "kernels",
-      name: "2048 x 2048 x 1024",
-      precision,
-      gflops,
-      share,
-    });
-    const table = tableOf(
-      "kernels",
-      [kernel("bf16", 1200, 0.9), kernel("f32", 250, 0.8)],
-      ["a", "b"],
-      place,
-      "zh",
-    );
+    const kernel = (precision: string, gflops: number, share: number, command: string): RecordedRow =>
+      row({ bench: "kernels", name: "2048 x 2048 x 1024", precision, gflops, share, command });
+    const table = tableOf("kernels", [kernel("bf16", 1200, 0.9, "a"), kernel("f32", 250, 0.8, "b")], "zh");
     expect(table).toContain("| 2048 x 2048 x 1024 | 1,200 | 90.0 % | 250 | 80.0 % |");
     expect(table).toContain("`a`，其余各行类推");
   });
 
   test("puts both tokenizers of a case in one row, and leaves out whom a case does not have", () => {
+    const measured = (figures: Record<string, unknown>): RecordedRow =>
+      row({ bench: "tokenizer", preset: undefined, ...figures });
     const rows = [
-      { bench: "tokenizer", case: "encode english", who: "minke", best: 12.34 },
-      { bench: "tokenizer", case: "encode english", who: "@huggingface/tokenizers", best: 1 },
-      { bench: "tokenizer", case: "train vocab 4096", who: "minke", best: 3 },
+      measured({ case: "encode english", who: "minke", best: 12.34 }),
+      measured({ case: "encode english", who: "@huggingface/tokenizers", best: 1 }),
+      measured({ case: "train vocab 4096", who: "minke", best: 3 }),
     ];
-    const table = tableOf("tokenizer", rows, ["t"], place, "en");
-    expect(table).toContain("| encode english | 12.34 | 1.00 |\n| train vocab 4096 | 3.00 |  |");
+    expect(tableOf("tokenizer", rows, "en")).toContain(
+      "| encode english | 12.34 | 1.00 |\n| train vocab 4096 | 3.00 |  |",
+    );
   });
 
-  test("of a part that was not measured there is none", () => {
-    expect(tableOf("gemm", [ours], ["g"], place, "en")).toBeNull();
+  test("a part without rows says so, in a sentence and without a figure", () => {
+    expect(tableOf("gemm", [ours], "en")).toBe(
+      "No measurement is recorded in `bench/results/`. It is made, and this table written, by `npm run bench -- --only gemm`",
+    );
+  });
+
+  test("shows the latest run of each model, on the machine measured last; one that was stopped does not count", () => {
+    const later = "2026-11-23T00:00:00.000Z";
+    const table = tableOf(
+      "peers",
+      [
+        row({ ...ours, preset: "mini", name: "mini: Minke bf16", tokensPerSecond: 111 }),
+        row({ ...ours, preset: "micro", name: "micro: Minke bf16", tokensPerSecond: 222, cpu: "Another" }),
+        ours,
+        fast,
+        row({ ...ours, tokensPerSecond: 5000, date: later, commit: "def5678" }),
+        row({ ...slow, tokensPerSecond: 333, date: "2026-11-24T00:00:00.000Z" }),
+      ],
+      "en",
+    );
+    expect(table.match(/^\| (mini|micro|nano) .*$/gm)).toEqual([
+      "| mini | Minke bf16 | 111 | 12.5 % | 0.55 GB |  |  |",
+      "| nano | Minke bf16 | 5,000 | 12.5 % | 0.55 GB |  |  |",
+    ]);
+    expect(table).toMatch(/\(2026-11-22, .*, abc1234; 2026-11-23, .*, def5678\)$/);
   });
 });
 
@@ -108,13 +133,17 @@ describe("withTables", () => {
   });
 });
 
-describe("the two READMEs", () => {
-  test("have a place for every table", () => {
-    const root = join(import.meta.dirname, "..", "..");
-    const parts = new Set(planParts(root).map(({ name }) => name));
-    for (const file of ["README.md", "README.zh-CN.md"]) {
-      const text = readFileSync(join(root, file), "utf8");
-      expect(() => withTables(text, new Map([...parts].map((name) => [name, "table"])))).not.toThrow();
-    }
-  });
+describe.each(README_LANGUAGES)("$file", ({ file, language }) => {
+  const root = join(import.meta.dirname, "..", "..");
+  const text = readFileSync(join(root, file), "utf8");
+
+  test.each(PART_NAMES)(
+    "its table of %s is made from the rows in bench/results, figure by figure",
+    (part) => {
+      const between = text.split(`<!-- bench:${part} -->\n`)[1]?.split(`\n<!-- /bench:${part} -->`)[0];
+      expect(between, "node bench/run.ts --tables writes the tables anew").toBe(
+        tableOf(part, readRows(root), language),
+      );
+    },
+  );
 });

@@ -2,8 +2,8 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
-import { planParts } from "../../bench/parts.ts";
-import { appendRow, describePlace, resultFile } from "../../bench/results.ts";
+import { chosenParts, planParts } from "../../bench/parts.ts";
+import { appendRow, describePlace, readRows, resultFile } from "../../bench/results.ts";
 import { scratchFolder } from "../support/scratchFolder.ts";
 
 const root = join(import.meta.dirname, "..", "..");
@@ -28,6 +28,35 @@ describe("planParts", () => {
   });
 });
 
+describe("what is asked for", () => {
+  const commands = (flags: { only?: string; preset?: string }, rounds?: string): string[] =>
+    chosenParts(planParts(root, rounds), flags).map(({ command }) => command);
+
+  test("--only, --preset and --rounds narrow the plan, and the command that is recorded says so", () => {
+    expect(commands({ only: "peers", preset: "nano" }, "2")).toEqual([
+      "npx minke bench peers --preset nano --rounds 2",
+    ]);
+    expect(commands({ only: "peers" }).map((command) => command.split(" ")[5])).toEqual([
+      "nano",
+      "micro",
+      "mini",
+      "dense-124m",
+    ]);
+    expect(commands({})).toHaveLength(planParts(root).length);
+  });
+
+  test("a part, a preset or a number of rounds that does not exist is refused with those that do", () => {
+    expect(() => commands({ only: "peers,pears" })).toThrow(
+      "--only pears is not one of kernels, step, peers",
+    );
+    expect(() => commands({ preset: "v3" })).toThrow(
+      "--preset v3 is not one of nano, micro, mini, dense-124m",
+    );
+    for (const rounds of ["0", "2.5", "many", ""])
+      expect(() => commands({}, rounds)).toThrow("is not a whole number of at least 1");
+  });
+});
+
 describe("appendRow", () => {
   test("adds one JSON line a row, with command, machine, versions, commit and load", async () => {
     const folder = await scratchFolder();
@@ -49,6 +78,7 @@ describe("appendRow", () => {
     });
     expect(place.commit).toMatch(/^[0-9a-f]{7,}(\+changes)?$/);
     expect(place.node).toBe(process.version);
+    expect(readRows(folder).map(({ tokensPerSecond }) => tokensPerSecond)).toEqual([1, 2]);
   });
 
   test("leaves out where the clone lies", async () => {
