@@ -2,25 +2,25 @@
  * Loss against time on tinyshakespeare: five seeds of ours, nanoGPT's CPU recipe in between, one longer run.
  *
  *     npm run bench:shakespeare -- --text tinyshakespeare.txt
- *     npm run bench:shakespeare -- --text tinyshakespeare.txt --seeds 2 --only short
+ *     npm run bench:shakespeare -- --text tinyshakespeare.txt --seeds 2 --only short --threads 2
  *
  * The text is that of Karpathy's char-rnn (data/tinyshakespeare/input.txt, 1,115,394 bytes of ASCII); nothing is
  * downloaded here. Its first nine tenths train, the rest is held out, as everyone does; tokens are bytes, so a nat per
  * byte is a nat per character. The clock runs from the start of the process to the end of the first evaluation that
  * meets the target, over the whole held-out split in windows that do not overlap, each byte once, its own time counted.
- * What runs is `minke train`, as a user types it.
+ * What runs is `minke train`, as a user types it. Ctrl-C ends the program that runs and keeps the rows so far.
  */
-import { spawn } from "node:child_process";
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join, relative } from "node:path";
-import { createInterface } from "node:readline";
-import { parseArgs } from "node:util";
+import { howToSetUp, isSetUp, TORCH } from "../src/cli/bench/peerSetup.ts";
+import { runChild } from "./child.ts";
+import { parseRaceFlags, type RaceFlags, type RaceName } from "./raceFlags.ts";
 import { appendRow, describePlace, type ResultRow, resultFile } from "./results.ts";
 
 /** What is raced for, and the number of steps that gets there: the schedule ends with the last step. */
 interface Race {
-  readonly name: "short" | "long";
+  readonly name: RaceName;
   readonly target: number;
   /** The bar. */
   readonly limitSeconds: number;
@@ -55,56 +55,53 @@ interface Finish {
   readonly processorSeconds: number | null;
 }
 
-const root = dirname(import.meta.dirname);
-const { values: flags } = parseArgs({
-  options: {
-    text: { type: "string" },
-    seeds: { type: "string", default: "5" },
-    "long-seeds": { type: "string", default: "1" },
-    only: { type: "string" },
-    threads: { type: "string" },
-  },
-});
-await main();
+/** Somebody wants to stop: not a failure. */
+class Stopped extends Error {}
 
-async function main(): Promise<void> {
-  const text = readText(flags.text);
+const root = dirname(import.meta.dirname);
+process.exitCode = await main().catch((error: unknown) => {
+  if (error instanceof Stopped) return 130;
+  console.error(error instanceof Error ? error.message : error);
+  return 1;
+});
+
+async function main(): Promise<number> {
+  const flags = parseRaceFlags(process.argv.slice(2));
   const place = describePlace(root);
   const file = resultFile(root, place);
   const folder = mkdtempSync(join(tmpdir(), "minke-shakespeare-"));
   const say = (row: Omit<ResultRow, "bench">): void => {
-    const full = { bench: "shakespeare", ...row };
-    appendRow(file, `npm run bench:shakespeare -- --text ${flags.text}`, full, place);
+    appendRow(file, flags.command, { bench: "shakespeare", ...row }, place);
     console.log(JSON.stringify(row));
   };
   try {
     const data = join(folder, "data");
-    writeSplit(text, data);
-    for (const race of RACES) {
-      if (flags.only !== undefined && !flags.only.split(",").includes(race.name)) continue;
-      const count = Number(race.name === "short" ? flags.seeds : flags["long-seeds"]);
-      const finishes: Finish[] = [];
-      for (let seed = 0; seed < count; seed++) {
-        finishes.push(await runOurs(race, seed, data, join(folder, `${race.name}-${seed}`)));
-        say({ race: race.name, who: "minke", ...finishes.at(-1) });
-        // In the middle of ours, so that both meet the same machine.
-        if (race.name === "short" && seed === Math.floor(count / 2)) await racePeer(say);
-      }
-      say({ race: race.name, who: "minke", ...summary(race, finishes) });
-    }
+    writeSplit(readFileSync(flags.text), data);
+    for (const race of RACES) await runRace(race, flags, data, folder, say);
   } finally {
     rmSync(folder, { recursive: true, force: true });
   }
   console.log(`rows in ${relative(root, file)}`);
+  return 0;
 }
 
-function readText(path: string | undefined): Buffer {
-  if (path === undefined || !existsSync(path))
-    throw new Error(
-      `${path ?? "--text is missing"}: give the path of tinyshakespeare, ` +
-        "github.com/karpathy/char-rnn, data/tinyshakespeare/input.txt",
-    );
-  return readFileSync(path);
+async function runRace(
+  race: Race,
+  flags: RaceFlags,
+  data: string,
+  folder: string,
+  say: (row: Omit<ResultRow, "bench">) => void,
+): Promise<void> {
+  const count = flags.seeds[race.name];
+  if (count === 0) return;
+  const finishes: Finish[] = [];
+  for (let seed = 0; seed < count; seed++) {
+    finishes.push(await runOurs(race, seed, flags, data, join(folder, `${race.name}-${seed}`)));
+    say({ race: race.name, who: "minke", ...finishes.at(-1) });
+    // In the middle of ours, so that both meet the same machine.
+    if (race.name === "short" && seed === Math.floor(count / 2)) await racePeer(flags, say);
+  }
+  say({ race: race.name, who: "minke", ...summary(race, finishes) });
 }
 
 /** Two documents, of which every second one is held out: `data.validationEvery=2`. */
@@ -115,14 +112,19 @@ function writeSplit(text: Buffer, folder: string): void {
   writeFileSync(join(folder, "2-validation.txt"), text.subarray(cut));
 }
 
-async function runOurs(race: Race, seed: number, data: string, run: string): Promise<Finish> {
+async function runOurs(
+  race: Race,
+  seed: number,
+  flags: RaceFlags,
+  data: string,
+  run: string,
+): Promise<Finish> {
   const settings = ["data.validationEvery=2", ...race.settings].flatMap((setting) => ["--set", setting]);
   const words = ["train", "--preset", "shakespeare", "--data", data, "--run", run, "--json"];
   const numbers = ["--steps", String(race.steps), "--seed", String(seed)];
-  const threads = flags.threads === undefined ? [] : ["--threads", flags.threads];
   let [seconds, processorSeconds]: (number | null)[] = [null, null];
   let loss = Number.NaN;
-  const args = [join(root, "bin", "minke.js"), ...words, ...numbers, ...threads, ...settings];
+  const args = [join(root, "bin", "minke.js"), ...words, ...numbers, ...threadWords(flags), ...settings];
   const started = performance.now();
   await readLines(process.execPath, args, (line, pid) => {
     const event: unknown = JSON.parse(line);
@@ -149,36 +151,37 @@ function isEvaluation(event: unknown): event is { readonly bitsPerByte: number }
   );
 }
 
-async function racePeer(say: (row: Omit<ResultRow, "bench">) => void): Promise<void> {
-  const python = join(root, "bench", "peers", ".venv", "bin", "python");
-  if (!existsSync(python)) {
-    console.log("nanoGPT's recipe is left out: PyTorch is not set up, bench/peers/setup.sh does it");
+async function racePeer(flags: RaceFlags, say: (row: Omit<ResultRow, "bench">) => void): Promise<void> {
+  const peers = join(root, "bench", "peers");
+  if (!isSetUp(TORCH, peers)) {
+    console.log(`nanoGPT's recipe is left out: ${howToSetUp(TORCH)}`);
     return;
   }
-  const script = join(root, "bench", "peers", "nanogpt.py");
+  const python = join(peers, ".venv", "bin", "python");
   const started = performance.now();
-  await readLines(python, [script, flags.text ?? ""], (line) => {
+  await readLines(python, [join(peers, "nanogpt.py"), flags.text, ...threadWords(flags)], (line) => {
     const record: unknown = JSON.parse(line);
     const seconds = (performance.now() - started) / 1000;
     say({ race: "short", who: "nanoGPT's recipe, PyTorch", ...(record as object), seconds });
   });
 }
 
-/** Runs a program and hands over its lines that are JSON. */
+/** The same for both sides. */
+function threadWords({ threads }: RaceFlags): readonly string[] {
+  return threads === null ? [] : ["--threads", String(threads)];
+}
+
+/** Runs a program where this one was started, and hands over its lines that are JSON. */
 async function readLines(
   program: string,
-  args: string[],
+  args: readonly string[],
   onLine: (line: string, pid: number) => void,
 ): Promise<void> {
-  const child = spawn(program, args, { stdio: ["ignore", "pipe", "inherit"] });
-  const code = new Promise<number | null>((resolve, reject) => {
-    child.once("error", reject);
-    child.once("close", resolve);
+  const { code, isStopped } = await runChild(program, args, process.cwd(), (line, pid) => {
+    if (line.startsWith("{")) onLine(line, pid);
   });
-  for await (const line of createInterface({ input: child.stdout }))
-    if (line.startsWith("{")) onLine(line, child.pid ?? 0);
-  const ended = await code;
-  if (ended !== 0) throw new Error(`${program} ${args.join(" ")} ended with ${ended}`);
+  if (isStopped) throw new Stopped();
+  if (code !== 0) throw new Error(`${program} ${args.join(" ")} ended with ${code}`);
 }
 
 function summary(race: Race, finishes: readonly Finish[]): Omit<ResultRow, "bench"> {
