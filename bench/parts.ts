@@ -60,7 +60,12 @@ export function planParts(root: string, rounds?: string): readonly Part[] {
       ),
     ),
     ...MODELS.map((model) => minke("peers", model.preset, `bench peers ${flagsOf(model)}`, torch)),
-    minke("gemm", null, "bench peers --preset gemm", gemm),
+    minke(
+      "gemm",
+      null,
+      `bench peers --preset gemm${rounds === undefined ? "" : ` --rounds ${rounds}`}`,
+      gemm,
+    ),
     {
       name: "tokenizer",
       preset: null,

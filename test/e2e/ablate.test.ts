@@ -1,7 +1,7 @@
 /** `minke ablate` as a user runs it: tables for people, one line an arm for programs. */
 import { readdir } from "node:fs/promises";
 import { describe, expect, test } from "vitest";
-import { minke } from "../support/minke.ts";
+import { minke, startMinke } from "../support/minke.ts";
 import { scratchFolder } from "../support/scratchFolder.ts";
 import { writeTrainingText } from "../support/trainingText.ts";
 
@@ -26,7 +26,7 @@ describe("minke ablate", () => {
       .map((line) => JSON.parse(line) as Record<string, unknown>);
     expect(rows.map(({ ablation, arm }) => [ablation, arm])).toEqual([
       ["balance", "router bias"],
-      ["balance", "balance loss only"],
+      ["balance", "sequence balance loss only"],
       ["balance", "none"],
       ["optimizer", "AdamW"],
       ["optimizer", "Muon"],
@@ -52,4 +52,36 @@ describe("minke ablate", () => {
     expect(arms[0]).toMatch(/^ {2}experts +\d\.\d{4} \+- \d/);
     expect(arms[1]).toMatch(/^ {2}dense, equal FLOPs .* - +\d+$/);
   });
+
+  test.each(["table", "json"])(
+    "Ctrl-C in the second arm prints the runs that are finished (%s)",
+    async (form) => {
+      const cwd = await scratchFolder();
+      await writeTrainingText(cwd, 100);
+      const set = small.flatMap((setting) => ["--set", setting]);
+      const fixed = ["ablate", "--data", "text.txt", "--preset", "unit", "--steps", "60", "--seeds", "2"];
+      const json = form === "json" ? ["--json"] : [];
+      const { child, finished } = await startMinke([...fixed, "--only", "optimizer", ...set, ...json], {
+        cwd,
+      });
+      // With --json the line of the first arm tells that the second has begun, else what is said on standard error.
+      const stream = form === "json" ? child.stdout! : child.stderr!;
+      const sign = form === "json" ? '"arm":"AdamW"' : "Muon, seed 0";
+      stream.on("data", (text: string) => void (text.includes(sign) && child.kill("SIGINT")));
+      const { code, stdout } = await finished;
+      expect(code).toBe(130);
+      if (form === "json") {
+        const rows = stdout
+          .trimEnd()
+          .split("\n")
+          .map((line) => JSON.parse(line) as Record<string, unknown>);
+        expect(rows[0]).toMatchObject({ arm: "AdamW", seeds: [{ seed: 0 }, { seed: 1 }] });
+      } else {
+        const [question, , ...arms] = stdout.trim().split("\n");
+        expect(question).toMatch(/^optimizer: /);
+        expect(arms[0]).toMatch(/^ {2}AdamW +\d\.\d{4} \+- \d/);
+      }
+      expect(await readdir(cwd)).toEqual(["text.txt"]);
+    },
+  );
 });

@@ -22,6 +22,21 @@ interface Flags {
   readonly json?: boolean;
 }
 
+const HELP = `
+What is compared, each arm with the first of its group, seed by seed:
+  mtp        predicting the next but one token as well, or not
+  balance    router bias (the preset's recipe), sequence balance loss alone, neither
+  moe        experts, or dense layers of the same FLOPs per token; both without MTP
+  optimizer  AdamW or Muon, at the preset's learning rate and decay
+
+All four are six arms; with the defaults each run is 200 steps of 2,048 tokens, all of them 18 runs: some minutes on two
+cores. Two seeds give an interval, but a wide one: five tell more. Ctrl-C prints the runs that are finished.
+
+Examples:
+  minke ablate --data texts/ --only mtp --seeds 5
+  minke ablate --data book.txt --preset shakespeare --only moe,balance --steps 300 --json
+`;
+
 export function ablateCommand(): Command {
   return new Command("ablate")
     .description("train with and without a part of the design, with several seeds, and compare")
@@ -34,10 +49,7 @@ export function ablateCommand(): Command {
     .option("--threads <n>", "threads that compute; all by default", threadsOption)
     .option("--backend <name>", "native or reference", choiceOption("--backend", ["native", "reference"]))
     .option("--json", "print one JSON object per arm")
-    .addHelpText(
-      "after",
-      "\nExamples:\n  minke ablate --data texts/ --only mtp --seeds 5\n  minke ablate --data book.txt --preset shakespeare --steps 300 --json\n",
-    )
+    .addHelpText("after", HELP)
     .action(runAblations);
 }
 
@@ -45,36 +57,58 @@ async function runAblations(flags: Flags): Promise<void> {
   const names = chosenAblations(flags.only);
   const { preset, set = [], steps } = flags;
   const config = newConfig({ preset, set }, steps);
-  using interrupt = interruptible("ending the run");
+  using interrupt = interruptible("ending the run, then printing what is finished");
   const folder = await mkdtemp(join(tmpdir(), "minke-ablate-"));
   /** Arms that two ablations share are trained once. */
   const known = new Map<string, readonly SeedResult[]>();
   try {
     for (const name of names) {
       const ablation = planAblation(name, config.model, config.rowLength);
-      const results: ArmResult[] = [];
-      for (const arm of ablation.arms) {
-        const key = JSON.stringify(newConfig({ preset, set: [...set, ...arm.settings] }, steps));
-        const seeds = known.get(key) ?? (await runArm(arm, flags, folder, interrupt.signal));
-        if (seeds === null) return;
-        known.set(key, seeds);
-        results.push({ arm, seeds });
-      }
-      print(ablation, results, flags.json === true);
+      if (!(await runArms(ablation, flags, folder, interrupt.signal, known))) break;
     }
   } finally {
     await rm(folder, { recursive: true, force: true });
   }
 }
 
-/** Null if it was interrupted. */
+/** False if it was interrupted. Whatever ends it, runs that are finished are printed: they took minutes. */
+async function runArms(
+  ablation: Ablation,
+  flags: Flags,
+  folder: string,
+  signal: AbortSignal,
+  known: Map<string, readonly SeedResult[]>,
+): Promise<boolean> {
+  const { preset, set = [], steps } = flags;
+  const results: ArmResult[] = [];
+  try {
+    for (const arm of ablation.arms) {
+      const key = JSON.stringify(newConfig({ preset, set: [...set, ...arm.settings] }, steps));
+      const seeds: SeedResult[] = [...(known.get(key) ?? [])];
+      try {
+        if (seeds.length === 0) await runArm(arm, flags, folder, signal, (result) => void seeds.push(result));
+      } finally {
+        if (seeds.length > 0) results.push({ arm, seeds });
+        if (seeds.length > 0 && flags.json === true) printJson(ablation, results);
+      }
+      if (seeds.length < flags.seeds) return false;
+      known.set(key, seeds);
+    }
+    return true;
+  } finally {
+    if (flags.json !== true && results.length > 0)
+      process.stdout.write(`\n${ablation.name}: ${ablation.question}\n${tableOf(results, flags.seeds)}\n`);
+  }
+}
+
+/** Ends early if it is interrupted. */
 async function runArm(
   arm: Arm,
   flags: Flags,
   folder: string,
   signal: AbortSignal,
-): Promise<readonly SeedResult[] | null> {
-  const results: SeedResult[] = [];
+  onResult: (result: SeedResult) => void,
+): Promise<void> {
   for (let seed = 0; seed < flags.seeds; seed++) {
     if (flags.json !== true) process.stderr.write(`${arm.name}, seed ${seed}...\n`);
     const run = join(folder, "run");
@@ -82,11 +116,15 @@ async function runArm(
     await rm(run, { recursive: true, force: true });
     if (result === null) {
       process.exitCode = 130;
-      return null;
+      return;
     }
-    results.push(result);
+    onResult(result);
   }
-  return results;
+}
+
+/** The arm that was finished last, beside the first. */
+function printJson({ name }: Ablation, results: readonly ArmResult[]): void {
+  process.stdout.write(`${JSON.stringify({ ablation: name, ...armRow(results.at(-1)!, results[0]!) })}\n`);
 }
 
 /** Settings that would only cost time: what is compared is the model after its last step. */
@@ -127,13 +165,4 @@ async function runSeed(
 
 function meanOf(values: readonly number[]): number | null {
   return values.length === 0 ? null : values.reduce((sum, value) => sum + value, 0) / values.length;
-}
-
-function print(ablation: Ablation, results: readonly ArmResult[], json: boolean): void {
-  if (!json) {
-    process.stdout.write(`\n${ablation.name}: ${ablation.question}\n${tableOf(results)}\n`);
-    return;
-  }
-  for (const result of results)
-    process.stdout.write(`${JSON.stringify({ ablation: ablation.name, ...armRow(result, results[0]!) })}\n`);
 }

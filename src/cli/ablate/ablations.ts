@@ -44,7 +44,10 @@ export function planAblation(name: AblationName, model: ModelConfig, rowLength: 
         question: "what does it cost to balance the experts, and what not to? (report, table 5)",
         arms: [
           { name: "router bias", settings: [] },
-          { name: "balance loss only", settings: ["balance.gamma=0", `balance.alpha=${BALANCE_LOSS}`] },
+          {
+            name: "sequence balance loss only",
+            settings: ["balance.gamma=0", `balance.alpha=${BALANCE_LOSS}`],
+          },
           { name: "none", settings: ["balance.gamma=0", "balance.alpha=0"] },
         ],
       };

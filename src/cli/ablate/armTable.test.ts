@@ -26,11 +26,16 @@ test("an arm is compared with the first seed by seed", () => {
 });
 
 test("the table has one line an arm, columns under one another", () => {
-  expect(tableOf([first, second])).toBe(
+  expect(tableOf([first, second], 2)).toBe(
     [
       "  arm           validation loss        to the first    bits per byte   max violation   tokens/s",
       "  with         2.0500 +- 0.6353                       1.025 +- 0.318    0.10 +- 0.00       1001",
       "  without it   2.1000 +- 0.6353   +0.0500 +- 0.0000   1.050 +- 0.318               -       1001",
     ].join("\n"),
   );
+});
+
+test("an arm that was stopped says how many of its runs it has, and is compared over these", () => {
+  const lines = tableOf([first, arm("without it", [2.07], null)], 2).split("\n");
+  expect(lines[2]).toMatch(/^ {2}without it \(1 of 2 runs\) +2\.0700 +\+0\.0700 /);
 });

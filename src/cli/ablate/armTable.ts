@@ -49,12 +49,16 @@ export function armRow(result: ArmResult, first: ArmResult): ArmRow {
 
 const headings = ["arm", "validation loss", "to the first", "bits per byte", "max violation", "tokens/s"];
 
-/** The arms as a table of text; plus and minus is half of a 95 % interval. */
-export function tableOf(results: readonly ArmResult[]): string {
+/**
+ * The arms as a table of text; plus and minus is half of a 95 % interval.
+ *
+ * @param wanted  runs of every arm; one that has fewer was stopped, and says so
+ */
+export function tableOf(results: readonly ArmResult[], wanted: number): string {
   const rows = results.map((result) => {
     const row = armRow(result, results[0]!);
     return [
-      row.arm,
+      row.seeds.length < wanted ? `${row.arm} (${row.seeds.length} of ${wanted} runs)` : row.arm,
       withInterval(row.loss, 4),
       row.lossDifference === null ? "" : signed(row.lossDifference),
       withInterval(row.bitsPerByte, 3),

@@ -10,6 +10,26 @@ describe("an interval", () => {
     expect(halfWidth).toBeCloseTo(3.182, 9);
   });
 
+  test("has Student's quantile beyond the table too: 40, 60, 120 degrees of freedom, and no jump behind 30", () => {
+    // One value of 1 among zeros: the half width over the deviation of the mean is the quantile.
+    const quantile = (degrees: number): number => {
+      const n = degrees + 1;
+      const values = Array.from({ length: n }, (_, i) => (i === 0 ? 1 : 0));
+      const deviation = Math.sqrt((1 - 1 / n) / degrees / n);
+      return estimate(values).halfWidth! / deviation;
+    };
+    expect(quantile(30)).toBeCloseTo(2.042, 9);
+    // Any table of Student's t, to four decimals.
+    for (const [degrees, t] of [
+      [31, 2.0395],
+      [40, 2.0211],
+      [60, 2.0003],
+      [99, 1.9842],
+      [120, 1.9799],
+    ] as const)
+      expect(quantile(degrees)).toBeCloseTo(t, 4);
+  });
+
   test("of one run is not known", () => {
     expect(estimate([1.5])).toEqual({ mean: 1.5, halfWidth: null });
   });
