@@ -117,6 +117,17 @@ describe("Contestant", () => {
     expect(await isAlive(Number(late.settings["own"]))).toBe(false);
   });
 
+  test("one that answers twice is heard no more", async () => {
+    const double = await start(
+      `say({ ready: true }); answer(() => { say({ seconds: 1 }); say({ seconds: 2 }); });`,
+    );
+    expect(await double.step(1)).toEqual({ seconds: 1 });
+    while (!double.hasEnded) await sleep(5);
+    expect((await failureOf(double.step(1))).what).toContain(
+      '(it said {"seconds":2} when nothing was asked)',
+    );
+  });
+
   test("one that ends while a worker of its own holds its output open is noticed all the same", async () => {
     const peer = await start(`
       const { spawn } = require("node:child_process");

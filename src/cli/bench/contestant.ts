@@ -158,6 +158,8 @@ export class Contestant implements Disposable {
     if (answer === null) return;
     if (typeof answer["error"] === "string")
       this.#errors = `${this.#errors}\n${answer["error"]}`.slice(-TAIL);
+    // Two answers to one question: the second would be taken for that to the next.
+    if (this.#waiting === null) this.#end ??= `it said ${line.slice(0, 200)} when nothing was asked`;
     this.#waiting?.resolve(answer);
   }
 
