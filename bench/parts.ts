@@ -60,12 +60,8 @@ export function planParts(root: string, rounds?: string): readonly Part[] {
       ),
     ),
     ...MODELS.map((model) => minke("peers", model.preset, `bench peers ${flagsOf(model)}`, torch)),
-    minke(
-      "gemm",
-      null,
-      `bench peers --preset gemm${rounds === undefined ? "" : ` --rounds ${rounds}`}`,
-      gemm,
-    ),
+    // A round is half a second.
+    minke("gemm", null, `bench peers --preset gemm --rounds ${rounds ?? 30}`, gemm),
     {
       name: "tokenizer",
       preset: null,

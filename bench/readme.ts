@@ -24,6 +24,8 @@ interface Words {
   readonly failed: string;
   readonly cores: string;
   readonly others: string;
+  /** The system's, a minute's mean, the measured programs included. */
+  readonly load: string;
   /** Of a part without rows. */
   readonly unmeasured: string;
   /** What a reader must know to compare. */
@@ -40,6 +42,7 @@ const words: Readonly<Record<Language, Words>> = {
     failed: "failed",
     cores: "cores",
     others: ", and the like for the other rows",
+    load: "load",
     unmeasured: "No measurement is recorded in `bench/results/`. It is made, and this table written, by",
     notes: {
       peers: "Best of the rounds; in brackets the ratio of the medians.",
@@ -57,6 +60,7 @@ const words: Readonly<Record<Language, Words>> = {
     failed: "失败",
     cores: "核",
     others: "，其余各行类推",
+    load: "负载",
     unmeasured: "`bench/results/` 中尚无此项测量记录。测量并生成本表的命令：",
     notes: {
       peers: "取各轮最好值；括号内为中位数之比。",
@@ -67,7 +71,7 @@ const words: Readonly<Record<Language, Words>> = {
 
 /** A part's table in Markdown with the commands that made it under it; a sentence that says so if nothing was measured. */
 export function tableOf(part: PartName, rows: readonly RecordedRow[], language: Language): string {
-  const { cores, others, unmeasured, notes } = words[language];
+  const { cores, others, load, unmeasured, notes } = words[language];
   const mine = latest(part, rows);
   if (mine.length === 0) return `${unmeasured} \`npm run bench -- --only ${part}\``;
   const lines = {
@@ -84,12 +88,14 @@ export function tableOf(part: PartName, rows: readonly RecordedRow[], language: 
         `${date.slice(0, 10)}, ${cpu}, ${numCores} ${cores}, Node ${node}, ${commit}`,
     ),
   );
+  const loads = distinct(mine.map((row) => row.load.toFixed(1))).toSorted((a, b) => Number(a) - Number(b));
+  const busy = `${load} ${distinct([loads[0], loads.at(-1)]).join("-")}`;
   const note = notes[part] === undefined ? [] : [notes[part], ""];
   return [
     markdownTable(words[language][part], lines[part](mine, words[language])),
     "",
     ...note,
-    `\`${commands[0]}\`${commands.length > 1 ? others : ""} (${places.join("; ")}${peerVersion(mine)})`,
+    `\`${commands[0]}\`${commands.length > 1 ? others : ""} (${places.join("; ")}, ${busy}${peerVersion(mine)})`,
   ].join("\n");
 }
 

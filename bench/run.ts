@@ -11,6 +11,7 @@
  * set up is left out with a line that says so.
  */
 import { readFileSync, writeFileSync } from "node:fs";
+import { loadavg } from "node:os";
 import { dirname, join, relative } from "node:path";
 import { parseArgs } from "node:util";
 import { runChild } from "./child.ts";
@@ -39,6 +40,9 @@ async function main(): Promise<number> {
     return 0;
   }
   const parts = chosenParts(planParts(root, flags.rounds), flags);
+  const busy = loadavg()[0]!;
+  if (busy > 1)
+    console.log(`the load is ${busy.toFixed(1)}: what other programs disturb is not worth keeping`);
   const place = describePlace(root);
   const file = resultFile(root, place);
   const failures: string[] = [];

@@ -37,6 +37,7 @@ const slow = row({
   name: "nano: PyTorch f32 eager",
   who: "PyTorch",
   version: "2.15.0",
+  load: 12,
   tokensPerSecond: 1950,
   gflops: 300,
 });
@@ -65,7 +66,7 @@ describe("tableOf", () => {
       "",
       "Best of the rounds; in brackets the ratio of the medians.",
       "",
-      "`npx minke bench peers` (2026-11-22, Some Processor, 2 cores, Node v24.0.0, abc1234, PyTorch 2.15.0)",
+      "`npx minke bench peers` (2026-11-22, Some Processor, 2 cores, Node v24.0.0, abc1234, load 0.5-12.0, PyTorch 2.15.0)",
     ]);
   });
 
@@ -114,7 +115,7 @@ describe("tableOf", () => {
       "| mini | Minke bf16 | 111 | 12.5 % | 0.55 GB |  |  |",
       "| nano | Minke bf16 | 5,000 | 12.5 % | 0.55 GB |  |  |",
     ]);
-    expect(table).toMatch(/\(2026-11-22, .*, abc1234; 2026-11-23, .*, def5678\)$/);
+    expect(table).toMatch(/\(2026-11-22, .*, abc1234; 2026-11-23, .*, def5678, load 0.5\)$/);
   });
 });
 
