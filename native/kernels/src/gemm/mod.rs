@@ -13,12 +13,12 @@ pub mod micro;
 mod output;
 pub mod pack;
 #[cfg(target_arch = "x86_64")]
-mod pack_tiles;
+pub mod pack_tiles;
 pub mod panels;
 mod plan;
-mod product;
+pub mod product;
 #[cfg(target_arch = "x86_64")]
-mod tiles;
+pub mod tiles;
 
 #[cfg(test)]
 mod tests;

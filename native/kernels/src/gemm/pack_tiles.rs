@@ -132,12 +132,7 @@ pub unsafe fn pack_panels<T: Load>(x: &[T], at: Rows, tokens: usize, columns: us
         out.len() >= columns.div_ceil(PANEL) * pairs * PANEL,
         "room for packed panels"
     );
-    let order = |half: i16| {
-        let index: [i16; 32] = std::array::from_fn(|i| half * 16 + (i / 2) as i16 + 32 * (i % 2) as i16);
-        // SAFETY: 64 bytes each.
-        unsafe { std::mem::transmute::<[i16; 32], __m512i>(index) }
-    };
-    let (low, high) = (order(0), order(1));
+    let (low, high) = interleaving();
     for pair in 0..pairs {
         for first in (0..columns).step_by(PANEL) {
             // SAFETY: rows are checked where they are read; `out` has room by the assertion.
@@ -189,10 +184,92 @@ unsafe fn store_turned(turned: [__m512i; RUN], shift: usize, columns: usize, to:
     }
 }
 
+/// Rounds a tile of 32 floats a row: a line of 16 pairs for each row that `out` has room for.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+pub fn round_rows(tile: &[f32], out: &mut [u32]) {
+    let rows = out.len() / RUN;
+    assert!(tile.len() >= rows * PANEL, "a tile of that size");
+    for row in 0..rows {
+        // SAFETY: inside the tile (asserted) and `out`.
+        unsafe {
+            let line = f32::load(tile.as_ptr().add(row * PANEL), u32::MAX);
+            _mm512_storeu_si512(out.as_mut_ptr().add(row * RUN).cast(), line);
+        }
+    }
+}
+
+/// The same tile as a block of a panel: a line of 32 pairs of each two rows, zeros behind the last of `rows`.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+pub fn pair_rows(tile: &[f32], rows: usize, out: &mut [u32]) {
+    assert!(
+        tile.len() >= rows * PANEL && out.len() == RUN * PANEL,
+        "tiles of that size"
+    );
+    let (low, high) = interleaving();
+    for pair in 0..RUN {
+        // SAFETY: inside the tile and `out` (asserted).
+        unsafe {
+            let (even, odd) = (line_of(tile, 2 * pair, rows), line_of(tile, 2 * pair + 1, rows));
+            let to = out.as_mut_ptr().add(pair * PANEL);
+            _mm512_storeu_si512(to.cast(), _mm512_permutex2var_epi16(even, low, odd));
+            _mm512_storeu_si512(to.add(RUN).cast(), _mm512_permutex2var_epi16(even, high, odd));
+        }
+    }
+}
+
+/// Its transpose as a block of a panel: of each two columns a line of 32 pairs, zeros behind the last of `rows`.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+pub fn pair_columns(tile: &[f32], rows: usize, out: &mut [u32]) {
+    assert!(
+        tile.len() >= rows * PANEL && out.len() == RUN * PANEL,
+        "tiles of that size"
+    );
+    for half in [0, RUN] {
+        let mut lines = [_mm512_setzero_si512(); RUN];
+        for (i, line) in lines.iter_mut().enumerate() {
+            // SAFETY: the tile has `rows` rows (asserted).
+            *line = unsafe { line_of(tile, half + i, rows) };
+        }
+        for (pair, line) in turn(lines).into_iter().enumerate() {
+            // SAFETY: sixteen lines of 32 words (asserted).
+            unsafe { _mm512_storeu_si512(out.as_mut_ptr().add(pair * PANEL + half).cast(), line) };
+        }
+    }
+}
+
+/// A row of a tile, rounded; zeros if it is behind the last.
+///
+/// # Safety
+/// The tile has `rows` rows of 32 floats.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+unsafe fn line_of(tile: &[f32], row: usize, rows: usize) -> __m512i {
+    if row >= rows {
+        return _mm512_setzero_si512();
+    }
+    // SAFETY: by the contract.
+    unsafe { f32::load(tile.as_ptr().add(row * PANEL), u32::MAX) }
+}
+
+/// The orders that make, of an even and an odd row, the first and the second half of a line of pairs.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+fn interleaving() -> (__m512i, __m512i) {
+    let order = |half: i16| {
+        let index: [i16; 32] = std::array::from_fn(|i| half * 16 + (i / 2) as i16 + 32 * (i % 2) as i16);
+        // SAFETY: 64 bytes each.
+        unsafe { std::mem::transmute::<[i16; 32], __m512i>(index) }
+    };
+    (order(0), order(1))
+}
+
 /// Turns a square of 16 x 16 words.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-fn turn(rows: [__m512i; RUN]) -> [__m512i; RUN] {
+pub fn turn(rows: [__m512i; RUN]) -> [__m512i; RUN] {
     let mut a = rows;
     for i in 0..8 {
         a[2 * i] = _mm512_unpacklo_epi32(rows[2 * i], rows[2 * i + 1]);

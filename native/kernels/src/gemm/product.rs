@@ -130,7 +130,7 @@ unsafe fn multiply_by_amx(product: &Product, part: Part, scratch: &mut Scratch) 
 }
 
 /// The same memory as words.
-pub(super) fn as_words(floats: &mut [f32]) -> &mut [u32] {
+pub fn as_words(floats: &mut [f32]) -> &mut [u32] {
     // SAFETY: equal size and alignment, and any bits are valid for both.
     unsafe { std::slice::from_raw_parts_mut(floats.as_mut_ptr().cast(), floats.len()) }
 }

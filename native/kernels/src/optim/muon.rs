@@ -10,12 +10,13 @@
 //!            panels and panelsT as packWeight writes them
 //! dtype      w, grad f32; m f32 or bf16; the products in the arithmetic of the panels, everything else f32
 //! limits     any B, N, K, 0 included; a NaN norm makes every weight NaN; an update of zeros leaves the direction 0
-//! tiling     a task a matrix where there are as many as threads, else matrix by matrix, products by the whole pool
+//! tiling     a task a matrix where there are as many as threads or where it fits the cache, else matrix by matrix,
+//!            products by the whole pool
 //! why so     the products take most of the time and are the GEMM's own; where N > K the transpose is
 //!            orthogonalized, because the square of the shorter side is the smaller matrix
 
 use super::adamw::clip_factor;
-use super::newton_schulz::{Hands, Room, orthogonalize, room_floats};
+use super::newton_schulz::{Hands, Room, alone, orthogonalize, room_floats};
 use super::pack_rows::{Words, pack_matrix, pack_matrix_transposed};
 use crate::args::{Args, FloatsMut, Operand};
 use crate::bf16::Element;
@@ -100,13 +101,7 @@ impl<M: Element, P: Words, Q: Words> Matrix<'_, M, P, Q> {
             .map(|chunk| by_isa!(isa, squares(chunk)) as f64)
             .sum();
         by_isa!(isa, scale(room.x, (1.0 / (sum.sqrt() + 1e-7)) as f32));
-        if n > k {
-            room.transpose(n, k);
-        }
-        orthogonalize(&mut hands, arithmetic, &mut room, short, long);
-        if n > k {
-            room.transpose(k, n);
-        }
+        orthogonalize(&mut hands, arithmetic, &mut room, n, k);
         by_isa!(isa, apply(self.w, room.x, step));
         pack_matrix(isa, self.w, n, k, self.panels);
         if !self.transposed.is_empty() {
@@ -221,7 +216,7 @@ fn run<M: Element, P: Words, Q: Words>(
             }
         }
     };
-    if b >= ctx.pool.threads() {
+    if b >= ctx.pool.threads() || alone(ctx.isa, work.arithmetic, n, k) {
         ctx.pool.run(b, &|i, scratch| {
             matrix(i).update(ctx.isa, Hands::Task(ctx.isa, scratch), work.arithmetic, work.step);
         });

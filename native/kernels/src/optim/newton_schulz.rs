@@ -8,8 +8,13 @@
 //! values between about 0.7 and 1.2. X is [n, k] with n <= k and of Frobenius norm at most 1; A and P are [n, n].
 //! The identity is part of P, so that an iteration is three products and one pass over [n, n].
 
+#[cfg(target_arch = "x86_64")]
+mod tiles;
+
 use super::pack_rows::{Words, pack_matrix, pack_matrix_transposed};
 use crate::args::{Floats, FloatsMut};
+#[cfg(target_arch = "x86_64")]
+use crate::gemm::micro;
 use crate::gemm::{Arithmetic, Matrix, Panels, matmul, matmul_alone, panels_len};
 use crate::isa::Isa;
 use crate::ops::Ctx;
@@ -78,7 +83,7 @@ impl<'a> Room<'a> {
     }
 
     /// Turns the matrix [rows, columns] in `x` into its transpose.
-    pub fn transpose(&mut self, rows: usize, columns: usize) {
+    fn transpose(&mut self, rows: usize, columns: usize) {
         for i in 0..rows {
             for j in 0..columns {
                 self.y[j * rows + i] = self.x[i * columns + j];
@@ -150,8 +155,50 @@ isa_twins! {
     }
 }
 
-/// Runs all iterations on `room.x`, which holds the result afterwards.
-pub fn orthogonalize(hands: &mut Hands, arithmetic: Arithmetic, room: &mut Room, n: usize, k: usize) {
+/// Whether one thread does best alone, having all of a matrix [rows, columns] in its cache.
+pub fn alone(isa: Isa, arithmetic: Arithmetic, rows: usize, columns: usize) -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return micro::by_amx(isa, arithmetic) && tiles::fits(place(rows, columns));
+    #[cfg(not(target_arch = "x86_64"))]
+    return false;
+}
+
+#[cfg(target_arch = "x86_64")]
+fn place(rows: usize, columns: usize) -> tiles::Place {
+    tiles::Place {
+        n: rows.min(columns),
+        k: rows.max(columns),
+        turned: rows > columns,
+    }
+}
+
+/// Runs all iterations on the matrix [rows, columns] in `room.x`, which holds the result afterwards.
+pub fn orthogonalize(
+    hands: &mut Hands,
+    arithmetic: Arithmetic,
+    room: &mut Room,
+    rows: usize,
+    columns: usize,
+) {
+    #[cfg(target_arch = "x86_64")]
+    if let Hands::Task(isa, scratch) = hands
+        && alone(*isa, arithmetic, rows, columns)
+    {
+        // SAFETY: `alone` asks for AMX.
+        return unsafe { tiles::orthogonalize(scratch, room.x, place(rows, columns)) };
+    }
+    // The square of the shorter side is the smaller matrix.
+    if rows > columns {
+        room.transpose(rows, columns);
+        by_products(hands, arithmetic, room, columns, rows);
+        room.transpose(columns, rows);
+    } else {
+        by_products(hands, arithmetic, room, rows, columns);
+    }
+}
+
+/// The plain form, of any size, by the GEMM that everything else uses: X is [n, k] with n <= k.
+fn by_products(hands: &mut Hands, arithmetic: Arithmetic, room: &mut Room, n: usize, k: usize) {
     let isa = hands.isa();
     let kind = (isa, arithmetic);
     for _ in 0..ITERATIONS {
@@ -164,5 +211,60 @@ pub fn orthogonalize(hands: &mut Hands, arithmetic: Arithmetic, room: &mut Room,
         let panels = packed(kind, room.x, (n, k), Form::Transposed, room.panels);
         hands.product(room.polynomial, n, panels, room.y);
         std::mem::swap(&mut room.x, &mut room.y);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::optim::test_arena::noise;
+    use crate::pool::Pool;
+
+    #[test]
+    fn tiles_give_the_bits_of_plain_products_for_every_shape_that_fits() {
+        let isa = Isa::usable().into_iter().next().expect("one");
+        if !alone(isa, Arithmetic::Bf16, 8, 8) {
+            println!("skipped: this processor has no AMX, so that there is one path only");
+            return;
+        }
+        let pool = Pool::new(1);
+        let (mut tried, shapes) = (0, [1, 2, 16, 17, 31, 32, 33, 40, 48, 64, 96, 129, 352]);
+        for rows in shapes {
+            for columns in shapes {
+                let start = noise(rows * columns, rows as u64);
+                let length = start.iter().map(|v| v * v).sum::<f32>().sqrt();
+                let (short, long) = (rows.min(columns), rows.max(columns));
+                let run = |plain: bool| {
+                    let mut floats = vec![[f32::NAN; 16]; room_floats(short, long).div_ceil(16) + 1];
+                    let skip = floats.as_ptr().cast::<f32>().align_offset(64);
+                    let floats = floats.as_flattened_mut();
+                    let result = std::sync::Mutex::new(Vec::new());
+                    let mut room = Room::cut(&mut floats[skip..], short, long);
+                    for (x, v) in room.x.iter_mut().zip(&start) {
+                        *x = v / length;
+                    }
+                    let room = std::sync::Mutex::new(room);
+                    pool.run(1, &|_, scratch| {
+                        let mut room = room.lock().unwrap();
+                        let mut hands = Hands::Task(isa, scratch);
+                        let arithmetic = Arithmetic::Bf16;
+                        if !plain {
+                            orthogonalize(&mut hands, arithmetic, &mut room, rows, columns);
+                        } else if rows > columns {
+                            room.transpose(rows, columns);
+                            by_products(&mut hands, arithmetic, &mut room, short, long);
+                            room.transpose(columns, rows);
+                        } else {
+                            by_products(&mut hands, arithmetic, &mut room, short, long);
+                        }
+                        *result.lock().unwrap() = room.x.iter().map(|v| v.to_bits()).collect();
+                    });
+                    result.into_inner().unwrap()
+                };
+                assert!(run(true) == run(false), "{rows}x{columns}");
+                tried += usize::from(alone(isa, Arithmetic::Bf16, rows, columns));
+            }
+        }
+        assert!(tried > 100, "most of these shapes fit: {tried}");
     }
 }
