@@ -2,7 +2,7 @@
 import { join } from "node:path";
 import { howToSetUp, isSetUp, JAX_JS, TORCH } from "../src/cli/bench/peerSetup.ts";
 
-export const PART_NAMES = ["kernels", "step", "peers", "gemm", "tokenizer"] as const;
+export const PART_NAMES = ["kernels", "step", "costs", "peers", "gemm", "tokenizer"] as const;
 export type PartName = (typeof PART_NAMES)[number];
 
 export interface Part {
@@ -59,6 +59,7 @@ export function planParts(root: string, rounds?: string): readonly Part[] {
         minke("step", model.preset, `bench step ${flagsOf(model)} --precision ${precision}`),
       ),
     ),
+    minke("costs", "nano", `bench costs --preset nano --rounds ${rounds ?? 16}`),
     ...MODELS.map((model) => minke("peers", model.preset, `bench peers ${flagsOf(model)}`, torch)),
     // A round is half a second.
     minke("gemm", null, `bench peers --preset gemm --rounds ${rounds ?? 30}`, gemm),

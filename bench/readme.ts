@@ -18,10 +18,16 @@ export const README_LANGUAGES = [
 interface Words {
   readonly kernels: readonly string[];
   readonly step: readonly string[];
+  readonly costs: readonly string[];
   readonly peers: readonly string[];
   readonly gemm: readonly string[];
   readonly tokenizer: readonly string[];
   readonly failed: string;
+  /** What stands beside a part's time. */
+  readonly flops: string;
+  readonly activations: string;
+  readonly busiest: string;
+  readonly tokens: string;
   readonly cores: string;
   readonly others: string;
   /** The system's, a minute's mean, the measured programs included. */
@@ -36,10 +42,15 @@ const words: Readonly<Record<Language, Words>> = {
   en: {
     kernels: ["product", "bf16, GFLOP/s", "of the peak", "f32, GFLOP/s", "of the peak"],
     step: ["model", "precision", "tokens/s", "GFLOP/s", "of the peak", "JavaScript's thread", "peak memory"],
+    costs: ["part", "time, best", "time, middle", "beside it"],
     peers: ["model", "who", "tokens/s", "of the peak", "peak memory", "Minke bf16 is", "Minke f32 is"],
     gemm: ["2048 x 2048 x 1024", "GFLOP/s", "of the peak", "Minke bf16 is", "Minke f32 is"],
     tokenizer: ["V3's vocabulary", "Minke, MB/s", "@huggingface/tokenizers, MB/s"],
     failed: "failed",
+    flops: "FLOPs",
+    activations: "bytes of activations",
+    busiest: "times an even share for the busiest expert",
+    tokens: "of the tokens/s",
     cores: "cores",
     others: ", and the like for the other rows",
     load: "load",
@@ -54,10 +65,15 @@ const words: Readonly<Record<Language, Words>> = {
   zh: {
     kernels: ["矩阵乘", "bf16，GFLOP/s", "占峰值", "f32，GFLOP/s", "占峰值"],
     step: ["模型", "精度", "token/s", "GFLOP/s", "占峰值", "JavaScript 线程", "内存峰值"],
+    costs: ["部分", "耗时（最好）", "耗时（中位）", "对照"],
     peers: ["模型", "程序", "token/s", "占峰值", "内存峰值", "Minke bf16 是其", "Minke f32 是其"],
     gemm: ["2048 x 2048 x 1024", "GFLOP/s", "占峰值", "Minke bf16 是其", "Minke f32 是其"],
     tokenizer: ["V3 词表", "Minke，MB/s", "@huggingface/tokenizers，MB/s"],
     failed: "失败",
+    flops: "FLOPs",
+    activations: "激活字节",
+    busiest: "倍于均分（最忙专家）",
+    tokens: "的 token/s",
     cores: "核",
     others: "，其余各行类推",
     load: "负载",
@@ -77,6 +93,7 @@ export function tableOf(part: PartName, rows: readonly RecordedRow[], language: 
   const lines = {
     kernels: kernelLines,
     step: stepLines,
+    costs: costLines,
     peers: peerLines,
     gemm: gemmLines,
     tokenizer: tokenizerLines,
@@ -165,6 +182,24 @@ function stepLines(rows: readonly RecordedRow[]): string[][] {
   ]);
 }
 
+function costLines(rows: readonly RecordedRow[], { flops, activations, busiest, tokens }: Words): string[][] {
+  const beside = (row: RecordedRow): string => {
+    if (row["flopsShare"] !== undefined) return `${signed(row["flopsShare"])} ${flops}`;
+    if (row["savedShare"] !== undefined) return `${signed(-Number(row["savedShare"]))} ${activations}`;
+    if (row["busiestOverEven"] !== undefined)
+      return `${Number(row["busiestOverEven"]).toFixed(2)} ${busiest}`;
+    return `${percent(row["tokensShare"])} ${tokens}`;
+  };
+  return rows
+    .filter((row) => row["timeShare"] !== undefined)
+    .map((row) => [
+      `${row["preset"]}: ${row["name"]}`,
+      signed(row["timeShare"]),
+      signed(row["medianTimeShare"]),
+      beside(row),
+    ]);
+}
+
 /** Ours first, then the peers from the fastest on. */
 function peerLines(rows: readonly RecordedRow[], { failed }: Words): string[][] {
   return inOrder(rows).map((row) =>
@@ -238,6 +273,10 @@ function times(row: RecordedRow, precision: "Bf16" | "F32"): string {
   const [best, median] = [row[`minke${precision}Ratio`], row[`minke${precision}MedianRatio`]];
   if (typeof best !== "number") return "";
   return `${best.toFixed(2)}x${typeof median === "number" ? ` (${median.toFixed(2)}x)` : ""}`;
+}
+
+function signed(value: unknown): string {
+  return `${Number(value) < 0 ? "" : "+"}${percent(value)}`;
 }
 
 function gigabytes(value: unknown): string {

@@ -1,7 +1,7 @@
 /**
  * `npm run bench`: measures everything that the README shows and writes its tables.
  *
- *     npm run bench                           kernels, step, peers, gemm, tokenizer
+ *     npm run bench                           kernels, step, costs, peers, gemm, tokenizer
  *     npm run bench -- --only step,peers      some of them; the other tables stay
  *     npm run bench -- --only peers --preset nano --rounds 2      fewer models, fewer rounds: a trial
  *     npm run bench -- --keep-readme          writes bench/results/ only

@@ -54,6 +54,25 @@ const fast = row({
 const failed = row({ name: "nano: PyTorch f32 compiled", failed: "PyTorch f32 compiled ended" });
 
 describe("tableOf", () => {
+  test("puts each part's cost beside what it is worth, and leaves out the steps that it was made of", () => {
+    const cost = (figures: Record<string, unknown>): RecordedRow =>
+      row({ bench: "costs", command: "npx minke bench costs", ...figures });
+    const rows = [
+      cost({ name: "MTP", timeShare: 0.21, medianTimeShare: 0.2, flopsShare: 0.25 }),
+      cost({ name: "recomputation", timeShare: 0.06, medianTimeShare: 0.055, savedShare: 0.47 }),
+      cost({ name: "routing", timeShare: -0.01, medianTimeShare: 0.02, busiestOverEven: 1.4 }),
+      cost({ name: "experts", timeShare: 0.1, medianTimeShare: 0.1, tokensShare: 0.909 }),
+      cost({ name: "step: whole", seconds: 1 }),
+    ];
+    expect(tableOf("costs", rows, "en").split("\n").slice(2, 7)).toEqual([
+      "| nano: MTP | +21.0 % | +20.0 % | +25.0 % FLOPs |",
+      "| nano: recomputation | +6.0 % | +5.5 % | -47.0 % bytes of activations |",
+      "| nano: routing | -1.0 % | +2.0 % | 1.40 times an even share for the busiest expert |",
+      "| nano: experts | +10.0 % | +10.0 % | 90.9 % of the tokens/s |",
+      "",
+    ]);
+  });
+
   test("puts ours first, then peers from the fastest on, then those that failed, with command, place and version", () => {
     const table = tableOf("peers", [failed, slow, fast, ours], "en");
     expect(table.split("\n")).toEqual([

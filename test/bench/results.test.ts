@@ -47,7 +47,7 @@ describe("what is asked for", () => {
 
   test("a part, a preset or a number of rounds that does not exist is refused with those that do", () => {
     expect(() => commands({ only: "peers,pears" })).toThrow(
-      "--only pears is not one of kernels, step, peers",
+      "--only pears is not one of kernels, step, costs, peers",
     );
     expect(() => commands({ preset: "v3" })).toThrow(
       "--preset v3 is not one of nano, micro, mini, dense-124m",

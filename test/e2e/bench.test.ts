@@ -46,6 +46,31 @@ describe.skipIf(nativeIsMissing)("minke bench", () => {
     expect(traceEvents.filter(({ tid }: { tid: number }) => tid === 3).length).toBeGreaterThan(5);
   });
 
+  test("costs prints what each part costs beside what it should, over steps that were measured in turns", async () => {
+    const args = ["bench", "costs", "--preset", "micro", "--rounds", "2", "--json"];
+    const { stdout, code } = await minke(args, { cwd: await scratchFolder() });
+    const rows = jsonLines(stdout);
+    expect([code, rows.length]).toEqual([0, 9]);
+    const [mtp, recomputation, routing, experts, ...steps] = rows;
+    // One layer more and the head once more, over one dense layer, one of experts and the head.
+    expect(mtp!["flopsShare"]).toBeGreaterThan(0.4);
+    expect(recomputation!["savedShare"]).toBeGreaterThan(0.35);
+    expect(routing!["busiestOverEven"]).toBeGreaterThan(1);
+    expect(experts!["tokensShare"]).toBeGreaterThan(0);
+    for (const { seconds, tokensPerSecond } of steps)
+      expect(Number(seconds) * Number(tokensPerSecond)).toBeCloseTo(2048, 6);
+    // The figures follow from the rows below them.
+    const [whole, withoutMtp] = steps.map(({ seconds }) => Number(seconds));
+    expect(mtp!["timeShare"]).toBeCloseTo(whole! / withoutMtp! - 1, 9);
+  });
+
+  test("costs of a model without experts are refused", async () => {
+    const args = ["bench", "costs", "--preset", "dense-124m"];
+    const { stderr, code } = await minke(args, { cwd: await scratchFolder() });
+    expect(stderr).toContain("dense-124m has no experts or no MTP");
+    expect(code).toBe(1);
+  });
+
   test("a model that nobody can train here is refused in three lines", async () => {
     const { stderr, code } = await minke(["bench", "step", "--preset", "v3-671b"], {
       cwd: await scratchFolder(),

@@ -1,19 +1,14 @@
 import { describe, expect, test } from "vitest";
 import { UsageError } from "../../base/index.ts";
-import { type ModelConfig, presetConfig, trainingFlopsPerToken } from "../../model/index.ts";
+import { presetConfig, trainingFlopsPerToken } from "../../model/index.ts";
 import { ABLATIONS, chosenAblations, denseTwin, planAblation } from "./ablations.ts";
-
-function withSettings(model: ModelConfig, settings: readonly string[]): ModelConfig {
-  const entries = settings.map((setting) => setting.replace("model.", "").split("="));
-  return { ...model, ...Object.fromEntries(entries.map(([key, value]) => [key!, Number(value)])) };
-}
 
 describe("the dense twin", () => {
   test.each(["unit", "micro", "nano", "shakespeare"])(
     "of %s has no experts and its FLOPs per token",
     (preset) => {
       const model = presetConfig(preset);
-      const twin = withSettings(model, denseTwin(model, 64));
+      const twin = { ...model, ...denseTwin(model, 64) };
       expect(twin.firstKDenseReplace).toBe(twin.numHiddenLayers);
       const wanted = trainingFlopsPerToken({ ...model, numNextnPredictLayers: 0 }, 64).total;
       // To the nearest unit of width.
@@ -23,6 +18,16 @@ describe("the dense twin", () => {
 });
 
 describe("the ablations", () => {
+  test("give the dense arm the twin's sizes, as a user would write them", () => {
+    const model = presetConfig("unit");
+    const { intermediateSize, firstKDenseReplace } = denseTwin(model, 32);
+    expect(planAblation("moe", model, 32).arms[1]!.settings).toEqual([
+      "model.numNextnPredictLayers=0",
+      `model.firstKDenseReplace=${firstKDenseReplace}`,
+      `model.intermediateSize=${intermediateSize}`,
+    ]);
+  });
+
   test("have two arms or more, of different names and settings", () => {
     for (const name of ABLATIONS) {
       const { arms } = planAblation(name, presetConfig("unit"), 32);

@@ -57,7 +57,7 @@ export function planAblation(name: AblationName, model: ModelConfig, rowLength: 
         question: "do experts beat one dense layer of the same FLOPs per token? (DeepSeekMoE)",
         arms: [
           { name: "experts", settings: ["model.numNextnPredictLayers=0"] },
-          { name: "dense, equal FLOPs", settings: denseTwin(model, rowLength) },
+          { name: "dense, equal FLOPs", settings: settingsOf(denseTwin(model, rowLength)) },
         ],
       };
     case "optimizer":
@@ -72,8 +72,10 @@ export function planAblation(name: AblationName, model: ModelConfig, rowLength: 
   }
 }
 
-/** Settings of the model whose layers are all dense and as wide as the experts' FLOPs allow; without MTP, both. */
-export function denseTwin(model: ModelConfig, rowLength: number): readonly string[] {
+type DenseTwin = Pick<ModelConfig, "numNextnPredictLayers" | "firstKDenseReplace" | "intermediateSize">;
+
+/** What makes all layers dense and as wide as the experts' FLOPs allow; without MTP, both. */
+export function denseTwin(model: ModelConfig, rowLength: number): DenseTwin {
   const flops = (intermediateSize: number, firstKDenseReplace: number): number =>
     trainingFlopsPerToken(
       { ...model, intermediateSize, firstKDenseReplace, numNextnPredictLayers: 0 },
@@ -84,11 +86,11 @@ export function denseTwin(model: ModelConfig, rowLength: number): readonly strin
   // FLOPs grow by the same amount with every unit of width.
   const [one, two] = [flops(1, layers), flops(2, layers)];
   const width = Math.max(1, Math.round(1 + (wanted - one) / (two - one)));
-  return [
-    "model.numNextnPredictLayers=0",
-    `model.firstKDenseReplace=${layers}`,
-    `model.intermediateSize=${width}`,
-  ];
+  return { numNextnPredictLayers: 0, firstKDenseReplace: layers, intermediateSize: width };
+}
+
+function settingsOf(model: Partial<ModelConfig>): readonly string[] {
+  return Object.entries(model).map(([key, value]) => `model.${key}=${value}`);
 }
 
 /** @throws {UsageError} naming what there is */

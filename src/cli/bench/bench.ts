@@ -3,6 +3,7 @@ import { Command } from "commander";
 import { type OpenDevice, openDevice } from "../../api/index.ts";
 import { BackendError } from "../../base/index.ts";
 import { choiceOption, numberOption, threadsOption } from "../options.ts";
+import { benchCosts } from "./costs.ts";
 import { benchKernels } from "./kernels.ts";
 import { benchPeers } from "./peers.ts";
 import { type BenchFlags, type BenchRow, rowText, TRACE_HEADER } from "./row.ts";
@@ -32,6 +33,13 @@ export function benchCommand(): Command {
   );
   bench.addCommand(
     verb(
+      "costs",
+      "what MTP, recomputation, uneven routing and experts cost a step",
+      "--preset nano --rounds 20",
+    ).action((flags: BenchFlags) => withNative(flags, (opened) => print(benchCosts(opened, flags), flags))),
+  );
+  bench.addCommand(
+    verb(
       "peers",
       "training steps, ours in bf16 and f32 and PyTorch's in turn",
       "--preset nano --rounds 20",
@@ -51,6 +59,7 @@ export function benchCommand(): Command {
 const presetHelp: Readonly<Record<string, string>> = {
   kernels: "has no effect: products have sizes of their own",
   step: WORKLOADS.join(", "),
+  costs: "nano, micro, mini",
   peers: `${WORKLOADS.join(", ")}, or gemm for one product`,
   serve: `${WORKLOADS.join(", ")}, or gemm for one product`,
 };

@@ -1,7 +1,10 @@
 import { describe, expect, test } from "vitest";
+import { makeOracleDevice } from "../../../test/support/gradient.ts";
+import { tinyConfig } from "../../../test/support/tinyModel.ts";
 import { countParameters, isMoeLayer, trainingFlopsPerToken } from "../../model/index.ts";
+import type { TrainConfig } from "../../train/index.ts";
 import { gemmSpecs, minkeSpec, torchSpecs } from "./peerSpecs.ts";
-import { dense124m, WORKLOADS, workloadConfig } from "./workload.ts";
+import { dense124m, TimedTraining, WORKLOADS, workloadConfig } from "./workload.ts";
 
 describe("dense-124m", () => {
   test("has no experts and no MTP, and a token multiplies with as many parameters as in GPT-2 124M", () => {
@@ -24,6 +27,28 @@ describe("dense-124m", () => {
 
   test("a model that cannot be measured is refused with those that can", () => {
     expect(() => workloadConfig("v3-671b", "bf16")).toThrow("micro, nano, mini, dense-124m");
+  });
+});
+
+describe("even routing", () => {
+  test("gives every expert of every layer, MTP's included, as many tokens as any other", async () => {
+    const device = makeOracleDevice();
+    const change = (config: TrainConfig): TrainConfig => ({
+      ...config,
+      model: tinyConfig(),
+      rowLength: 8,
+      batchRows: 2,
+      microBatchRows: 2,
+    });
+    const flags = { preset: "micro", precision: "f32" } as const;
+    for (const isEven of [false, true]) {
+      const training = new TimedTraining({ device }, flags, { change, isEven });
+      const { busiest } = await training.step();
+      if (isEven) expect(busiest).toBe(1);
+      else expect(busiest).toBeGreaterThan(1);
+      training.dispose();
+      expect(device.arena.liveBytes).toBe(0);
+    }
   });
 });
 

@@ -1,7 +1,8 @@
 /** What is measured: the presets in training, and a dense V3 of GPT-2's size; one timed step at a time. */
 import type { OpenDevice } from "../../api/index.ts";
 import { UsageError } from "../../base/index.ts";
-import { type ModelConfig, presetConfig, trainingFlopsPerToken } from "../../model/index.ts";
+import { type ModelConfig, maxViolation, presetConfig, trainingFlopsPerToken } from "../../model/index.ts";
+import type { Tensor } from "../../tensor/index.ts";
 import { defaultTrainConfig, scheduleAt, type TrainConfig, TrainSession } from "../../train/index.ts";
 import type { BenchFlags } from "./row.ts";
 
@@ -57,8 +58,20 @@ export interface TimedStep {
   /** Processor time of JavaScript's thread; null where Node cannot tell (before 23.9). */
   readonly javascriptSeconds: number | null;
   readonly loss: number;
+  /** Tokens of the busiest expert of any layer over an even share; null without experts. */
+  readonly busiest: number | null;
   /** When JavaScript had enqueued forward and backward, had the record, had enqueued the update; `performance.now()`. */
   readonly at: Readonly<Record<"begun" | "enqueued" | "recorded" | "committed", number>>;
+}
+
+/** What is done otherwise than the preset does it. */
+export interface Variant {
+  readonly change?: (config: TrainConfig) => TrainConfig;
+  /**
+   * Tokens visit the experts in turn, whatever the router says, so that all get equally many. What comes out means
+   * nothing: this is how long a step takes under an even load.
+   */
+  readonly isEven?: boolean;
 }
 
 /** A model in training that takes one timed step at a time, on random tokens. */
@@ -67,15 +80,19 @@ export class TimedTraining {
   readonly #opened: Pick<OpenDevice, "device">;
   readonly #session: TrainSession;
   #step = 0;
+  /** [T, K], the experts that are visited in turn. */
+  readonly #even: Tensor | null = null;
 
   constructor(
     opened: Pick<OpenDevice, "device">,
     { preset, precision }: Pick<BenchFlags, "preset" | "precision">,
+    { change = (config) => config, isEven = false }: Variant = {},
   ) {
     this.#opened = opened;
-    this.config = workloadConfig(preset, precision);
+    this.config = change(workloadConfig(preset, precision));
     this.#session = new TrainSession(opened.device, this.config, { padId: 0, eosId: 0 });
     this.#session.initialize();
+    if (isEven) this.#even = this.#evenRouting();
   }
 
   get tokensPerStep(): number {
@@ -100,7 +117,7 @@ export class TimedTraining {
     const begun = performance.now();
     const computing = this.#session.runner.compute({ tokens, count, rowLength }, scheduled);
     const enqueued = performance.now();
-    const { loss } = await computing;
+    const { loss, expertLoad } = await computing;
     const recorded = performance.now();
     this.#session.runner.commit(scheduled);
     const committed = performance.now();
@@ -108,10 +125,30 @@ export class TimedTraining {
     const seconds = (performance.now() - begun) / 1000;
     const after = threadSeconds();
     const javascriptSeconds = before === null || after === null ? null : after - before;
-    return { seconds, loss, javascriptSeconds, at: { begun, enqueued, recorded, committed } };
+    const busiest = expertLoad.length === 0 ? null : 1 + Math.max(...expertLoad.map(maxViolation));
+    return { seconds, loss, busiest, javascriptSeconds, at: { begun, enqueued, recorded, committed } };
+  }
+
+  #evenRouting(): Tensor {
+    const { model } = this.#session;
+    const { nRoutedExperts: E, numExpertsPerTok: K } = this.config.model;
+    const tokens = this.config.microBatchRows * this.config.rowLength;
+    const ids = Array.from({ length: tokens }, (_, t) =>
+      Array.from({ length: K }, (_, k) => (t * K + k) % E).sort((a, b) => a - b),
+    );
+    const expertIds = this.#opened.device.temporary([tokens, K], "i32");
+    expertIds.write(ids.flat());
+    for (const { mlp } of [...model.layers, ...model.mtp.map(({ layer }) => layer)]) {
+      if (!("router" in mlp)) continue;
+      const { router } = mlp;
+      const route = router.forward.bind(router);
+      router.forward = (x, pass) => ({ ...route(x, pass), expertIds });
+    }
+    return expertIds;
   }
 
   dispose(): void {
+    this.#even?.dispose();
     this.#session.dispose();
   }
 }
