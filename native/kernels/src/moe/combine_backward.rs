@@ -6,18 +6,19 @@
 //! limits     slotRow must be a permutation: checked, because tasks write the rows it names
 //! tiling     about 20 us of tokens per task
 //! why so     one loop per slot reads both rows, sums and writes: expertOut is read once, dy comes from the first cache
-//! measured   one thread of an AVX-512 Xeon, 2048 x 4 rows of 256, all bf16: 500 us, of which rounding to
-//!            bf16 in whole numbers is about half
-//! versions   v1 (this file)
+//! versions   v1 loops left to the compiler: half the time went into rounding to bf16 in whole numbers · v2 vectors
+//!            (this file)
 
 use super::tokens_per_task;
-use crate::args::Args;
-use crate::bf16::Element;
+use crate::args::{Args, Floats};
+use crate::attention::vector::{Stored, Vector, WIDTH, vector_twins};
 use crate::error::KernelError;
-use crate::math::{LANES, Lanes};
+use crate::math::LANES;
 use crate::ops::Ctx;
+use crate::pointwise::rows::Out;
+use crate::pointwise::vectors::{Sums, put_at, take_at, total};
 use crate::pool::Disjoint;
-use crate::{by_isa, isa_twins, with_floats, with_floats_mut};
+use crate::{with_floats, with_floats_mut};
 
 struct Slots<'a> {
     rows: &'a [i32],
@@ -40,13 +41,19 @@ pub fn op(ctx: &Ctx, a: &mut Args) -> Result<(), KernelError> {
         width: d,
     };
     check_permutation(slots.rows)?;
-    let d_weights = d_weights.f32s_mut(tokens * k)?;
-    let dy = dy.slice(tokens * d)?;
-    let x = expert_out.slice(tokens * k * d)?;
-    let dx = d_expert_out.slice_mut(tokens * k * d)?;
-    with_floats!(dy, |dy| with_floats!(x, |x| with_floats_mut!(dx, |dx| run(
-        ctx, &slots, dy, x, dx, d_weights
-    ))));
+    let job = Job {
+        slots,
+        dy: dy.slice(tokens * d)?,
+        x: expert_out.slice(tokens * k * d)?,
+        dx: Out::new(d_expert_out.slice_mut(tokens * k * d)?),
+        d_weights: Disjoint::new(d_weights.f32s_mut(tokens * k)?),
+    };
+    let chunk = tokens_per_task(k * (d / 6 + 10));
+    ctx.pool.run(tokens.div_ceil(chunk), &|task, _| {
+        let from = task * chunk;
+        // SAFETY: the set is usable, and each token is in one task.
+        unsafe { gradients_twins::call(ctx.isa, &job, from, tokens.min(from + chunk)) };
+    });
     Ok(())
 }
 
@@ -68,55 +75,87 @@ fn check_permutation(rows: &[i32]) -> Result<(), KernelError> {
     Ok(())
 }
 
-fn run<G: Element, X: Element, Y: Element>(
-    ctx: &Ctx,
-    slots: &Slots,
-    dy: &[G],
-    x: &[X],
-    dx: &mut [Y],
-    d_weights: &mut [f32],
-) {
-    let (k, d) = (slots.top_k, slots.width);
-    let tokens = slots.rows.len() / k.max(1);
-    let chunk = tokens_per_task(k * (d / 6 + 10));
-    let (dx, d_weights) = (Disjoint::new(dx), Disjoint::new(d_weights));
-    ctx.pool.run(tokens.div_ceil(chunk), &|task, _| {
-        for t in task * chunk..tokens.min((task + 1) * chunk) {
-            let dy = &dy[t * d..(t + 1) * d];
-            for slot in t * k..(t + 1) * k {
-                let row = slots.rows[slot] as usize * d;
-                // SAFETY: the rows are a permutation and each token is in one task: nobody else has this row or slot.
-                let (dx, dw) = unsafe { (dx.part(row, d), d_weights.part(slot, 1)) };
-                dw[0] = by_isa!(
-                    ctx.isa,
-                    slot_gradient(dy, &x[row..row + d], slots.weights[slot], dx)
-                );
-            }
-        }
-    });
+/// What all tasks share.
+struct Job<'a> {
+    slots: Slots<'a>,
+    dy: Floats<'a>,
+    x: Floats<'a>,
+    dx: Out<'a>,
+    d_weights: Disjoint<'a, f32>,
 }
 
-isa_twins! {
-    /// dx = weight * dy; returns dy . x, summed over virtual lanes.
-    fn slot_gradient<G: Element, X: Element, Y: Element>(dy: &[G], x: &[X], weight: f32, dx: &mut [Y]) -> f32 {
-        let mut lanes = Lanes::zero();
-        let (mut dys, mut xs) = (dy.chunks_exact(LANES), x.chunks_exact(LANES));
-        let mut dxs = dx.chunks_exact_mut(LANES);
-        for ((dy, x), dx) in (&mut dys).zip(&mut xs).zip(&mut dxs) {
-            for l in 0..LANES {
-                let g = dy[l].to_f32();
-                lanes.0[l] = g.mul_add(x[l].to_f32(), lanes.0[l]);
-                dx[l] = Y::from_f32(weight * g);
+/// One slot: the row of dExpertOut that it writes, and the weight's gradient.
+struct Slot<'a, G, X, Y> {
+    dy: &'a [G],
+    x: &'a [X],
+    weight: f32,
+    dx: &'a mut [Y],
+    dw: &'a mut f32,
+}
+
+/// dx = weight * dy; dw = dy . x, summed over virtual lanes.
+#[inline(always)]
+unsafe fn slot_gradient<V: Vector, G: Stored, X: Stored, Y: Stored>(slot: &mut Slot<G, X, Y>) {
+    let width = slot.dy.len();
+    assert!(slot.x.len() == width && slot.dx.len() == width);
+    let mut sums: Sums<V> = [V::zero(); LANES / WIDTH];
+    let whole = width / LANES * LANES;
+    // SAFETY: V is usable; rows are of one width, and vectors below `whole` lie in them.
+    unsafe {
+        for start in (0..whole).step_by(LANES) {
+            for g in 0..LANES / WIDTH {
+                slot_at::<V, G, X, Y, true>(slot, start + g * WIDTH, &mut sums[g]);
             }
         }
-        let rest = dys.remainder().iter().zip(xs.remainder()).zip(dxs.into_remainder());
-        for (l, ((dy, x), dx)) in rest.enumerate() {
-            let g = dy.to_f32();
-            lanes.0[l] = g.mul_add(x.to_f32(), lanes.0[l]);
-            *dx = Y::from_f32(weight * g);
+        for (g, i) in (whole..width).step_by(WIDTH).enumerate() {
+            slot_at::<V, G, X, Y, false>(slot, i, &mut sums[g]);
         }
-        lanes.sum()
+        *slot.dw = total(sums);
     }
+}
+
+#[inline(always)]
+unsafe fn slot_at<V: Vector, G: Stored, X: Stored, Y: Stored, const WHOLE: bool>(
+    slot: &mut Slot<G, X, Y>,
+    i: usize,
+    sum: &mut V,
+) {
+    // SAFETY: by the caller's word.
+    unsafe {
+        let g = take_at::<V, G, WHOLE>(slot.dy, i);
+        *sum = g.mul_add(take_at::<V, X, WHOLE>(slot.x, i), *sum);
+        put_at::<V, Y, WHOLE>(V::splat(slot.weight).mul(g), slot.dx, i);
+    }
+}
+
+#[inline(always)]
+unsafe fn gradients<V: Vector, const M: usize, const N: usize>(job: &Job, from: usize, to: usize) {
+    let (k, d) = (job.slots.top_k, job.slots.width);
+    for slot in from * k..to * k {
+        let (token, row) = (slot / k * d, job.slots.rows[slot] as usize * d);
+        let weight = job.slots.weights[slot];
+        with_floats!(job.dy.range(token, d), |dy| with_floats!(
+            job.x.range(row, d),
+            |x| {
+                // SAFETY: V is usable; rows are a permutation and each token is in one task: nobody else has this row
+                // or slot.
+                unsafe {
+                    let dw = &mut job.d_weights.part(slot, 1)[0];
+                    with_floats_mut!(job.dx.part(row, d), |dx| slot_gradient::<V, _, _, _>(&mut Slot {
+                        dy,
+                        x,
+                        weight,
+                        dx,
+                        dw
+                    }));
+                }
+            }
+        ));
+    }
+}
+
+vector_twins! {
+    mod gradients_twins = gradients(job: &Job<'_>, from: usize, to: usize)
 }
 
 #[cfg(test)]

@@ -13,9 +13,9 @@ mod latent_kv;
 mod mtp_input;
 mod norm;
 mod rope;
-mod rows;
+pub mod rows;
 mod swiglu;
-mod vectors;
+pub mod vectors;
 
 use crate::ops::Kernel;
 

@@ -9,36 +9,16 @@
 //! Row sums run over 64 virtual lanes (`math.rs`). Gain gradients are summed over chunks of 64 tokens, token
 //! by token, into one row of a workspace per chunk; the rows are then added in order.
 
-use super::vectors::{put, put_stored, take, take_stored};
+use super::vectors::{Sums, put_at, take_at, total};
 use crate::args::{Floats, FloatsMut};
-use crate::attention::vector::{Vector, WIDTH};
+use crate::attention::vector::{Stored, Vector, WIDTH};
 use crate::math::LANES;
 use crate::ops::Ctx;
 use crate::pool::Disjoint;
-use crate::{by_isa, isa_twins};
+use crate::{by_isa, isa_twins, with_floats, with_floats_mut};
 
 /// Tokens per chunk of a gain gradient; src/tensor/ops/norm.ts sizes workspaces by the same number.
 pub const CHUNK: usize = 64;
-
-/// Running sums of the 64 lanes, neighbours side by side.
-type Sums<V> = [V; LANES / WIDTH];
-
-/// Adds up the lanes in the order that `math.rs` fixes: lane l += lane l + 32, then + 16, ... + 1.
-#[inline(always)]
-unsafe fn total<V: Vector>(sums: Sums<V>) -> f32 {
-    let v = sums[0].add(sums[2]).add(sums[1].add(sums[3]));
-    let mut lanes = [0.0; WIDTH];
-    // SAFETY: the array is as long as the vector.
-    unsafe { v.store(lanes.as_mut_ptr()) };
-    let mut width = WIDTH / 2;
-    while width > 0 {
-        for l in 0..width {
-            lanes[l] += lanes[l + width];
-        }
-        width /= 2;
-    }
-    lanes[0]
-}
 
 /// s = x (+ delta); returns the sum of squares. (Lanes beyond the end get +0: that changes no sum which began
 /// with +0.)
@@ -47,27 +27,52 @@ unsafe fn total<V: Vector>(sums: Sums<V>) -> f32 {
 /// As for all functions over `Vector`: the processor has its instructions.
 #[inline(always)]
 pub unsafe fn load<V: Vector>(x: Floats, delta: Option<Floats>, s: &mut [f32]) -> f32 {
-    let mut sums = [V::zero(); LANES / WIDTH];
-    let mut start = 0;
-    while start < s.len() {
-        for g in 0..LANES / WIDTH {
-            let i = start + g * WIDTH;
-            if i < s.len() {
-                // SAFETY: by the caller's word.
-                unsafe {
-                    let mut v: V = take(&x, i);
-                    if let Some(delta) = &delta {
-                        v = v.add(take(delta, i));
-                    }
-                    put_stored(v, s, i);
-                    sums[g] = sums[g].add(v.mul(v));
-                }
+    // SAFETY: by the caller's word.
+    unsafe {
+        with_floats!(x, |x| match delta {
+            None => load_row::<V, _, f32>(x, None, s),
+            Some(delta) => with_floats!(delta, |delta| load_row::<V, _, _>(x, Some(delta), s)),
+        })
+    }
+}
+
+#[inline(always)]
+unsafe fn load_row<V: Vector, X: Stored, D: Stored>(x: &[X], delta: Option<&[D]>, s: &mut [f32]) -> f32 {
+    let width = s.len();
+    assert!(x.len() == width && delta.is_none_or(|delta| delta.len() == width));
+    let mut sums: Sums<V> = [V::zero(); LANES / WIDTH];
+    let whole = width / LANES * LANES;
+    // SAFETY: by the caller's word; rows are of one width, and vectors below `whole` lie in them.
+    unsafe {
+        for start in (0..whole).step_by(LANES) {
+            for g in 0..LANES / WIDTH {
+                load_at::<V, X, D, true>(x, delta, s, start + g * WIDTH, &mut sums[g]);
             }
         }
-        start += LANES;
+        for (g, i) in (whole..width).step_by(WIDTH).enumerate() {
+            load_at::<V, X, D, false>(x, delta, s, i, &mut sums[g]);
+        }
+        total(sums)
     }
+}
+
+#[inline(always)]
+unsafe fn load_at<V: Vector, X: Stored, D: Stored, const WHOLE: bool>(
+    x: &[X],
+    delta: Option<&[D]>,
+    s: &mut [f32],
+    i: usize,
+    sum: &mut V,
+) {
     // SAFETY: by the caller's word.
-    unsafe { total(sums) }
+    unsafe {
+        let mut v = take_at::<V, X, WHOLE>(x, i);
+        if let Some(delta) = delta {
+            v = v.add(take_at::<V, D, WHOLE>(delta, i));
+        }
+        put_at::<V, f32, WHOLE>(v, s, i);
+        *sum = sum.add(v.mul(v));
+    }
 }
 
 #[inline(always)]
@@ -80,24 +85,55 @@ pub fn inverse_rms(squares: f32, width: usize, eps: f32) -> f32 {
 /// # Safety
 /// As `load`.
 #[inline(always)]
-pub unsafe fn apply<V: Vector>(
+pub unsafe fn apply<V: Vector>(s: &[f32], r: f32, gain: &[f32], sum: Option<FloatsMut>, y: FloatsMut) {
+    // SAFETY: by the caller's word.
+    unsafe {
+        with_floats_mut!(y, |y| match sum {
+            None => apply_row::<V, _, f32>(s, r, gain, None, y),
+            Some(sum) => with_floats_mut!(sum, |sum| apply_row::<V, _, _>(s, r, gain, Some(sum), y)),
+        })
+    }
+}
+
+#[inline(always)]
+unsafe fn apply_row<V: Vector, Y: Stored, S: Stored>(
     s: &[f32],
     r: f32,
     gain: &[f32],
-    mut sum: Option<FloatsMut>,
-    mut y: FloatsMut,
+    mut sum: Option<&mut [S]>,
+    y: &mut [Y],
 ) {
-    let mut i = 0;
-    while i < s.len() {
-        // SAFETY: by the caller's word.
-        unsafe {
-            let v: V = take_stored(s, i);
-            put(v.mul(V::splat(r)).mul(take_stored(gain, i)), &mut y, i);
-            if let Some(sum) = &mut sum {
-                put(v, sum, i);
-            }
+    let width = s.len();
+    assert!(gain.len() == width && y.len() == width && sum.as_ref().is_none_or(|sum| sum.len() == width));
+    let (r, whole) = (V::splat(r), width / WIDTH * WIDTH);
+    // SAFETY: by the caller's word; rows are of one width, and vectors below `whole` lie in them.
+    unsafe {
+        for i in (0..whole).step_by(WIDTH) {
+            apply_at::<V, Y, S, true>(s, r, gain, sum.as_deref_mut(), y, i);
         }
-        i += WIDTH;
+        if whole < width {
+            apply_at::<V, Y, S, false>(s, r, gain, sum, y, whole);
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn apply_at<V: Vector, Y: Stored, S: Stored, const WHOLE: bool>(
+    s: &[f32],
+    r: V,
+    gain: &[f32],
+    sum: Option<&mut [S]>,
+    y: &mut [Y],
+    i: usize,
+) {
+    // SAFETY: by the caller's word.
+    unsafe {
+        let v = take_at::<V, f32, WHOLE>(s, i);
+        let gain = take_at::<V, f32, WHOLE>(gain, i);
+        put_at::<V, Y, WHOLE>(v.mul(r).mul(gain), y, i);
+        if let Some(sum) = sum {
+            put_at::<V, S, WHOLE>(v, sum, i);
+        }
     }
 }
 
@@ -116,46 +152,119 @@ pub struct Row<'a> {
 /// # Safety
 /// As `load`.
 #[inline(always)]
-pub unsafe fn backward<V: Vector>(row: Row, partial: &mut [f32], scratch: &mut [f32], mut dx: FloatsMut) {
+pub unsafe fn backward<V: Vector>(row: Row, partial: &mut [f32], scratch: &mut [f32], dx: FloatsMut) {
     let width = partial.len();
-    let (d, n) = scratch.split_at_mut(width);
-    let n = &mut n[..width];
+    let (scaled, normed) = scratch.split_at_mut(width);
+    let normed = &mut normed[..width];
     let r = V::splat(row.r);
-    let mut sums = [V::zero(); LANES / WIDTH];
-    let mut start = 0;
-    while start < width {
-        for g in 0..LANES / WIDTH {
-            let i = start + g * WIDTH;
-            if i < width {
-                // SAFETY: by the caller's word.
-                unsafe {
-                    let dy: V = take(&row.dy, i);
-                    let normed = take::<V>(&row.s, i).mul(r);
-                    let scaled = dy.mul(take_stored(row.gain, i));
-                    put_stored(normed, n, i);
-                    put_stored(scaled, d, i);
-                    put_stored(take_stored::<V, f32>(partial, i).add(dy.mul(normed)), partial, i);
-                    sums[g] = sums[g].add(scaled.mul(normed));
-                }
-            }
-        }
-        start += LANES;
-    }
     // SAFETY: by the caller's word.
-    let m = V::splat(unsafe { total(sums) } / width as f32);
-    let mut i = 0;
-    while i < width {
-        // SAFETY: by the caller's word.
-        unsafe {
-            let mut v = take_stored::<V, f32>(d, i)
-                .sub(take_stored::<V, f32>(n, i).mul(m))
-                .mul(r);
-            if let Some(dsum) = &row.dsum {
-                v = v.add(take(dsum, i));
+    unsafe {
+        let sum = with_floats!(row.dy, |dy| with_floats!(row.s, |s| {
+            scale_row::<V, _, _>((dy, s, row.gain), r, partial, (scaled, normed))
+        }));
+        let rows = (&*scaled, &*normed);
+        let (r, mean) = (r, V::splat(sum / width as f32));
+        with_floats_mut!(dx, |dx| match row.dsum {
+            None => project_row::<V, f32, _>(rows, (r, mean), None, dx),
+            Some(dsum) => with_floats!(dsum, |dsum| project_row::<V, _, _>(
+                rows,
+                (r, mean),
+                Some(dsum),
+                dx
+            )),
+        });
+    }
+}
+
+/// d = dy g and n = s r, partial += dy n; returns the sum of d n.
+#[inline(always)]
+unsafe fn scale_row<V: Vector, G: Stored, S: Stored>(
+    (dy, s, gain): (&[G], &[S], &[f32]),
+    r: V,
+    partial: &mut [f32],
+    (scaled, normed): (&mut [f32], &mut [f32]),
+) -> f32 {
+    let width = partial.len();
+    assert!([dy.len(), s.len(), gain.len(), scaled.len(), normed.len()] == [width; 5]);
+    let mut sums: Sums<V> = [V::zero(); LANES / WIDTH];
+    let whole = width / LANES * LANES;
+    // SAFETY: by the caller's word; rows are of one width, and vectors below `whole` lie in them.
+    unsafe {
+        for start in (0..whole).step_by(LANES) {
+            for g in 0..LANES / WIDTH {
+                let i = start + g * WIDTH;
+                let product = scale_at::<V, G, S, true>((dy, s, gain), r, partial, (scaled, normed), i);
+                sums[g] = sums[g].add(product);
             }
-            put(v, &mut dx, i);
         }
-        i += WIDTH;
+        for (g, i) in (whole..width).step_by(WIDTH).enumerate() {
+            let product = scale_at::<V, G, S, false>((dy, s, gain), r, partial, (scaled, normed), i);
+            sums[g] = sums[g].add(product);
+        }
+        total(sums)
+    }
+}
+
+#[inline(always)]
+unsafe fn scale_at<V: Vector, G: Stored, S: Stored, const WHOLE: bool>(
+    (dy, s, gain): (&[G], &[S], &[f32]),
+    r: V,
+    partial: &mut [f32],
+    (scaled, normed): (&mut [f32], &mut [f32]),
+    i: usize,
+) -> V {
+    // SAFETY: by the caller's word.
+    unsafe {
+        let dy = take_at::<V, G, WHOLE>(dy, i);
+        let n = take_at::<V, S, WHOLE>(s, i).mul(r);
+        let d = dy.mul(take_at::<V, f32, WHOLE>(gain, i));
+        put_at::<V, f32, WHOLE>(n, normed, i);
+        put_at::<V, f32, WHOLE>(d, scaled, i);
+        let share = take_at::<V, f32, WHOLE>(partial, i).add(dy.mul(n));
+        put_at::<V, f32, WHOLE>(share, partial, i);
+        d.mul(n)
+    }
+}
+
+/// dx = r (d - n m) (+ dsum)
+#[inline(always)]
+unsafe fn project_row<V: Vector, D: Stored, Y: Stored>(
+    rows: (&[f32], &[f32]),
+    factors: (V, V),
+    dsum: Option<&[D]>,
+    dx: &mut [Y],
+) {
+    let width = dx.len();
+    assert!([rows.0.len(), rows.1.len()] == [width; 2] && dsum.is_none_or(|dsum| dsum.len() == width));
+    let whole = width / WIDTH * WIDTH;
+    // SAFETY: by the caller's word; rows are of one width, and vectors below `whole` lie in them.
+    unsafe {
+        for i in (0..whole).step_by(WIDTH) {
+            project_at::<V, D, Y, true>(rows, factors, dsum, dx, i);
+        }
+        if whole < width {
+            project_at::<V, D, Y, false>(rows, factors, dsum, dx, whole);
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn project_at<V: Vector, D: Stored, Y: Stored, const WHOLE: bool>(
+    (scaled, normed): (&[f32], &[f32]),
+    (r, mean): (V, V),
+    dsum: Option<&[D]>,
+    dx: &mut [Y],
+    i: usize,
+) {
+    // SAFETY: by the caller's word.
+    unsafe {
+        let d = take_at::<V, f32, WHOLE>(scaled, i);
+        let n = take_at::<V, f32, WHOLE>(normed, i);
+        let mut v = d.sub(n.mul(mean)).mul(r);
+        if let Some(dsum) = dsum {
+            v = v.add(take_at::<V, D, WHOLE>(dsum, i));
+        }
+        put_at::<V, Y, WHOLE>(v, dx, i);
     }
 }
 

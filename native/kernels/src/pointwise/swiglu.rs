@@ -12,11 +12,12 @@
 //            arithmetic, 0.5, backward 0.6
 
 use super::rows::{Out, for_rows, require_apart};
-use super::vectors::{LOWEST, put, sigmoid, take};
+use super::vectors::{LOWEST, put_at, sigmoid, take_at};
 use crate::args::{Args, Floats};
-use crate::attention::vector::{Vector, WIDTH, vector_twins};
+use crate::attention::vector::{Stored, Vector, WIDTH, vector_twins};
 use crate::error::KernelError;
 use crate::ops::Ctx;
+use crate::{with_floats, with_floats_mut};
 
 struct Forward<'a> {
     x: Floats<'a>,
@@ -45,18 +46,40 @@ pub fn forward(ctx: &Ctx, a: &mut Args) -> Result<(), KernelError> {
 unsafe fn forward_rows<V: Vector, const M: usize, const N: usize>(job: &Forward, from: usize, to: usize) {
     let f = job.f;
     for r in from..to {
-        let (gate, up) = (job.x.range(2 * r * f, f), job.x.range(2 * r * f + f, f));
-        let mut i = 0;
-        // SAFETY: V is usable, and row r belongs to this task.
-        let mut y = unsafe { job.y.part(r * f, f) };
-        while i < f {
-            // SAFETY: as above.
-            unsafe {
-                let gate = take::<V>(&gate, i).max(V::splat(LOWEST));
-                put(gate.mul(sigmoid(gate)).mul(take(&up, i)), &mut y, i);
-            }
-            i += WIDTH;
+        with_floats!(job.x.range(2 * r * f, 2 * f), |x| {
+            // SAFETY: V is usable, and row r belongs to this task.
+            unsafe { with_floats_mut!(job.y.part(r * f, f), |y| forward_row::<V, _, _>(x, y)) }
+        });
+    }
+}
+
+#[inline(always)]
+unsafe fn forward_row<V: Vector, X: Stored, Y: Stored>(x: &[X], y: &mut [Y]) {
+    let (gate, up) = x.split_at(y.len());
+    let whole = y.len() / WIDTH * WIDTH;
+    // SAFETY: by the caller's word; whole vectors lie in all rows.
+    unsafe {
+        for i in (0..whole).step_by(WIDTH) {
+            forward_at::<V, X, Y, true>(gate, up, y, i);
         }
+        if whole < y.len() {
+            forward_at::<V, X, Y, false>(gate, up, y, whole);
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn forward_at<V: Vector, X: Stored, Y: Stored, const WHOLE: bool>(
+    gate: &[X],
+    up: &[X],
+    y: &mut [Y],
+    i: usize,
+) {
+    // SAFETY: by the caller's word.
+    unsafe {
+        let gate = take_at::<V, X, WHOLE>(gate, i).max(V::splat(LOWEST));
+        let up = take_at::<V, X, WHOLE>(up, i);
+        put_at::<V, Y, WHOLE>(gate.mul(sigmoid(gate)).mul(up), y, i);
     }
 }
 
@@ -92,26 +115,53 @@ pub fn backward(ctx: &Ctx, a: &mut Args) -> Result<(), KernelError> {
 #[inline(always)]
 unsafe fn backward_rows<V: Vector, const M: usize, const N: usize>(job: &Backward, from: usize, to: usize) {
     let f = job.f;
-    let one = V::splat(1.0);
     for r in from..to {
-        let dy = job.dy.range(r * f, f);
-        let (gate, up) = (job.x.range(2 * r * f, f), job.x.range(2 * r * f + f, f));
-        // SAFETY: V is usable; row r belongs to this task, and its halves follow one another.
-        let (mut dgate, mut dup) = unsafe { (job.dx.part(2 * r * f, f), job.dx.part(2 * r * f + f, f)) };
-        let mut i = 0;
-        while i < f {
-            // SAFETY: as above.
+        let (dy, x) = (job.dy.range(r * f, f), job.x.range(2 * r * f, 2 * f));
+        with_floats!(dy, |dy| with_floats!(x, |x| {
+            // SAFETY: V is usable, and row r belongs to this task.
             unsafe {
-                let dy: V = take(&dy, i);
-                let gate = take::<V>(&gate, i).max(V::splat(LOWEST));
-                let s = sigmoid(gate);
-                // silu' = s + gate s (1 - s) = s (1 + gate (1 - s))
-                let slope = s.mul(one.add(gate.mul(one.sub(s))));
-                put(dy.mul(take(&up, i)).mul(slope), &mut dgate, i);
-                put(dy.mul(gate.mul(s)), &mut dup, i);
+                with_floats_mut!(job.dx.part(2 * r * f, 2 * f), |dx| backward_row::<V, _, _, _>(
+                    dy, x, dx
+                ))
             }
-            i += WIDTH;
+        }));
+    }
+}
+
+#[inline(always)]
+unsafe fn backward_row<V: Vector, G: Stored, X: Stored, Y: Stored>(dy: &[G], x: &[X], dx: &mut [Y]) {
+    let f = dy.len();
+    let (halves, grads) = (x.split_at(f), dx.split_at_mut(f));
+    let whole = f / WIDTH * WIDTH;
+    // SAFETY: by the caller's word; whole vectors lie in all rows.
+    unsafe {
+        for i in (0..whole).step_by(WIDTH) {
+            backward_at::<V, G, X, Y, true>(dy, halves, (grads.0, grads.1), i);
         }
+        if whole < f {
+            backward_at::<V, G, X, Y, false>(dy, halves, (grads.0, grads.1), whole);
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn backward_at<V: Vector, G: Stored, X: Stored, Y: Stored, const WHOLE: bool>(
+    dy: &[G],
+    (gate, up): (&[X], &[X]),
+    (dgate, dup): (&mut [Y], &mut [Y]),
+    i: usize,
+) {
+    let one = V::splat(1.0);
+    // SAFETY: by the caller's word.
+    unsafe {
+        let dy = take_at::<V, G, WHOLE>(dy, i);
+        let gate = take_at::<V, X, WHOLE>(gate, i).max(V::splat(LOWEST));
+        let up = take_at::<V, X, WHOLE>(up, i);
+        let s = sigmoid(gate);
+        // silu' = s + gate s (1 - s) = s (1 + gate (1 - s))
+        let slope = s.mul(one.add(gate.mul(one.sub(s))));
+        put_at::<V, Y, WHOLE>(dy.mul(up).mul(slope), dgate, i);
+        put_at::<V, Y, WHOLE>(dy.mul(gate.mul(s)), dup, i);
     }
 }
 
