@@ -1,7 +1,7 @@
 //! Speed of the GEMM family on this machine, as a share of its register peak measured in the same rounds.
 //!
 //! ```text
-//! cargo run --release -p minke-kernels --example gemm_bench -- [filter]
+//! cargo run --release -p minke-kernels --example gemm_bench -- [filter] [seconds per row]
 //! ```
 //!
 //! One-thread figures use the thread's CPU time, so that other programs' time slices drop out; two-thread
@@ -68,19 +68,22 @@ fn wall_seconds() -> f64 {
     START.get_or_init(Instant::now).elapsed().as_secs_f64()
 }
 
-/// Best flop rate of `work` and of the peak probe, in turn, for a third of a second or MINKE_BENCH_SECONDS.
-fn race(threads: usize, flops: f64, peak: (Isa, Kind), mut work: impl FnMut()) -> (f64, f64) {
+/// Where a row is measured, and for how long.
+struct Course<'a> {
+    ctx: Ctx<'a>,
+    seconds: f64,
+}
+
+/// Best flop rate of `work` and of the peak probe, in turn.
+fn race(course: &Course, flops: f64, kind: Kind, mut work: impl FnMut()) -> (f64, f64) {
+    let (threads, isa) = (course.ctx.pool.threads(), course.ctx.isa);
     let clock = if threads == 1 { cpu_seconds } else { wall_seconds };
     let (mut best, mut ceiling) = (0.0f64, 0.0f64);
     let per_round = (5e6 / flops).ceil().max(1.0) as usize;
-    let seconds = std::env::var("MINKE_BENCH_SECONDS")
-        .ok()
-        .and_then(|s| s.parse().ok())
-        .unwrap_or(0.35);
-    let end = wall_seconds() + seconds;
+    let end = wall_seconds() + course.seconds;
     while wall_seconds() < end {
         let before = cpu_seconds();
-        let done = burst(peak.0, peak.1);
+        let done = burst(isa, kind);
         ceiling = ceiling.max(done / (cpu_seconds() - before));
         for _ in 0..4 {
             let before = clock();
@@ -93,7 +96,8 @@ fn race(threads: usize, flops: f64, peak: (Isa, Kind), mut work: impl FnMut()) -
     (best, ceiling * threads as f64)
 }
 
-fn report(name: &str, isa: Isa, threads: usize, (best, ceiling): (f64, f64)) {
+fn report(name: &str, ctx: &Ctx, (best, ceiling): (f64, f64)) {
+    let (isa, threads) = (ctx.isa, ctx.pool.threads());
     println!(
         "{name:<34} {isa:<10} {threads} thr {:>7.1} GFLOP/s {:>5.1} % of {:.1}",
         best / 1e9,
@@ -121,24 +125,24 @@ fn to_bf16(x: &[f32]) -> Vec<u16> {
     x.iter().map(|v| minke_kernels::bf16::from_f32(*v)).collect()
 }
 
-fn bench_matmul(ctx: &Ctx, shape: (usize, usize, usize), kind: Kind) {
+fn bench_matmul(course: &Course, shape: (usize, usize, usize), kind: Kind) {
     let (m, n, k) = shape;
+    let ctx = &course.ctx;
     let (x, w) = (noise(m * k), noise(n * k));
     let count = n.div_ceil(32);
     let flops = 2.0 * (m * n * k) as f64;
     let name = format!("matmul {kind:?} {m}x{n}x{k}");
-    let threads = ctx.pool.threads();
     match kind {
         Kind::Bf16 => {
-            let x = to_bf16(&x);
+            let (x, x_start) = aligned(&to_bf16(&x));
             let (mut packed, start) = aligned(&vec![0u16; count * panel_len(k)]);
             let packed = &mut packed[start..];
             for p in 0..count {
                 let out = &mut packed[p * panel_len(k)..];
                 pack_panel(ctx.isa, &w, panels::Strides::plain(k), n, k, p, out);
             }
-            let mut y = vec![0u16; m * n];
-            let result = race(threads, flops, (ctx.isa, kind), || {
+            let (mut y, y_start) = aligned(&vec![0u16; m * n]);
+            let result = race(course, flops, kind, || {
                 let panels = Panels {
                     data: Floats::Bf16(packed),
                     n,
@@ -146,15 +150,15 @@ fn bench_matmul(ctx: &Ctx, shape: (usize, usize, usize), kind: Kind) {
                 };
                 matmul(
                     ctx,
-                    Matrix::new(Floats::Bf16(&x), k),
+                    Matrix::new(Floats::Bf16(&x[x_start..]), k),
                     m,
                     panels,
                     None,
-                    FloatsMut::Bf16(&mut y),
+                    FloatsMut::Bf16(&mut y[y_start..]),
                     n,
                 );
             });
-            report(&name, ctx.isa, threads, result);
+            report(&name, ctx, result);
         }
         Kind::F32 => {
             let (mut packed, start) = aligned(&vec![0f32; count * panel_len(k)]);
@@ -163,8 +167,9 @@ fn bench_matmul(ctx: &Ctx, shape: (usize, usize, usize), kind: Kind) {
                 let out = &mut packed[p * panel_len(k)..];
                 pack_panel(ctx.isa, &w, panels::Strides::plain(k), n, k, p, out);
             }
-            let mut y = vec![0f32; m * n];
-            let result = race(threads, flops, (ctx.isa, kind), || {
+            let (x, x_start) = aligned(&x);
+            let (mut y, y_start) = aligned(&vec![0f32; m * n]);
+            let result = race(course, flops, kind, || {
                 let panels = Panels {
                     data: Floats::F32(packed),
                     n,
@@ -172,41 +177,37 @@ fn bench_matmul(ctx: &Ctx, shape: (usize, usize, usize), kind: Kind) {
                 };
                 matmul(
                     ctx,
-                    Matrix::new(Floats::F32(&x), k),
+                    Matrix::new(Floats::F32(&x[x_start..]), k),
                     m,
                     panels,
                     None,
-                    FloatsMut::F32(&mut y),
+                    FloatsMut::F32(&mut y[y_start..]),
                     n,
                 );
             });
-            report(&name, ctx.isa, threads, result);
+            report(&name, ctx, result);
         }
     }
 }
 
-fn bench_grad(ctx: &Ctx, (t, n, k): (usize, usize, usize)) {
-    let (dy, x) = (to_bf16(&noise(t * n)), to_bf16(&noise(t * k)));
-    let mut dw = vec![0f32; n * k];
+fn bench_grad(course: &Course, (t, n, k): (usize, usize, usize)) {
+    let (dy, dy_start) = aligned(&to_bf16(&noise(t * n)));
+    let (x, x_start) = aligned(&to_bf16(&noise(t * k)));
+    let (mut dw, dw_start) = aligned(&vec![0f32; n * k]);
     let flops = 2.0 * (t * n * k) as f64;
-    let threads = ctx.pool.threads();
-    let result = race(threads, flops, (ctx.isa, Kind::Bf16), || {
+    let ctx = &course.ctx;
+    let result = race(course, flops, Kind::Bf16, || {
         let (dy, x) = (
-            Matrix::new(Floats::Bf16(&dy), n),
-            Matrix::new(Floats::Bf16(&x), k),
+            Matrix::new(Floats::Bf16(&dy[dy_start..]), n),
+            Matrix::new(Floats::Bf16(&x[x_start..]), k),
         );
-        matmul_grad_weight(ctx, Arithmetic::Bf16, dy, x, (t, n, k), &mut dw);
+        matmul_grad_weight(ctx, Arithmetic::Bf16, dy, x, (t, n, k), &mut dw[dw_start..]);
     });
-    report(
-        &format!("gradWeight bf16 {n}x{k} over {t}"),
-        ctx.isa,
-        threads,
-        result,
-    );
+    report(&format!("gradWeight bf16 {n}x{k} over {t}"), ctx, result);
 }
 
 /// groupedMatmul as the op table runs it: `tokens` with `top` experts each of `experts`.
-fn bench_grouped(ctx: &Ctx, (tokens, top, experts): (usize, usize, usize), (n, k): (usize, usize)) {
+fn bench_grouped(course: &Course, (tokens, top, experts): (usize, usize, usize), (n, k): (usize, usize)) {
     let r = tokens * top;
     let mut bytes = vec![0u64; (tokens * k * 2 + r * 4 + experts * n * k * 2 + r * n * 2) / 8 + 4096];
     let base = (bytes.as_mut_ptr() as usize).next_multiple_of(64) as *mut u8;
@@ -260,30 +261,34 @@ fn bench_grouped(ctx: &Ctx, (tokens, top, experts): (usize, usize, usize), (n, k
     // SAFETY: the bytes are ours.
     let memory = unsafe { Memory::from_raw(base, bytes.len() * 8 - 64) };
     let flops = 2.0 * (r * n * k) as f64;
-    let threads = ctx.pool.threads();
-    let result = race(threads, flops, (ctx.isa, Kind::Bf16), || {
+    let ctx = &course.ctx;
+    let result = race(course, flops, Kind::Bf16, || {
         let ledger = Ledger::default();
         kernel(ctx, &mut Args::new(&memory, &words, &ledger)).expect("a legal command");
     });
     report(
         &format!("grouped {experts} experts x {} x {n} x {k}", r / experts),
-        ctx.isa,
-        threads,
+        ctx,
         result,
     );
 }
 
 fn main() {
     let filter = std::env::args().nth(1).unwrap_or_default();
+    let seconds = std::env::args().nth(2).map_or(0.35, |text| {
+        text.parse()
+            .unwrap_or_else(|_| panic!("seconds per row: {text:?} is no number"))
+    });
     let wanted = |name: &str| name.contains(&filter);
     for isa in Isa::usable().into_iter().filter(|isa| *isa != Isa::Portable) {
         for threads in [1, 2] {
             let pool = Pool::new(threads);
             let ctx = Ctx { pool: &pool, isa };
+            let course = Course { ctx, seconds };
             for shape in SHAPES {
                 for kind in [Kind::Bf16, Kind::F32] {
                     if wanted(&format!("matmul {kind:?} {isa} {threads}")) {
-                        bench_matmul(&ctx, shape, kind);
+                        bench_matmul(&course, shape, kind);
                     }
                 }
             }
@@ -295,13 +300,13 @@ fn main() {
                     (2048, 256, 256),
                     (512, 256, 128),
                 ] {
-                    bench_grad(&ctx, shape);
+                    bench_grad(&course, shape);
                 }
             }
             if wanted(&format!("grouped {isa} {threads}")) {
-                bench_grouped(&ctx, (2048, 4, 16), (256, 256));
-                bench_grouped(&ctx, (2048, 4, 32), (384, 512));
-                bench_grouped(&ctx, (1024, 4, 16), (1024, 512));
+                bench_grouped(&course, (2048, 4, 16), (256, 256));
+                bench_grouped(&course, (2048, 4, 32), (384, 512));
+                bench_grouped(&course, (1024, 4, 16), (1024, 512));
             }
         }
     }

@@ -52,6 +52,7 @@ const matmulCases: readonly OpCase[] = [
   matmulCase("one input", 5, 40, 1, "bf16", "bf16", "f32", null),
   matmulCase("longer than a K block", 14, 40, 2600, "bf16", "bf16", "f32", null),
   matmulCase("longer than a K block", 14, 40, 2600, "f32", "f32", "f32", null),
+  matmulCase("several tiles of several K blocks", 100, 600, 1100, "bf16", "bf16", "f32", null),
   matmulCase("a step's size", 300, 200, 128, "bf16", "bf16", "bf16", null),
 ];
 
@@ -91,6 +92,7 @@ export const linearCases: readonly OpCase[] = [
   gradWeightCase(300, 64, 96, "bf16", "bf16", 1),
   gradWeightCase(1500, 20, 40, "f32", "bf16", 1),
   gradWeightCase(1500, 20, 40, "f32", "f32", 0),
+  gradWeightCase(1100, 100, 150, "bf16", "bf16", 1),
   packCase(1, 32, 32, "bf16", true),
   packCase(1, 33, 51, "bf16", true),
   packCase(3, 7, 5, "bf16", true),

@@ -4,16 +4,18 @@
 //! layout     dy, x row-major by token, x's rows optionally gathered; dw row-major
 //! dtype      dy, x f32 or bf16, rounded or widened to `compute`; dw f32
 //! limits     T = 0 and empty experts add nothing; odd T is padded with a zero token
-//! tiling     tasks of some rows of dw (outputs) by a run of 32-column panels (inputs), all of T in one chain
+//! tiling     tasks of some rows of dw (outputs) by a run of 32-column panels (inputs); all of T in one chain, or in
+//!            AMX registers 512 tokens at a time with all sums of the task waiting in memory
 //! why so     both sides are packed by their task: a token's row is already a line of A and of B, so packing is
-//!            copying; pairs run along tokens
+//!            copying; pairs run along tokens. AMX wants A by columns of dy, so that packing turns 16 x 16 words
+//!            (pack_tiles.rs); in blocks, dy and x are read once and what is packed stays in the second cache
 //! versions   v1 (this file)
 
-use super::grouped::{Gather, check_offsets, gather};
+use super::grouped::{Gather, check_offsets, gather, run_parts};
 use super::matmul::Matrix;
-#[cfg(target_arch = "x86_64")]
-use super::micro::RUN;
 use super::micro::{self, ALayout, Arithmetic, PANEL, TILE_FLOATS, TILE_ROWS, TileShape};
+#[cfg(target_arch = "x86_64")]
+use super::micro::{AMX_PAIRS, AMX_ROWS, RUN};
 use super::output::{Addend, Place, Target, store};
 use super::pack::{Rows, pack_columns, pack_token_panel, packed_columns_words};
 #[cfg(target_arch = "x86_64")]
@@ -126,12 +128,12 @@ unsafe fn accumulate(grad: &WeightGrad, part: Part, scratch: &mut Scratch) {
 /// As `accumulate`; the processor has AMX.
 #[cfg(target_arch = "x86_64")]
 unsafe fn accumulate_by_amx(grad: &WeightGrad, part: Part, scratch: &mut Scratch) {
-    const BLOCK: usize = 2 * tiles::BLOCK_PAIRS;
+    const BLOCK: usize = 2 * AMX_PAIRS;
     let column = part.panel * PANEL;
     let columns = (grad.k - column).min(part.panels * PANEL);
     let pairs = grad.tokens.min(BLOCK).div_ceil(2 * RUN) * RUN;
     let (words, panel_words) = (tiles::packed_words(part.rows, pairs), part.panels * pairs * PANEL);
-    let tiles = part.panels * part.rows.div_ceil(tiles::ROWS);
+    let tiles = part.panels * part.rows.div_ceil(AMX_ROWS);
     let buffer = scratch.f32(words + panel_words + tiles * tiles::SUMS);
     let (packed, rest) = buffer.split_at_mut(words);
     let (panels, sums) = rest.split_at_mut(panel_words);
@@ -284,20 +286,13 @@ pub fn grouped_op(ctx: &Ctx, a: &mut Args) -> Result<(), KernelError> {
             tasks.push((grad, part));
         }
     }
-    let work: f64 = tasks
+    let ns = tasks
         .iter()
         .map(|(grad, p)| cut.estimate_ns(p.rows, p.panels, grad.tokens))
         .sum();
-    let per_task = if plan::is_small(work) {
-        tasks.len().max(1)
-    } else {
-        1
-    };
-    ctx.pool.run(tasks.len().div_ceil(per_task), &|task, scratch| {
-        for (grad, part) in &tasks[task * per_task..((task + 1) * per_task).min(tasks.len())] {
-            // SAFETY: parts are disjoint.
-            unsafe { accumulate(grad, *part, scratch) };
-        }
+    run_parts(ctx, &tasks, ns, |(grad, part), scratch| {
+        // SAFETY: parts are disjoint.
+        unsafe { accumulate(grad, *part, scratch) };
     });
     Ok(())
 }

@@ -4,7 +4,7 @@
 //! layout     x [Tx, K], y [R, N] row-major; w packed, [E] matrices one after another; offsets [E + 1] ascending
 //! dtype      arithmetic = dtype of the panels; x and y f32 or bf16
 //! limits     empty experts and R = 0 are legal; row indices are checked before anything is written
-//! tiling     tasks of at most 96 rows of one expert by a run of its panels
+//! tiling     tasks of at most eight tiles of one expert's rows (96, or 256 in AMX registers) by a run of its panels
 //! why so     the gather of token rows is part of packing A: the permuted rows are never written to memory
 //! versions   v1 (this file)
 //! measured   as matmul: 16 experts x 256 rows x 1024 x 512, bf16, 90 GFLOP/s with all rows gathered
@@ -17,6 +17,7 @@ use super::product::{Product, multiply};
 use crate::args::{Args, Floats, Operand, elements};
 use crate::error::KernelError;
 use crate::ops::Ctx;
+use crate::pool::Scratch;
 
 /// Rows of x by output row, checked against x.
 pub(super) struct Gather<'a> {
@@ -84,28 +85,31 @@ pub fn op(ctx: &Ctx, a: &mut Args) -> Result<(), KernelError> {
     let y = Target::new(y.slice_mut(elements(&[r, n])?)?, n);
     let cut = Cut::of(ctx.isa, panels.arithmetic());
     let parts = plan::grouped_parts(cut, offsets, panels.count(), k, ctx.pool.threads());
-    let small: f64 = parts
+    let ns = parts
         .iter()
         .map(|(_, p)| cut.estimate_ns(p.rows, p.panels, k))
         .sum();
-    let per_task = if plan::is_small(small) {
-        parts.len().max(1)
-    } else {
-        1
-    };
-    ctx.pool.run(parts.len().div_ceil(per_task), &|task, scratch| {
-        for (expert, part) in &parts[task * per_task..((task + 1) * per_task).min(parts.len())] {
-            let product = Product {
-                isa: ctx.isa,
-                x,
-                rows,
-                panels: panels.matrix(*expert),
-                addend: Addend::None,
-                y,
-            };
-            // SAFETY: parts are disjoint.
-            unsafe { multiply(&product, *part, scratch) };
-        }
+    run_parts(ctx, &parts, ns, |(expert, part), scratch| {
+        let product = Product {
+            isa: ctx.isa,
+            x,
+            rows,
+            panels: panels.matrix(*expert),
+            addend: Addend::None,
+            y,
+        };
+        // SAFETY: parts are disjoint.
+        unsafe { multiply(&product, *part, scratch) };
     });
     Ok(())
+}
+
+/// Runs `work` for each part: a task for each, or one for all if `ns`, the estimate of all, is small.
+pub(super) fn run_parts<P: Sync>(ctx: &Ctx, parts: &[P], ns: f64, work: impl Fn(&P, &mut Scratch) + Sync) {
+    let per_task = if plan::is_small(ns) { parts.len().max(1) } else { 1 };
+    ctx.pool.run(parts.len().div_ceil(per_task), &|task, scratch| {
+        for part in &parts[task * per_task..((task + 1) * per_task).min(parts.len())] {
+            work(part, scratch);
+        }
+    });
 }

@@ -11,7 +11,7 @@
 //! measured   Sapphire Rapids, AVX-512, one thread, best of many on a busy machine (examples/gemm_bench.rs), as a
 //!            share of the f32 FMA peak of 140: bf16 96x512x512 117 GFLOP/s (83 %), 256x512x512 115, 96x1024x1024
 //!            115; f32 96x512x512 127 (90 %); bf16 by `vdpbf16ps` alone cannot pass its own peak of 70 there. AMX, of
-//!            a peak of 2,430: 96x512x512 1,230, 2048x256x704 1,000, 2048x704x256 770 (docs/log/2026-11-22-amx.md)
+//!            a peak of 2,400: 256x512x512 1,260, 96x512x512 1,230, 2048x2048x1024 770 (docs/log/2026-11-22-amx.md)
 
 use super::output::{Addend, Target};
 use super::panels::Panels;
@@ -55,6 +55,10 @@ pub fn matmul(
     y: FloatsMut,
     y_stride: usize,
 ) {
+    assert!(
+        addend.is_none_or(|addend| addend.len() >= rows.saturating_sub(1) * y_stride + panels.n),
+        "an addend as large as y"
+    );
     let product = Product {
         isa: ctx.isa,
         x: x.data,

@@ -3,8 +3,8 @@
 //!
 //! Reading order: `micro` (one tile in registers), `panels` and `pack` (the layouts), `product` (one thread's
 //! part), `output` (where its sums go), `plan` (the cut into tasks), then the ops. bf16 in AMX registers: `micro::amx`,
-//! `tiles` (the order of one thread's tiles), `pack_tiles` (`pack` by 512-bit registers). Other kernels use `matmul`, `matmul_grad_weight` (whole
-//! regions) or `pack_*` and `micro::kernel` (inside a task of theirs).
+//! `tiles` (the order of one thread's tiles), `pack_tiles` (`pack` by 512-bit registers). Other kernels use `matmul`
+//! and `matmul_grad_weight` (whole regions) or `matmul_alone` (inside a task of theirs).
 
 pub mod grad_weight;
 pub mod grouped;

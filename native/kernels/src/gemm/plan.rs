@@ -1,6 +1,6 @@
 //! How a product is cut into tasks. Pure; the cut never changes a bit of the result.
 
-use super::micro::{Arithmetic, PANEL, TILE_ROWS, by_amx};
+use super::micro::{AMX_PAIRS, AMX_ROWS, Arithmetic, PANEL, TILE_ROWS, by_amx};
 use super::product::Part;
 use crate::isa::Isa;
 
@@ -30,9 +30,9 @@ impl Cut {
     pub fn of(isa: Isa, arithmetic: Arithmetic) -> Cut {
         match by_amx(isa, arithmetic) {
             true => Cut {
-                tile: 32,
+                tile: AMX_ROWS,
                 per_word: 2,
-                tokens: 512,
+                tokens: 2 * AMX_PAIRS,
                 flops_per_ns: 800.0,
             },
             false => Cut {

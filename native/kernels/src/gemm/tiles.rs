@@ -5,15 +5,14 @@
 //! multiplied: the tile unit and the vector unit then work side by side.
 
 use std::arch::x86_64::*;
+use std::ops::Range;
 
-use super::micro::{PANEL, RUN, amx};
+use super::micro::{AMX_PAIRS, PANEL, RUN, amx};
 use super::output::Place;
 use super::product::Part;
 
-pub use super::micro::amx::{ROWS, SUMS};
-
-/// Pairs of k in a block: 32 KiB of a panel, two thirds of the first cache.
-pub const BLOCK_PAIRS: usize = 256;
+pub use super::micro::AMX_ROWS as ROWS;
+pub use super::micro::amx::SUMS;
 
 /// Packed rows of A: tiles of `[pairs / 16][16 or 32 rows][16]` words.
 #[derive(Clone, Copy)]
@@ -33,7 +32,7 @@ const WAITING_PANELS: usize = 16;
 
 /// Floats that `multiply` needs for sums: two tiles that take turns, or all tiles that wait for their next block.
 pub fn sums_floats(rows: usize, pairs: usize, panels: usize) -> usize {
-    if pairs <= BLOCK_PAIRS {
+    if pairs <= AMX_PAIRS {
         return 2 * SUMS;
     }
     rows.div_ceil(ROWS) * panels.min(WAITING_PANELS) * SUMS
@@ -93,8 +92,57 @@ impl<W: FnMut(Finished, &[f32])> Late<W> {
     }
 }
 
-/// Multiplies all rows by `panels` panels that begin at `b`, `panel_words` apart, and hands every finished tile
-/// (32 floats a row) to `write`.
+/// What `block` goes through: one block of pairs of some panels.
+struct Block {
+    /// Of the part's.
+    panels: Range<usize>,
+    /// Words from one panel to the next.
+    panel_words: usize,
+    /// First pair of k.
+    pair: usize,
+    pairs: usize,
+    /// Begins sums; else adds to them.
+    fresh: bool,
+    /// Tiles that the sums have room for, taken in turn.
+    slots: usize,
+}
+
+/// Multiplies all rows by one block of pairs of each panel, `[panel][tile]`; `before` is told of every tile, `late`, if
+/// the block is the last of k, has its sums.
+///
+/// # Safety
+/// `b` begins the part's panels, which are there; the sums have room for `slots` tiles; the processor has AMX.
+#[inline(always)]
+unsafe fn block<W: FnMut(Finished, &[f32])>(
+    a: PackedRows,
+    b: *const u32,
+    block: Block,
+    sums: &mut [f32],
+    before: impl Fn(Finished),
+    mut late: Option<&mut Late<W>>,
+) {
+    let mut slot = 0;
+    for panel in block.panels {
+        for (row, rows) in a.tiles() {
+            let tile = Finished { row, rows, panel };
+            before(tile);
+            // SAFETY: by the contract.
+            unsafe {
+                let b = b.add(panel * block.panel_words + block.pair * PANEL);
+                let to = sums.as_mut_ptr().add(slot * SUMS);
+                let a = a.tile(row, rows, block.pair);
+                amx::accumulate(rows, block.pairs, a, b, to, block.fresh);
+            }
+            if let Some(late) = &mut late {
+                late.finish(sums, Some((tile, slot)));
+            }
+            slot = if slot + 1 == block.slots { 0 } else { slot + 1 };
+        }
+    }
+}
+
+/// Multiplies all rows by `panels` panels that begin at `b`, `panel_words` apart; `ask` is told of every tile before it
+/// is finished, and `write` is handed its sums (32 floats a row) after.
 ///
 /// # Safety
 /// The panels are there, and the processor has AMX.
@@ -110,33 +158,30 @@ pub unsafe fn multiply(
         sums.len() >= sums_floats(a.rows, a.pairs, panels),
         "room for sums"
     );
-    let in_blocks = a.pairs > BLOCK_PAIRS;
+    let in_blocks = a.pairs > AMX_PAIRS;
     let group = if in_blocks { WAITING_PANELS } else { panels.max(1) };
     let mut late = Late { waiting: None, write };
     for first in (0..panels).step_by(group) {
-        for pair in (0..a.pairs.max(1)).step_by(BLOCK_PAIRS) {
-            let pairs = (a.pairs - pair).min(BLOCK_PAIRS);
-            let mut slot = 0;
-            for panel in first..(first + group).min(panels) {
-                for (row, rows) in a.tiles() {
-                    let tile = Finished { row, rows, panel };
-                    let ahead = b.wrapping_add((panel + 1) * panel_words + pair * PANEL);
-                    prefetch_share(ahead, pairs * PANEL, row, a.rows);
-                    if pair + pairs == a.pairs {
-                        ask(tile);
-                    }
-                    // SAFETY: inside the sums (asserted), and inside the panels by this function's contract.
-                    unsafe {
-                        let b = b.add(panel * panel_words + pair * PANEL);
-                        let to = sums.as_mut_ptr().add(slot * SUMS);
-                        amx::accumulate(rows, pairs, a.tile(row, rows, pair), b, to, pair == 0);
-                    }
-                    if pair + pairs == a.pairs {
-                        late.finish(sums, Some((tile, slot)));
-                    }
-                    slot = if in_blocks { slot + 1 } else { 1 - slot };
+        for pair in (0..a.pairs.max(1)).step_by(AMX_PAIRS) {
+            let pairs = (a.pairs - pair).min(AMX_PAIRS);
+            let is_last = pair + pairs == a.pairs;
+            let before = |tile: Finished| {
+                let ahead = b.wrapping_add((tile.panel + 1) * panel_words + pair * PANEL);
+                prefetch_share(ahead, pairs * PANEL, tile.row, a.rows);
+                if is_last {
+                    ask(tile);
                 }
-            }
+            };
+            let share = Block {
+                panels: first..(first + group).min(panels),
+                panel_words,
+                pair,
+                pairs,
+                fresh: pair == 0,
+                slots: if in_blocks { sums.len() / SUMS } else { 2 },
+            };
+            // SAFETY: the sums have that room (asserted); the rest by this function's contract.
+            unsafe { block(a, b, share, sums, before, is_last.then_some(&mut late)) };
         }
         late.finish(sums, None);
     }
@@ -166,23 +211,18 @@ pub unsafe fn accumulate(
     fresh: bool,
     write: impl FnMut(Finished, &[f32]),
 ) {
-    assert!(
-        sums.len() >= panels * a.rows.div_ceil(ROWS) * SUMS,
-        "room for sums"
-    );
+    let slots = panels * a.rows.div_ceil(ROWS);
+    assert!(sums.len() >= slots * SUMS, "room for sums");
     let mut late = Late { waiting: None, write };
-    let mut slot = 0;
-    for panel in 0..panels {
-        for (row, rows) in a.tiles() {
-            // SAFETY: inside the sums (asserted), and inside the panels by this function's contract.
-            unsafe {
-                let b = b.add(panel * a.pairs * PANEL);
-                let to = sums.as_mut_ptr().add(slot * SUMS);
-                amx::accumulate(rows, a.pairs, a.tile(row, rows, 0), b, to, fresh);
-            }
-            late.finish(sums, Some((Finished { row, rows, panel }, slot)));
-            slot += 1;
-        }
-    }
+    let whole = Block {
+        panels: 0..panels,
+        panel_words: a.pairs * PANEL,
+        pair: 0,
+        pairs: a.pairs,
+        fresh,
+        slots,
+    };
+    // SAFETY: the sums have that room (asserted); the rest by this function's contract.
+    unsafe { block(a, b, whole, sums, |_| (), Some(&mut late)) };
     late.finish(sums, None);
 }

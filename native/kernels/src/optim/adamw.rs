@@ -11,8 +11,9 @@
 //! limits     any B, N, K, 0 included; a NaN norm makes every weight NaN, it is never read as "no clipping"
 //! tiling     a task owns whole panels: it updates 32 rows, then packs them out of its cache
 //! why so     32 bytes per weight go through memory whatever is computed; packing what is still in cache adds
-//!            only the writes. Walking the rows in square tiles instead was 1.5 times slower: too many streams. The weights follow the moments before these are rounded for storage.
-//!            The constants of a step are made from doubles once, so that all paths share their bits.
+//!            only the writes. Walking the rows in square tiles instead was 1.5 times slower: too many streams.
+//!            The weights follow the moments before these are rounded for storage. The constants of a step are
+//!            made from doubles once, so that all paths share their bits.
 
 use super::pack_rows::{Words, pack_panel, pack_transposed};
 use crate::args::{Args, FloatsMut, Operand};

@@ -6,14 +6,8 @@ use std::arch::x86_64::*;
 
 use super::{ALayout, F32, MicroKernel, PANEL, RUN, Step, TileShape, WIDENED};
 
-pub fn kernel(step: Step, layout: ALayout) -> MicroKernel {
-    match (step, layout) {
-        (Step::F32, ALayout::ByRows) => tile::<F32, true>,
-        (Step::F32, ALayout::ByColumns) => tile::<F32, false>,
-        // No instruction for pairs here: `AForm::Pairs` is never chosen.
-        (_, ALayout::ByRows) => tile::<WIDENED, true>,
-        (_, ALayout::ByColumns) => tile::<WIDENED, false>,
-    }
+pub fn kernel(step: Step, layout: ALayout, _rows: usize, _panels: usize) -> MicroKernel {
+    widening_kernel!(tile, step, layout)
 }
 
 /// # Safety

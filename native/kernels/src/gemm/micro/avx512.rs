@@ -3,7 +3,9 @@
 
 use std::arch::x86_64::*;
 
-use super::{ALayout, F32, MicroKernel, PAIR, PANEL, RUN, Step, TileShape, WIDENED};
+use super::{ALayout, F32, MicroKernel, PANEL, RUN, Step, TileShape, WIDENED};
+
+const PAIR: u8 = Step::Pair as u8;
 
 /// Picks `$function::<rows, panels, STEP, BY_ROWS>` from the table of all tiles.
 macro_rules! choose {

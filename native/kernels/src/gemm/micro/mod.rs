@@ -13,6 +13,18 @@
 //!            the latency of the chains; K is never cut, so that C is written once
 //! versions   v1 this one; bf16 in AMX registers goes another way (amx.rs, ../tiles.rs) over the same panels
 
+/// `$tile::<STEP, BY_ROWS>` where bf16 is widened: no instruction for pairs, `AForm::Pairs` is never chosen.
+macro_rules! widening_kernel {
+    ($tile:ident, $step:expr, $layout:expr) => {
+        match ($step, $layout) {
+            (Step::F32, ALayout::ByRows) => $tile::<F32, true>,
+            (Step::F32, ALayout::ByColumns) => $tile::<F32, false>,
+            (_, ALayout::ByRows) => $tile::<WIDENED, true>,
+            (_, ALayout::ByColumns) => $tile::<WIDENED, false>,
+        }
+    };
+}
+
 #[cfg(target_arch = "x86_64")]
 pub mod amx;
 #[cfg(target_arch = "x86_64")]
@@ -29,6 +41,10 @@ pub const PANEL: usize = 32;
 pub const TILE_ROWS: usize = 12;
 /// Units of A that lie together per row in the layout by rows: one cache line.
 pub const RUN: usize = 16;
+/// Rows of a tile in AMX registers: two of sixteen.
+pub const AMX_ROWS: usize = 32;
+/// Pairs of k that AMX products take at once: 32 KiB of a panel, two thirds of the first cache.
+pub const AMX_PAIRS: usize = 256;
 /// Floats that any tile of multiply-adds needs.
 pub const TILE_FLOATS: usize = TILE_ROWS * PANEL;
 
@@ -79,7 +95,6 @@ impl Arithmetic {
     pub fn a_form(self, isa: Isa) -> AForm {
         match (self, isa) {
             (Arithmetic::F32, _) => AForm::F32,
-            (Arithmetic::Bf16, Isa::Amx) => AForm::Pairs,
             (Arithmetic::Bf16, isa) if bf16_instruction_pays(isa) => AForm::Pairs,
             (Arithmetic::Bf16, _) => AForm::SwappedF32,
         }
@@ -141,7 +156,6 @@ enum Step {
 }
 
 const F32: u8 = Step::F32 as u8;
-const PAIR: u8 = Step::Pair as u8;
 const WIDENED: u8 = Step::Widened as u8;
 
 /// The micro-kernel of multiply-adds for a tile of `rows` (1..=12) by `panels` (1, or `panels_at_once(rows)` by rows).
@@ -159,13 +173,14 @@ pub fn kernel(isa: Isa, arithmetic: Arithmetic, layout: ALayout, rows: usize, pa
     kernel_by(isa, step, layout, rows, panels)
 }
 
+/// The kernel of one instruction set; only AVX-512 has one made for every number of rows and panels.
 fn kernel_by(isa: Isa, step: Step, layout: ALayout, rows: usize, panels: usize) -> MicroKernel {
     match isa {
         #[cfg(target_arch = "x86_64")]
         Isa::Amx | Isa::Avx512Bf16 => avx512::kernel(step, layout, rows, panels),
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 => avx2::kernel(step, layout),
-        _ => portable::kernel(step, layout),
+        Isa::Avx2 => avx2::kernel(step, layout, rows, panels),
+        _ => portable::kernel(step, layout, rows, panels),
     }
 }
 

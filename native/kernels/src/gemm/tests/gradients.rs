@@ -28,6 +28,9 @@ fn weight_gradients_equal_f64_loops_and_add_to_what_is_there() {
         (64, 25, 100),
         (129, 97, 31),
         (300, 12, 64),
+        // AMX: three blocks of tokens with a rest, several tiles with a rest, several panels with a rest.
+        (1101, 150, 100),
+        (1024, 70, 300),
     ] {
         let (t, n, k) = shape;
         for (dtype, compute) in [(F32, 0), (F32, 1), (BF16, 0), (BF16, 1)] {

@@ -1,6 +1,8 @@
 //! Products, their order of sums and their panels.
 
 use super::*;
+use crate::args::{Floats, FloatsMut};
+use crate::gemm::{Matrix, Panels};
 
 const SHAPES: [(usize, usize, usize); 9] = [
     (1, 1, 1),
@@ -51,12 +53,57 @@ fn every_instruction_set_and_number_of_threads_gives_the_same_bits() {
     }
 }
 
+fn has_amx() -> bool {
+    let has = Isa::Amx.available();
+    if !has {
+        println!("this processor has no AMX, or the system does not grant it: nothing to compare");
+    }
+    has
+}
+
+/// Several tiles of rows with a rest, two groups of waiting panels with a rest, three blocks of k with a rest.
+const BLOCKED: (usize, usize, usize) = (75, 530, 1101);
+
+/// What `tdpbf16ps` gives for one element, and what `tiles` must keep across blocks, tiles and panels.
+fn by_amx_order(x: &[f32], w: &[f32]) -> f32 {
+    let mut sum = 0.0f32;
+    for (x, w) in x.chunks(32).zip(w.chunks(32)) {
+        let chain = |first: usize| {
+            let terms = x.iter().zip(w).skip(first).step_by(2);
+            terms.fold(0.0f32, |chain, (x, w)| x.mul_add(*w, chain))
+        };
+        sum += chain(0) + chain(1);
+    }
+    sum
+}
+
 #[test]
-fn amx_gives_the_same_bits_for_any_number_of_threads() {
-    if !Isa::Amx.available() {
+fn amx_products_have_the_bits_of_their_order_in_every_tile_panel_and_block() {
+    if !has_amx() {
         return;
     }
-    for shape in SHAPES {
+    let (_, n, _) = BLOCKED;
+    for (m, k) in [(75, 1101), (75, 512), (75, 513), (33, 1024), (300, 90)] {
+        let (x, w) = (noise(m * k, 1), noise(n * k, 2));
+        let (xs, ws) = (stored(&x, BF16), stored(&w, BF16));
+        let expected: Vec<u32> = (0..m * n)
+            .map(|at| by_amx_order(&xs[at / n * k..][..k], &ws[at % n * k..][..k]).to_bits())
+            .collect();
+        for dtypes in [[F32, BF16, F32], [BF16, BF16, F32]] {
+            for threads in [1, 2] {
+                let y = bits(&matmul(Isa::Amx, threads, (m, n, k), dtypes, &x));
+                assert!(y == expected, "{m} rows, K {k}, {dtypes:?}, {threads} threads");
+            }
+        }
+    }
+}
+
+#[test]
+fn amx_gives_the_same_bits_for_any_number_of_threads() {
+    if !has_amx() {
+        return;
+    }
+    for shape in SHAPES.into_iter().chain([BLOCKED]) {
         let (m, n, k) = shape;
         let x = noise(m * k, 1);
         let once = bits(&matmul(Isa::Amx, 1, shape, [BF16, BF16, F32], &x));
@@ -77,7 +124,8 @@ fn amx_gives_the_same_bits_for_any_number_of_threads() {
 
 #[test]
 fn a_row_has_the_same_bits_alone_in_seven_and_in_517() {
-    let (n, k) = (200, 301);
+    // K = 700: sums wait in memory for the second block of AMX products.
+    let (n, k) = (200, 700);
     let x = noise(517 * k, 1);
     for dtypes in [[F32, F32, F32], [BF16, BF16, F32]] {
         for isa in [Isa::detect(), Isa::force(Isa::Avx2).unwrap_or(Isa::Portable)] {
@@ -137,15 +185,39 @@ fn an_addend_is_added_once_after_the_chain_and_may_be_the_output_itself() {
         .run("matmul", &[x, panels, apart, apart], &[m, n, k])
         .unwrap();
     assert_eq!(bits(&bench.get(apart, m * n)), bits(&expected));
-    let rounded = bench.put(&addend, BF16);
-    let y = bench.garbage(m * n, BF16);
-    bench.run("matmul", &[x, panels, rounded, y], &[m, n, k]).unwrap();
-    let expected: Vec<f32> = plain
-        .iter()
-        .zip(stored(&addend, BF16))
-        .map(|(p, a)| bf16::round(p + a))
-        .collect();
-    assert_eq!(bits(&bench.get(y, m * n)), bits(&expected));
+    for (addend_dtype, y_dtype) in [(BF16, BF16), (BF16, F32), (F32, BF16)] {
+        let operand = bench.put(&addend, addend_dtype);
+        let y = bench.garbage(m * n, y_dtype);
+        bench.run("matmul", &[x, panels, operand, y], &[m, n, k]).unwrap();
+        let sums: Vec<f32> = plain
+            .iter()
+            .zip(stored(&addend, addend_dtype))
+            .map(|(p, a)| p + a)
+            .collect();
+        assert_eq!(bits(&bench.get(y, m * n)), bits(&stored(&sums, y_dtype)));
+    }
+}
+
+#[test]
+#[should_panic(expected = "an addend as large as y")]
+fn an_addend_that_is_too_short_is_refused_before_it_is_read() {
+    let (x, w, short) = (
+        noise(3 * 4, 1),
+        vec![0.0f32; super::super::panels_len(5, 4)],
+        [0.0f32; 14],
+    );
+    let panels = Panels {
+        data: Floats::F32(&w),
+        n: 5,
+        k: 4,
+    };
+    let ctx = Ctx {
+        pool: &Pool::new(1),
+        isa: Isa::detect(),
+    };
+    let x = Matrix::new(Floats::F32(&x), 4);
+    let addend = Some(Floats::F32(&short));
+    crate::gemm::matmul(&ctx, x, 3, panels, addend, FloatsMut::F32(&mut [0.0; 15]), 5);
 }
 
 #[test]
