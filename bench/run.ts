@@ -85,6 +85,8 @@ function writeReadmes(): void {
 function lineOf(row: ResultRow): string {
   const { name, case: kind, who, tokensPerSecond, gflops, share, best, unit, failed } = row;
   if (failed !== undefined) return `${name}: ${failed}`;
+  if (row.bench === "ops")
+    return `${name}: ${Number(row["microseconds"]).toFixed(1)} us a call in ${row["program"]}`;
   const speed = typeof tokensPerSecond === "number" ? `${Math.round(tokensPerSecond)} tokens/s  ` : "";
   if (typeof gflops === "number") {
     return `${String(name).padEnd(44)} ${speed}${Math.round(gflops)} GFLOP/s, ${(Number(share) * 100).toFixed(1)} % of the peak`;

@@ -2,6 +2,7 @@
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
+import { allKernels } from "../../src/tensor/ops/kernels.ts";
 import { minke } from "../support/minke.ts";
 import { nativeIsMissing } from "../support/native.ts";
 import { scratchFolder } from "../support/scratchFolder.ts";
@@ -27,23 +28,48 @@ describe.skipIf(nativeIsMissing)("minke bench", () => {
     expect([rest, code]).toEqual([[], 0]);
   });
 
-  test("step --trace prints a row per op and writes a Chrome trace in which every kind of op occurs", async () => {
+  test("step --trace prints a row per op of the fastest of five steps, and writes that step as a Chrome trace", async () => {
     const cwd = await scratchFolder();
     const args = ["bench", "step", "--preset", "micro", "--rounds", "1", "--trace", "trace.json", "--json"];
     const { stdout, code } = await minke(args, { cwd });
     expect(code).toBe(0);
     const [step, ...rows] = jsonLines(stdout);
     expect(step).toMatchObject({ bench: "step", preset: "micro", rounds: 1 });
-    const ops = rows.filter(({ calls }) => calls !== undefined).map(({ name }) => name);
-    expect(ops).toEqual(expect.arrayContaining(["matmul", "groupedMatmul", "attentionBackward", "adamw"]));
-    expect(rows.reduce((sum, row) => sum + (row["trace"] ? 0 : Number(row["stepShare"])), 0)).toBeCloseTo(
-      1,
-      6,
+    const ops = rows.filter(({ calls }) => typeof calls === "number");
+    expect(ops.map(({ name }) => name)).toEqual(
+      expect.arrayContaining(["matmul", "groupedMatmul", "attentionBackward", "adamw"]),
     );
+    const [between, total] = rows.slice(-2);
+    expect([between!["name"], total!["name"]]).toEqual(["between ops", "fastest of 5 traced steps"]);
+    expect(total!["medianMilliseconds"]).toBeGreaterThanOrEqual(Number(total!["milliseconds"]));
+    const parts = [...ops, between!];
+    expect(parts.reduce((sum, row) => sum + Number(row["stepShare"]), 0)).toBeCloseTo(1, 6);
+    for (const { milliseconds, stepShare } of parts)
+      expect(Number(milliseconds) / Number(total!["milliseconds"])).toBeCloseTo(Number(stepShare), 9);
     const { traceEvents } = JSON.parse(await readFile(join(cwd, "trace.json"), "utf8"));
-    const phases = new Set(traceEvents.map(({ args: given }: { args?: { phase?: string } }) => given?.phase));
-    expect([...phases]).toEqual(expect.arrayContaining(["forward", "backward", "norm", "update"]));
-    expect(traceEvents.filter(({ tid }: { tid: number }) => tid === 3).length).toBeGreaterThan(5);
+    const named = (tid: number) =>
+      traceEvents.filter((event: { ph: string; tid: number }) => event.ph === "X" && event.tid === tid);
+    expect(named(1)).toHaveLength(ops.reduce((sum, { calls }) => sum + Number(calls), 0));
+    expect(named(2).map(({ name }: { name: string }) => name)).toEqual([
+      "zero",
+      "forward",
+      "backward",
+      "norm",
+      "update",
+    ]);
+    expect(named(3)).toHaveLength(2);
+  });
+
+  test("kernels has a row for every op that there is", async () => {
+    const args = ["bench", "kernels", "--preset", "micro", "--rounds", "1", "--json"];
+    const { stdout, code } = await minke(args, { cwd: await scratchFolder() });
+    expect(code).toBe(0);
+    const ops = jsonLines(stdout).filter(({ bench }) => bench === "ops");
+    expect(ops.map(({ name }) => name).sort()).toEqual(allKernels.map(({ name }) => name).sort());
+    for (const { microseconds, gigabytesPerSecond } of ops) {
+      expect(microseconds).toBeGreaterThan(0);
+      expect(gigabytesPerSecond).toBeGreaterThan(0);
+    }
   });
 
   test("costs prints what each part costs beside what it should, over steps that were measured in turns", async () => {

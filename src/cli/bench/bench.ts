@@ -5,8 +5,9 @@ import { BackendError } from "../../base/index.ts";
 import { choiceOption, numberOption, threadsOption } from "../options.ts";
 import { benchCosts } from "./costs.ts";
 import { benchKernels } from "./kernels.ts";
+import { benchOps } from "./opRows.ts";
 import { benchPeers } from "./peers.ts";
-import { type BenchFlags, type BenchRow, rowText, TRACE_HEADER } from "./row.ts";
+import { type BenchFlags, type BenchRow, OPS_HEADER, rowText, TRACE_HEADER } from "./row.ts";
 import { serveBench } from "./serve.ts";
 import { benchStep } from "./step.ts";
 import { benchTrace } from "./trace.ts";
@@ -15,19 +16,28 @@ import { WORKLOADS } from "./workload.ts";
 export function benchCommand(): Command {
   const bench = new Command("bench").description("measure kernels, training steps, or PyTorch beside them");
   bench.addCommand(
-    verb("kernels", "matrix products as shares of the register peak", "--precision f32").action(
-      (flags: BenchFlags) => withNative(flags, (opened) => print(benchKernels(opened, flags), flags)),
+    verb(
+      "kernels",
+      "matrix products as shares of the register peak, and every op where a model runs it",
+      "--precision f32",
+    ).action((flags: BenchFlags) =>
+      withNative(flags, async (opened) => {
+        await print(benchKernels(opened, flags), flags);
+        await printTable(OPS_HEADER, benchOps(opened, flags), flags);
+      }),
     ),
   );
   bench.addCommand(
     verb("step", "training steps of a model, and with --trace where their time goes", "--trace step.json")
-      .option("--trace <file>", "also trace steps: a table op by op, and a Chrome trace in this file")
+      .option(
+        "--trace <file>",
+        "also trace steps (5 at the least): the fastest as a table op by op, and as a Chrome trace in this file",
+      )
       .action((flags: BenchFlags) =>
         withNative(flags, async (opened) => {
           await print(benchStep(opened, flags), flags);
           if (flags.trace === undefined) return;
-          if (flags.json !== true) process.stdout.write(`\n${TRACE_HEADER}\n`);
-          await print(benchTrace(opened, flags, flags.trace), flags);
+          await printTable(TRACE_HEADER, benchTrace(opened, flags, flags.trace), flags);
         }),
       ),
   );
@@ -57,7 +67,7 @@ export function benchCommand(): Command {
 
 /** Every verb has the same flags, so that a line for one can be turned into a line for another. */
 const presetHelp: Readonly<Record<string, string>> = {
-  kernels: "has no effect: products have sizes of their own",
+  kernels: `${WORKLOADS.join(", ")}: whose ops are timed; products have sizes of their own`,
   step: WORKLOADS.join(", "),
   costs: "nano, micro, mini",
   peers: `${WORKLOADS.join(", ")}, or gemm for one product`,
@@ -115,6 +125,11 @@ async function peers(flags: BenchFlags): Promise<void> {
   } finally {
     for (const name of ["SIGINT", "SIGTERM"] as const) process.off(name, stop);
   }
+}
+
+async function printTable(header: string, rows: AsyncIterable<BenchRow>, flags: BenchFlags): Promise<void> {
+  if (flags.json !== true) process.stdout.write(`\n${header}\n`);
+  await print(rows, flags);
 }
 
 async function print(rows: AsyncIterable<BenchRow>, { json }: BenchFlags): Promise<void> {

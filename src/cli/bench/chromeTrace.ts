@@ -1,5 +1,5 @@
 /**
- * A trace for chrome://tracing and ui.perfetto.dev: one track for the queue's commands, one for phases, one for
+ * One step's trace for chrome://tracing and ui.perfetto.dev: one track for the queue's commands, one for phases, one for
  * JavaScript. The format's times are in microseconds.
  */
 import type { TracedCommand } from "../../tensor/index.ts";

@@ -31,6 +31,12 @@ describe("profileStep", () => {
     expect(ops[1]!.gigabytesPerSecond).toBeCloseTo(8, 9);
   });
 
+  test("an op's seconds are all its calls together, and its share is those seconds of the step", () => {
+    const { seconds, ops } = profileStep(commands(["a"], ["b"], ["a"]), 1);
+    const { calls, seconds: spent, stepShare } = ops[0]!;
+    expect([calls, spent * 1e9, stepShare]).toEqual([2, 2000, spent / seconds]);
+  });
+
   test("the shares of all ops and of the time without any add up to the step", () => {
     const { seconds, idleSeconds, ops } = profileStep(commands(["a"], ["b"], ["a"], ["c"]), 1);
     expect(ops.reduce((sum, op) => sum + op.stepShare, idleSeconds / seconds)).toBeCloseTo(1, 12);
@@ -58,6 +64,11 @@ describe("phasesOf", () => {
       ...["forward", "forward", "backward", "backward", "forward", "forward", "backward"],
       ...["norm", "norm", "update", "update"],
     ]);
+  });
+
+  test("Muon's update is one as AdamW's is", () => {
+    const phases = phasesOf(["sumSquares", "muon", "adamw", "updateRouterBias"].map((op) => ({ op })));
+    expect(phases).toEqual(["norm", "update", "update", "update"]);
   });
 });
 

@@ -5,23 +5,27 @@
  */
 import type { TracedCommand } from "../../tensor/index.ts";
 
-export interface OpRow {
+export interface OpSum {
   readonly op: string;
   readonly calls: number;
+  /** Of all calls together. */
   readonly seconds: number;
-  /** Of the step from its first command's begin to its last one's end. */
-  readonly stepShare: number;
   /** Null where the op counts no FLOPs, as those that only move data. */
   readonly gflops: number | null;
   readonly peakShare: number | null;
   readonly gigabytesPerSecond: number;
 }
 
+export interface OpRow extends OpSum {
+  /** Of the step from its first command's begin to its last one's end. */
+  readonly stepShare: number;
+}
+
 export interface StepProfile {
   readonly seconds: number;
   /** Most expensive first. */
   readonly ops: readonly OpRow[];
-  /** Time in which no command ran: the queue waited for JavaScript. */
+  /** Time in which no command ran: mostly, the queue waited for JavaScript to read the record and enqueue the update. */
   readonly idleSeconds: number;
 }
 
@@ -29,24 +33,28 @@ export interface StepProfile {
 export function profileStep(commands: readonly TracedCommand[], peak: number): StepProfile {
   if (commands.length === 0) return { seconds: 0, ops: [], idleSeconds: 0 };
   const seconds = (commands.at(-1)!.end - commands[0]!.begin) / 1e9;
-  const ops = [...groupByOp(commands)].map(([op, calls]): OpRow => {
+  const ops = sumByOp(commands, peak).map((sum): OpRow => ({ ...sum, stepShare: sum.seconds / seconds }));
+  const busy = ops.reduce((sum, op) => sum + op.seconds, 0);
+  return { seconds, ops, idleSeconds: seconds - busy };
+}
+
+/** Time, FLOPs and bytes of each op over all its calls, most expensive first. */
+export function sumByOp(commands: readonly TracedCommand[], peak: number): readonly OpSum[] {
+  const sums = [...groupByOp(commands)].map(([op, calls]): OpSum => {
     const sum = (figure: (command: TracedCommand) => number): number =>
       calls.reduce((total, command) => total + figure(command), 0);
-    const spent = sum(({ begin, end }) => end - begin) / 1e9;
+    const seconds = sum(({ begin, end }) => end - begin) / 1e9;
     const flops = sum((command) => command.flops);
     return {
       op,
       calls: calls.length,
-      seconds: spent,
-      stepShare: spent / seconds,
-      gflops: flops === 0 ? null : flops / spent / 1e9,
-      peakShare: flops === 0 ? null : flops / spent / peak,
-      gigabytesPerSecond: sum(({ bytes }) => bytes) / spent / 1e9,
+      seconds,
+      gflops: flops === 0 ? null : flops / seconds / 1e9,
+      peakShare: flops === 0 ? null : flops / seconds / peak,
+      gigabytesPerSecond: sum(({ bytes }) => bytes) / seconds / 1e9,
     };
   });
-  ops.sort((a, b) => b.seconds - a.seconds);
-  const busy = ops.reduce((sum, op) => sum + op.seconds, 0);
-  return { seconds, ops, idleSeconds: seconds - busy };
+  return sums.toSorted((a, b) => b.seconds - a.seconds);
 }
 
 function groupByOp(commands: readonly TracedCommand[]): ReadonlyMap<string, readonly TracedCommand[]> {
@@ -64,6 +72,8 @@ export type Phase = "zero" | "forward" | "backward" | "norm" | "update";
 /**
  * The part of the step that each command belongs to, told from the ops that open one: a product is the same op
  * forward and backward. Micro-batches go forward and backward in turn.
+ *
+ * @param commands  of one step: the ops before its first embedding would count as the update of the step before
  */
 export function phasesOf(commands: readonly Pick<TracedCommand, "op">[]): readonly Phase[] {
   let phase: Phase = "zero";
@@ -71,7 +81,7 @@ export function phasesOf(commands: readonly Pick<TracedCommand, "op">[]): readon
     if (op === "embedding") phase = "forward";
     else if (/Backward$|Grad$|GradWeight$/.test(op)) phase = "backward";
     else if (op === "sumSquares") phase = "norm";
-    else if (op === "adamw") phase = "update";
+    else if (op === "adamw" || op === "muon") phase = "update";
     return phase;
   });
 }

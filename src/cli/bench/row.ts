@@ -15,7 +15,7 @@ type Figure = string | number | null;
 
 /** One measured row. A figure is named with its unit; shares are of the peak measured in the same run. */
 export interface BenchRow {
-  readonly bench: "kernels" | "step" | "peers" | "gemm" | "trace" | "costs";
+  readonly bench: "kernels" | "ops" | "step" | "peers" | "gemm" | "trace" | "costs";
   readonly name: string;
   readonly [figure: string]: Figure;
 }
@@ -35,7 +35,8 @@ export function timing(seconds: readonly number[]): Timing {
 
 /** `training step of nano, bf16    tokensPerSecond 4034  share 34.1%`: a figure that is not known is left out. */
 export function rowText(row: BenchRow): string {
-  if (row.bench === "trace" && row["calls"] !== undefined) return traceLine(row);
+  const columns = row.bench === "ops" ? opColumns : row.bench === "trace" ? traceColumns : null;
+  if (columns !== null && row["calls"] !== undefined) return tableLine(columns, row);
   const { bench: _, name, ...figures } = row;
   const known = Object.entries(figures).filter(
     (entry): entry is [string, string | number] => entry[1] !== null,
@@ -43,41 +44,54 @@ export function rowText(row: BenchRow): string {
   return `${name.padEnd(40)} ${known.map(([key, value]) => `${key} ${figureText(key, value)}`).join("  ")}`;
 }
 
-/** Columns of the profiler's table, op by op. */
-export const TRACE_HEADER: string = traceColumns([
-  "op",
-  "ms",
-  "of step",
-  "calls",
-  "GFLOP/s",
-  "of peak",
-  "GB/s",
-]);
-
-function traceLine({
-  name,
-  milliseconds,
-  stepShare,
-  calls,
-  gflops,
-  peakShare,
-  gigabytesPerSecond,
-}: BenchRow): string {
-  const cell = (value: Figure | undefined, write: (value: number) => string): string =>
-    typeof value === "number" ? write(value) : "-";
-  return traceColumns([
-    name,
-    cell(milliseconds, (value) => value.toFixed(2)),
-    cell(stepShare, formatShare),
-    cell(calls, String),
-    cell(gflops, (value) => value.toFixed(1)),
-    cell(peakShare, formatShare),
-    cell(gigabytesPerSecond, (value) => value.toFixed(1)),
-  ]);
+interface Column {
+  readonly title: string;
+  readonly figure: string;
+  readonly write: (value: number) => string;
 }
 
-function traceColumns([name = "", ...cells]: readonly string[]): string {
-  return name.padEnd(26) + cells.map((text) => text.padStart(10)).join("");
+const rates: readonly Column[] = [
+  { title: "GFLOP/s", figure: "gflops", write: (value) => value.toFixed(1) },
+  { title: "of peak", figure: "peakShare", write: formatShare },
+  { title: "GB/s", figure: "gigabytesPerSecond", write: (value) => value.toFixed(1) },
+];
+
+/** Of the profiler's table. */
+const traceColumns: readonly Column[] = [
+  { title: "ms", figure: "milliseconds", write: (value) => value.toFixed(2) },
+  { title: "of step", figure: "stepShare", write: formatShare },
+  { title: "calls", figure: "calls", write: String },
+  ...rates,
+];
+
+/** Of the table of ops where the model runs them. */
+const opColumns: readonly Column[] = [
+  { title: "us a call", figure: "microseconds", write: (value) => value.toFixed(1) },
+  { title: "calls", figure: "calls", write: String },
+  ...rates,
+];
+
+export const TRACE_HEADER: string = tableHeader(traceColumns);
+export const OPS_HEADER: string = `${tableHeader(opColumns)}  in`;
+
+function tableHeader(columns: readonly Column[]): string {
+  return cells(
+    "op",
+    columns.map(({ title }) => title),
+  );
+}
+
+function tableLine(columns: readonly Column[], row: BenchRow): string {
+  const texts = columns.map(({ figure, write }) => {
+    const value = row[figure];
+    return typeof value === "number" ? write(value) : "-";
+  });
+  const program = row["program"];
+  return cells(row.name, texts) + (program === undefined ? "" : `  ${program}`);
+}
+
+function cells(name: string, texts: readonly string[]): string {
+  return name.padEnd(26) + texts.map((text) => text.padStart(10)).join("");
 }
 
 function figureText(key: string, value: string | number): string {

@@ -1,6 +1,6 @@
 /**
- * `minke bench step --trace FILE`: the built-in profiler. Where the best of some traced steps spent its time, op by
- * op, and all of them as a Chrome trace.
+ * `minke bench step --trace FILE`: the built-in profiler. Where the fastest of some traced steps spent its time, op by
+ * op, and the same step as a Chrome trace.
  */
 import { writeFile } from "node:fs/promises";
 import { totalmem } from "node:os";
@@ -8,18 +8,23 @@ import type { OpenDevice } from "../../api/index.ts";
 import { QueueDevice, TracedBackend, type TracedCommand } from "../../tensor/index.ts";
 import { chromeTrace, type Slice } from "./chromeTrace.ts";
 import { profileStep } from "./opTable.ts";
-import type { BenchFlags, BenchRow } from "./row.ts";
+import { type BenchFlags, type BenchRow, timing } from "./row.ts";
 import { javascriptShare } from "./step.ts";
 import { type TimedStep, TimedTraining } from "./workload.ts";
 
 const WARM_UP = 2;
-/** Traced steps: enough that one is undisturbed, few enough that a browser opens the file at once. */
-const STEPS = 5;
+/** Fewest steps that are traced: one of so many is undisturbed, even where --rounds asks for less. */
+const LEAST_STEPS = 5;
+
+interface TracedStep extends TimedStep {
+  readonly commands: readonly TracedCommand[];
+  /** What JavaScript did, on the trace's clock. */
+  readonly javascript: readonly Slice[];
+}
 
 interface TracedSteps {
-  readonly steps: readonly (readonly TracedCommand[])[];
-  readonly javascript: readonly Slice[];
-  readonly javascriptShare: number | null;
+  readonly steps: readonly TracedStep[];
+  /** Of the registers, the best of all steps' probes. */
   readonly peak: number;
 }
 
@@ -28,40 +33,29 @@ export async function* benchTrace(
   flags: BenchFlags,
   file: string,
 ): AsyncGenerator<BenchRow> {
-  const { steps, javascript, javascriptShare: share, peak } = await traceSteps(opened, flags);
-  await writeFile(file, JSON.stringify(chromeTrace(steps.flat(), javascript)));
-  const profiles = steps.map((commands) => profileStep(commands, peak));
-  const best = profiles.toSorted((a, b) => a.seconds - b.seconds)[0]!;
-  const { preset, precision } = flags;
-  for (const { op, seconds, stepShare, calls, ...rates } of best.ops) {
-    yield {
-      bench: "trace",
-      name: op,
-      preset,
-      precision,
-      milliseconds: seconds * 1000,
-      stepShare,
-      calls,
-      ...rates,
-    };
-  }
+  const { steps, peak } = await traceSteps(opened, flags);
+  const profiles = steps.map(({ commands }) => profileStep(commands, peak));
+  const { best: seconds, median } = timing(profiles.map((profile) => profile.seconds));
+  const fastest = profiles.findIndex((profile) => profile.seconds === seconds);
+  const { ops, idleSeconds } = profiles[fastest]!;
+  const { commands, javascript } = steps[fastest]!;
+  await writeFile(file, JSON.stringify(chromeTrace(commands, javascript)));
+  const row = (name: string, spent: number, figures: Readonly<Record<string, number | string | null>>) => ({
+    bench: "trace" as const,
+    name,
+    preset: flags.preset,
+    precision: flags.precision,
+    milliseconds: spent * 1000,
+    stepShare: spent / seconds,
+    ...figures,
+  });
+  for (const { op, seconds: spent, stepShare: _, ...figures } of ops) yield row(op, spent, figures);
+  yield row("between ops", idleSeconds, { calls: null });
   yield {
-    bench: "trace",
-    name: "(no command ran)",
-    preset,
-    precision,
-    milliseconds: best.idleSeconds * 1000,
-    stepShare: best.idleSeconds / best.seconds,
-  };
-  yield {
-    bench: "trace",
-    name: `traced step of ${preset}`,
-    preset,
-    precision,
-    milliseconds: best.seconds * 1000,
-    stepShare: 1,
+    ...row(`fastest of ${steps.length} traced steps`, seconds, {}),
+    medianMilliseconds: median * 1000,
     peakGflops: peak / 1e9,
-    javascriptShare: share,
+    javascriptShare: javascriptShare(steps),
     trace: file,
   };
 }
@@ -74,18 +68,16 @@ async function traceSteps(opened: OpenDevice, flags: BenchFlags): Promise<Traced
   for (let i = 0; i < WARM_UP; i++) await training.step();
   traced.start();
   const started = performance.now();
-  const taken: TimedStep[] = [];
-  const steps: (readonly TracedCommand[])[] = [];
+  const steps: TracedStep[] = [];
   let peak = 0;
-  for (let i = 0; i < STEPS; i++) {
-    taken.push(await training.step());
-    steps.push(traced.take());
+  for (let i = 0; i < Math.max(LEAST_STEPS, flags.rounds); i++) {
+    const taken = await training.step();
+    steps.push({ ...taken, commands: traced.take(), javascript: javascriptSlices(taken.at, started) });
     peak = Math.max(peak, await opened.native!.peak(flags.precision, 0.05));
   }
   traced.stop();
   training.dispose();
-  const javascript = taken.flatMap(({ at }) => javascriptSlices(at, started));
-  return { steps, javascript, javascriptShare: javascriptShare(taken), peak };
+  return { steps, peak };
 }
 
 function javascriptSlices(at: TimedStep["at"], started: number): readonly Slice[] {

@@ -78,7 +78,7 @@ export interface Variant {
 export class TimedTraining {
   readonly config: TrainConfig;
   readonly #opened: Pick<OpenDevice, "device">;
-  readonly #session: TrainSession;
+  readonly session: TrainSession;
   #step = 0;
   /** [T, K], the experts that are visited in turn. */
   readonly #even: Tensor | null = null;
@@ -90,8 +90,8 @@ export class TimedTraining {
   ) {
     this.#opened = opened;
     this.config = change(workloadConfig(preset, precision));
-    this.#session = new TrainSession(opened.device, this.config, { padId: 0, eosId: 0 });
-    this.#session.initialize();
+    this.session = new TrainSession(opened.device, this.config, { padId: 0, eosId: 0 });
+    this.session.initialize();
     if (isEven) this.#even = this.#evenRouting();
   }
 
@@ -106,7 +106,7 @@ export class TimedTraining {
 
   /** Weights that are trained, those shared with MTP counted once. */
   get parameters(): number {
-    return this.#session.factory.parameters.reduce((sum, { size }) => sum + size, 0);
+    return this.session.factory.parameters.reduce((sum, { size }) => sum + size, 0);
   }
 
   async step(): Promise<TimedStep> {
@@ -115,11 +115,11 @@ export class TimedTraining {
     const scheduled = scheduleAt(this.config, { step: this.#step++, share: 0 });
     const before = threadSeconds();
     const begun = performance.now();
-    const computing = this.#session.runner.compute({ tokens, count, rowLength }, scheduled);
+    const computing = this.session.runner.compute({ tokens, count, rowLength }, scheduled);
     const enqueued = performance.now();
     const { loss, expertLoad } = await computing;
     const recorded = performance.now();
-    this.#session.runner.commit(scheduled);
+    this.session.runner.commit(scheduled);
     const committed = performance.now();
     await this.#opened.device.drain();
     const seconds = (performance.now() - begun) / 1000;
@@ -130,7 +130,7 @@ export class TimedTraining {
   }
 
   #evenRouting(): Tensor {
-    const { model } = this.#session;
+    const { model } = this.session;
     const { nRoutedExperts: E, numExpertsPerTok: K } = this.config.model;
     const tokens = this.config.microBatchRows * this.config.rowLength;
     const ids = Array.from({ length: tokens }, (_, t) =>
@@ -149,7 +149,7 @@ export class TimedTraining {
 
   dispose(): void {
     this.#even?.dispose();
-    this.#session.dispose();
+    this.session.dispose();
   }
 }
 
