@@ -43,5 +43,6 @@ export { recomputed } from "./recomputed.ts";
 export { Recording } from "./recording.ts";
 export { scoped } from "./scoped.ts";
 export { type Shape, sizeOf } from "./shape.ts";
-export { Tape, type TapeOptions, WeightBundle } from "./tape.ts";
+export { Tape, type TapeOptions } from "./tape.ts";
 export { type Device, type Recorder, type Remake, type TapeEntry, Tensor } from "./tensor.ts";
+export { WeightBundle } from "./weightBundle.ts";

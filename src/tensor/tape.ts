@@ -12,38 +12,7 @@ import { invariant } from "../base/index.ts";
 import type { QueueDevice } from "./device.ts";
 import { add } from "./ops/elementwise.ts";
 import type { Recorder, Remake, Storage, TapeEntry, Tensor } from "./tensor.ts";
-
-/** Weight gradients that wait for their turn (DualPipe's W): run it once, or dispose it. */
-export class WeightBundle {
-  readonly #device: QueueDevice;
-  readonly #tasks: { readonly held: readonly Tensor[]; readonly run: () => void }[] = [];
-
-  constructor(device: QueueDevice) {
-    this.#device = device;
-  }
-
-  get length(): number {
-    return this.#tasks.length;
-  }
-
-  push(held: readonly (Tensor | null)[], run: () => void): void {
-    const kept = held.filter((tensor) => tensor !== null);
-    for (const tensor of kept) tensor.storage.retain();
-    this.#tasks.push({ held: kept, run });
-  }
-
-  run(): void {
-    for (let task = this.#tasks.shift(); task !== undefined; task = this.#tasks.shift()) {
-      using _scope = this.#device.scope();
-      task.run();
-      for (const tensor of task.held) tensor.storage.release();
-    }
-  }
-
-  [Symbol.dispose](): void {
-    for (const { held } of this.#tasks.splice(0)) for (const tensor of held) tensor.storage.release();
-  }
-}
+import { WeightBundle } from "./weightBundle.ts";
 
 /** An entry, and what it or its remakes read. */
 interface HeldEntry {
@@ -140,7 +109,7 @@ export class Tape implements Recorder {
     return bundle;
   }
 
-  /** Gives back what is still held: after a step that was given up. */
+  /** Gives back what is still held: after a step that was given up, or that broke off on its way back. */
   [Symbol.dispose](): void {
     for (const entry of this.#entries.splice(0)) this.#release(entry);
     for (const grad of this.#grads.values()) grad.storage.release();
@@ -150,12 +119,15 @@ export class Tape implements Recorder {
   #walk(weights: (entry: TapeEntry, grads: readonly (Tensor | null)[]) => void): void {
     for (let last = this.#entries.pop(); last !== undefined; last = this.#entries.pop()) {
       const { entry } = last;
-      const grads = entry.outputs.map((output) => this.#grads.get(output.storage) ?? null);
-      if (grads.some((grad) => grad !== null)) {
-        this.#remake(present(entry.saved));
-        this.#step(entry, grads, weights);
+      try {
+        const grads = entry.outputs.map((output) => this.#grads.get(output.storage) ?? null);
+        if (grads.some((grad) => grad !== null)) {
+          this.#remake(present(entry.saved));
+          this.#step(entry, grads, weights);
+        }
+      } finally {
+        this.#release(last);
       }
-      this.#release(last);
     }
   }
 
@@ -169,12 +141,12 @@ export class Tape implements Recorder {
       const own = new Set(makers.flatMap(({ outputs }) => outputs.map((output) => output.storage)));
       this.#remake(makers.flatMap(({ reads }) => present(reads).filter((read) => !own.has(read.storage))));
       const missing = [...own].filter((output) => output.isReleased);
-      for (const output of missing) this.#device.revive(output);
-      for (const maker of makers) maker.run();
       for (const output of missing) {
+        this.#device.revive(output);
         this.#remade.add(output);
-        this.#giveBackUnread(output);
       }
+      for (const maker of makers) maker.run();
+      for (const output of missing) this.#giveBackUnread(output);
     }
   }
 
@@ -202,16 +174,20 @@ export class Tape implements Recorder {
     for (const output of new Set(entry.outputs.map((tensor) => tensor.storage))) {
       if (!this.#watched.has(output)) this.#grads.delete(output);
     }
-    const inputGrads = entry.inputGrad(...grads);
-    weights(entry, grads);
-    invariant(inputGrads.length === entry.inputs.length, `${entry.op} returns one gradient per input`);
-    inputGrads.forEach((grad, i) => {
-      const input = entry.inputs[i];
-      if (grad !== null && input != null) this.#accumulate(input, grad);
-    });
-    for (const [i, grad] of grads.entries()) {
-      const output = entry.outputs[i];
-      if (grad !== null && output !== undefined && !this.#watched.has(output.storage)) grad.storage.release();
+    try {
+      const inputGrads = entry.inputGrad(...grads);
+      weights(entry, grads);
+      invariant(inputGrads.length === entry.inputs.length, `${entry.op} returns one gradient per input`);
+      inputGrads.forEach((grad, i) => {
+        const input = entry.inputs[i];
+        if (grad !== null && input != null) this.#accumulate(input, grad);
+      });
+    } finally {
+      for (const [i, grad] of grads.entries()) {
+        const output = entry.outputs[i];
+        if (grad !== null && output !== undefined && !this.#watched.has(output.storage))
+          grad.storage.release();
+      }
     }
   }
 

@@ -9,8 +9,8 @@ import { axpy, copyInto, fill, type Parameter, type QueueDevice, type Tensor } f
 export class GradientTree {
   readonly #device: QueueDevice;
   readonly #parameters: readonly Parameter[];
-  /** Sums of 1, 2, 4, ... blocks that wait for their other half. */
-  readonly #waiting: (readonly Tensor[] | null)[] = [];
+  /** Sums of 1, 2, 4, ... blocks that wait for their other half, parameter by parameter; empty where none waits. */
+  readonly #waiting: Tensor[][] = [];
 
   constructor(device: QueueDevice, parameters: readonly Parameter[]) {
     this.#device = device;
@@ -20,36 +20,46 @@ export class GradientTree {
   /** Takes the block that has just been summed in the gradient buffers, which are free again afterwards. */
   addBlock(): void {
     let level = 0;
-    for (; this.#waiting[level] != null; level++) {
-      this.#waiting[level]!.forEach((left, i) => {
-        // left + right, in this order: the earlier blocks stand left.
-        axpy(this.#grad(i), left, 1);
-        copyInto(left, this.#grad(i));
-        left.dispose();
-      });
-      this.#waiting[level] = null;
-    }
-    this.#waiting[level] = this.#parameters.map((parameter, i) => {
-      const copy = this.#device.temporary(parameter.shape, this.#grad(i).dtype);
+    while (this.#waits(level)) this.#join(level++);
+    const copies: Tensor[] = [];
+    this.#waiting[level] = copies;
+    for (const [i, { shape }] of this.#parameters.entries()) {
+      const copy = this.#device.temporary(shape, this.#grad(i).dtype);
+      copies.push(copy);
       copyInto(this.#grad(i), copy);
       fill(this.#grad(i), 0);
-      return copy;
-    });
+    }
   }
 
   /** Leaves the whole sum in the gradient buffers. S must be a power of two times one leftover level. */
   finish(): void {
+    // The buffers are zero after the last block: the first sum is copied there, not added.
     let isFirst = true;
-    for (const [level, sums] of this.#waiting.entries()) {
-      if (sums === null) continue;
-      sums.forEach((left, i) => {
-        if (!isFirst) axpy(this.#grad(i), left, 1);
-        copyInto(left, this.#grad(i));
-        left.dispose();
-      });
-      this.#waiting[level] = null;
+    for (const level of this.#waiting.keys()) {
+      if (!this.#waits(level)) continue;
+      this.#join(level, isFirst);
       isFirst = false;
     }
+  }
+
+  /** Gives back what still waits: of a step that broke off. */
+  [Symbol.dispose](): void {
+    for (const sums of this.#waiting) for (const sum of sums.splice(0)) sum.dispose();
+  }
+
+  #waits(level: number): boolean {
+    return (this.#waiting[level]?.length ?? 0) > 0;
+  }
+
+  /** Adds the gradient buffers to the sums of a level, or takes these alone; the buffers hold what comes out. */
+  #join(level: number, isAlone: boolean = false): void {
+    const sums = this.#waiting[level] ?? [];
+    for (const [i, sum] of sums.entries()) {
+      // sum + buffer, in this order: the earlier blocks stand left.
+      if (!isAlone) axpy(this.#grad(i), sum, 1);
+      copyInto(sum, this.#grad(i));
+    }
+    for (const sum of sums.splice(0)) sum.dispose();
   }
 
   #grad(index: number): Tensor {

@@ -7,6 +7,7 @@ import {
   PAD_ID,
   randomRows,
   tinyTrainConfig,
+  trainingState,
 } from "../../test/support/tinyTraining.ts";
 import { distance } from "../../test/support/tolerance.ts";
 import { fill } from "../tensor/index.ts";
@@ -15,18 +16,6 @@ import { TrainSession } from "./session.ts";
 import type { StepRecord } from "./step.ts";
 
 const noBalance = { gamma: 0, gammaUntil: 1, alpha: 0 };
-
-/** Moments too: all that a step may change. */
-async function wholeState(session: TrainSession): Promise<Map<string, Uint8Array>> {
-  const state = await snapshot(session.factory);
-  for (const [i, { m, v }] of session.optimizer.moments.entries()) {
-    state.set(`m ${i}`, await m.readBytes());
-    if (v !== null) state.set(`v ${i}`, await v.readBytes());
-  }
-  for (const [i, average] of session.optimizer.averages.entries())
-    state.set(`average ${i}`, await average.readBytes());
-  return state;
-}
 
 async function gradients({ factory }: TrainSession): Promise<Map<string, Float64Array>> {
   const grads = new Map<string, Float64Array>();
@@ -218,9 +207,9 @@ describe("a step that is skipped", () => {
     const session = makeSession(config);
     await session.runner.compute(randomRows(4, config, 1), midway(config));
     session.runner.commit(midway(config));
-    const before = await wholeState(session);
+    const before = await trainingState(session);
     await session.runner.compute(randomRows(4, config, 2), midway(config));
-    expect(await wholeState(session)).toEqual(before);
+    expect(await trainingState(session)).toEqual(before);
     expect(session.optimizer.updates).toBe(1);
   });
 
@@ -234,7 +223,7 @@ describe("a step that is skipped", () => {
     );
     skipping.runner.commit(midway(config));
     plain.runner.commit(midway(config));
-    expect(await wholeState(skipping)).toEqual(await wholeState(plain));
+    expect(await trainingState(skipping)).toEqual(await trainingState(plain));
   });
 });
 

@@ -155,7 +155,7 @@ export class StepRunner {
   /** Adds up the gradients of all micro-batches, by the tree where there are several blocks. */
   #accumulate(plans: readonly BatchPlan[]): void {
     const { device, optimizer, gradientShards, balanceAlpha } = this.parts;
-    const tree = new GradientTree(device, optimizer.parameters);
+    using tree = new GradientTree(device, optimizer.parameters);
     const blockLength = plans.length / gradientShards;
     const sequences = sum(plans.map((plan) => plan.sequences));
     for (const [i, plan] of plans.entries()) {

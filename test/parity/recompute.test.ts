@@ -17,6 +17,7 @@ async function train(backend: Backend, config: TrainConfig) {
   const told: unknown[] = [];
   for (let step = 0; step < 4; step++) {
     told.push(await session.runner.compute(randomRows(config.batchRows, config, step), midway(config)));
+    for (const { path, grad } of session.factory.parameters) told.push([path, await grad!.readBytes()]);
     session.runner.commit(midway(config));
     expect(device.arena.liveBytes).toBe(standing);
   }
@@ -29,6 +30,8 @@ async function train(backend: Backend, config: TrainConfig) {
 }
 
 const { data } = tinyTrainConfig();
+/** Dense layers alone: no router, no load, no balance loss. */
+const dense = { firstKDenseReplace: 2, numNextnPredictLayers: 0 };
 const cases: readonly [string, TrainConfig][] = [
   ["f32", tinyTrainConfig()],
   ["bf16", tinyTrainConfig({ precision: "bf16" })],
@@ -36,6 +39,11 @@ const cases: readonly [string, TrainConfig][] = [
   ["a tree of two blocks", tinyTrainConfig({ microBatchRows: 1, gradientShards: 2 })],
   ["no query latent, two shared experts", tinyTrainConfig({}, { qLoraRank: null, nSharedExperts: 2 })],
   ["three MTP modules", tinyTrainConfig({}, { numNextnPredictLayers: 3 })],
+  ["two MTP modules, bf16", tinyTrainConfig({ precision: "bf16" }, { numNextnPredictLayers: 2 })],
+  ["no MTP, bf16", tinyTrainConfig({ precision: "bf16" }, { numNextnPredictLayers: 0 })],
+  ["experts in every layer", tinyTrainConfig({}, { firstKDenseReplace: 0 })],
+  ["no experts, no MTP", tinyTrainConfig({}, dense)],
+  ["no experts, no MTP, bf16", tinyTrainConfig({ precision: "bf16" }, dense)],
   [
     "a whole micro-batch, MTP before the norm",
     tinyTrainConfig({ microBatchRows: 4 }, { mtpHidden: "pre_norm" }),

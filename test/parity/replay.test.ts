@@ -9,8 +9,7 @@ import { scheduleAt } from "../../src/train/schedule.ts";
 import type { TrainSession } from "../../src/train/session.ts";
 import { nativeIsMissing } from "../support/native.ts";
 import { PlainDevice } from "../support/plainDevice.ts";
-import { snapshot } from "../support/tinyModel.ts";
-import { makeSession, randomRows, tinyTrainConfig } from "../support/tinyTraining.ts";
+import { makeSession, randomRows, tinyTrainConfig, trainingState } from "../support/tinyTraining.ts";
 
 const BYTES = 2 ** 26;
 
@@ -22,18 +21,6 @@ class CountingBackend extends NativeBackend {
     this.enqueued++;
     super.enqueue(...command);
   }
-}
-
-/** Weights, router biases, moments and averages. */
-async function stateOf({ factory, optimizer }: TrainSession): Promise<Map<string, Uint8Array>> {
-  const state = await snapshot(factory);
-  for (const [i, { m, v }] of optimizer.moments.entries()) {
-    state.set(`m ${i}`, await m.readBytes());
-    if (v !== null) state.set(`v ${i}`, await v.readBytes());
-  }
-  for (const [i, average] of optimizer.averages.entries())
-    state.set(`average ${i}`, await average.readBytes());
-  return state;
 }
 
 async function write(session: TrainSession): Promise<number[]> {
@@ -60,7 +47,7 @@ async function train(device: QueueDevice, config: TrainConfig, afterStep: (step:
       told.push(await evaluate(session, set, { maxRows: 3 }), await write(session));
     }
   }
-  const state = await stateOf(session);
+  const state = await trainingState(session);
   session.dispose();
   expect(device.arena.liveBytes).toBe(0);
   return { told, state };

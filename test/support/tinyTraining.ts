@@ -7,7 +7,7 @@ import { defaultTrainConfig } from "../../src/train/configSchema.ts";
 import { type ScheduledValues, scheduleAt } from "../../src/train/schedule.ts";
 import { TrainSession } from "../../src/train/session.ts";
 import { integers, makeRandom } from "./random.ts";
-import { tinyConfig } from "./tinyModel.ts";
+import { snapshot, tinyConfig } from "./tinyModel.ts";
 
 export const PAD_ID = 2;
 export const EOS_ID = 1;
@@ -53,4 +53,16 @@ export function randomRows(count: number, config: TrainConfig, seed: number): Ro
 /** The scheduled values in the middle of a run: full learning rate, gamma and MTP weight above 0. */
 export function midway(config: TrainConfig): ScheduledValues {
   return scheduleAt(config, { step: config.schedule.warmupSteps, share: 0.1 });
+}
+
+/** All that a step may change, bit for bit: weights, router biases, moments, averages. */
+export async function trainingState({ factory, optimizer }: TrainSession): Promise<Map<string, Uint8Array>> {
+  const state = await snapshot(factory);
+  for (const [i, { m, v }] of optimizer.moments.entries()) {
+    state.set(`m ${i}`, await m.readBytes());
+    if (v !== null) state.set(`v ${i}`, await v.readBytes());
+  }
+  for (const [i, average] of optimizer.averages.entries())
+    state.set(`average ${i}`, await average.readBytes());
+  return state;
 }
