@@ -15,7 +15,13 @@ import { precisions } from "../model/index.ts";
 import { type RunFolder, writeFileAtomic } from "../run/index.ts";
 import type { Isa } from "../tensor/index.ts";
 import { writeTokenizerConfig, writeTokenizerJson } from "../text/index.ts";
-import { type LoopState, RowSampler, type TrainConfig, TrainSession } from "../train/index.ts";
+import {
+  type LoopState,
+  parseLoopState,
+  RowSampler,
+  type TrainConfig,
+  TrainSession,
+} from "../train/index.ts";
 import type { OpenDevice } from "./openDevice.ts";
 import type { PreparedRun } from "./prepareRun.ts";
 
@@ -151,7 +157,7 @@ async function restore(
       fix: null,
     });
   }
-  return state["loop"] as unknown as LoopState;
+  return parseLoopState(state["loop"], join(found.path, "state.json"));
 }
 
 function stateTensors({ factory, optimizer }: TrainSession): readonly StateTensor[] {

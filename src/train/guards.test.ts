@@ -1,3 +1,4 @@
+import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { SpikeGuard } from "./guards.ts";
 
@@ -43,6 +44,32 @@ describe("SpikeGuard", () => {
     expect(kinds).toEqual(["skip", "skip", "take", "take", "take"]);
   });
 
+  test("takes no single large gradient for a new level because other steps before it were skipped", () => {
+    const guard = warmed();
+    const steps = [
+      [Number.NaN, 1],
+      [9, 1],
+      [3, 50],
+      [3, 51],
+      [3, 52],
+      [3, 53],
+    ] as const;
+    expect(steps.map(([loss, norm]) => guard.judge(loss, norm).kind)).toEqual([
+      ...["skip", "skip", "skip", "skip", "take", "take"],
+    ]);
+  });
+
+  test("counts large gradients anew after a step that was skipped for another reason", () => {
+    const guard = warmed();
+    const steps = [
+      [3, 50],
+      [3, 51],
+      [Number.NaN, 1],
+    ] as const;
+    expect(steps.map(([loss, norm]) => guard.judge(loss, norm).kind)).toEqual(["skip", "skip", "stop"]);
+    expect(guard.state.gradientSpikesInARow).toBe(0);
+  });
+
   test("stops when the loss has risen with them", () => {
     const guard = warmed();
     expect([9, 9, 9].map((loss) => guard.judge(loss, 50).kind)).toEqual(["skip", "skip", "stop"]);
@@ -55,16 +82,42 @@ describe("SpikeGuard", () => {
     expect(guard.state.losses).toEqual(losses);
   });
 
-  test("judges the same after its state went through JSON", () => {
-    const [one, two] = [warmed(), new SpikeGuard()];
-    two.state = JSON.parse(JSON.stringify(one.state));
-    for (const [loss, norm] of [
-      [9, 1],
-      [3, 1],
-      [3, 40],
-      [Number.NaN, 1],
-    ] as const) {
-      expect(two.judge(loss, norm)).toEqual(one.judge(loss, norm));
-    }
+  test("judges the same after its state went through JSON, at whatever step", () => {
+    const losses = fc.oneof(fc.constantFrom(Number.NaN, 9), fc.double({ min: 2.9, max: 3.1, noNaN: true }));
+    const norms = fc.oneof(fc.constantFrom(Number.NaN, 50), fc.double({ min: 0.8, max: 1.2, noNaN: true }));
+    fc.assert(
+      fc.property(fc.array(fc.tuple(losses, norms), { maxLength: 60 }), fc.nat(60), (steps, stop) => {
+        const whole = warmed();
+        let parts = warmed();
+        for (const [i, [loss, norm]] of steps.entries()) {
+          if (i === stop) {
+            const { state } = parts;
+            parts = new SpikeGuard();
+            parts.state = JSON.parse(JSON.stringify(state));
+          }
+          expect(parts.judge(loss, norm)).toEqual(whole.judge(loss, norm));
+        }
+        expect(parts.state).toEqual(whole.state);
+      }),
+    );
+  });
+
+  test("never skips five steps in a row, whatever comes: it takes one or stops", () => {
+    const losses = fc.constantFrom(Number.NaN, 9, 3);
+    const norms = fc.constantFrom(Number.POSITIVE_INFINITY, 50, 1e6, 1);
+    fc.assert(
+      fc.property(fc.array(fc.tuple(losses, norms), { minLength: 5, maxLength: 5 }), (steps) => {
+        const guard = warmed();
+        const kinds = steps.map(([loss, norm]) => guard.judge(loss, norm).kind);
+        expect(kinds.some((kind) => kind !== "skip")).toBe(true);
+      }),
+    );
+  });
+
+  test("lets gradients that keep growing pass: two skips in each window that it needs to judge again", () => {
+    const guard = warmed();
+    const kinds = Array.from({ length: 200 }, (_, i) => guard.judge(3, 50 * 1.5 ** i).kind);
+    expect(kinds).not.toContain("stop");
+    expect(kinds.filter((kind) => kind === "skip").length).toBeLessThan(20);
   });
 });

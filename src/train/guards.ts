@@ -2,8 +2,8 @@
  * Decides whether a step's update is taken: not if it is not finite, not if it is a 6-sigma spike.
  *
  * A skipped step leaves weights, moments, router bias and averages as they were; the data moves on. The second
- * repeat in a row ends the run: then it is the model that is broken, not a batch. Only gradients that repeat while the
- * loss does not rise are taken for what they are, a new level.
+ * repeat in a row ends the run: then it is the model that is broken, not a batch. Only the third gradient in a row that
+ * is large while the loss is not is taken for what it is, a new level: so four steps in a row are skipped at most.
  */
 export type SkipReason = "non-finite loss" | "non-finite gradient" | "loss spike" | "gradient spike";
 
@@ -21,47 +21,57 @@ export interface GuardState {
   readonly losses: readonly number[];
   readonly norms: readonly number[];
   readonly skippedInARow: number;
+  /** Of those, the last ones whose gradients alone were large. */
+  readonly gradientSpikesInARow: number;
 }
 
 export class SpikeGuard {
   #losses: number[] = [];
   #norms: number[] = [];
   #skippedInARow = 0;
+  #gradientSpikesInARow = 0;
 
   judge(loss: number, gradNorm: number): Verdict {
     const reason = reasonToSkip(loss, gradNorm, this.#losses, this.#norms);
     if (reason === null) {
-      this.#skippedInARow = 0;
-      remember(this.#losses, loss);
       remember(this.#norms, gradNorm);
-      return { kind: "take" };
+      return this.#take(loss);
     }
     this.#skippedInARow++;
-    if (reason === "gradient spike" && this.#skippedInARow >= STOP_AFTER)
-      return this.#newLevel(loss, gradNorm);
-    return { kind: this.#skippedInARow >= STOP_AFTER ? "stop" : "skip", reason };
+    if (reason !== "gradient spike") {
+      this.#gradientSpikesInARow = 0;
+      return { kind: this.#skippedInARow >= STOP_AFTER ? "stop" : "skip", reason };
+    }
+    this.#gradientSpikesInARow++;
+    if (this.#gradientSpikesInARow < STOP_AFTER) return { kind: "skip", reason };
+    // Gradients that stay large while the loss stays where it was are no accident: a model that leaves a plateau has
+    // them. Clipping bounds the step; what is usual is learnt anew.
+    this.#norms = [gradNorm];
+    return this.#take(loss);
   }
 
-  /**
-   * Gradients that stay large while the loss stays where it was are no accident: a model that leaves a plateau has
-   * them. Clipping bounds the step; what is usual is learnt anew.
-   */
-  #newLevel(loss: number, gradNorm: number): Verdict {
+  #take(loss: number): Verdict {
     this.#skippedInARow = 0;
-    this.#norms = [gradNorm];
+    this.#gradientSpikesInARow = 0;
     remember(this.#losses, loss);
     return { kind: "take" };
   }
 
   /** Part of a checkpoint: a resumed run must judge as the uninterrupted one. */
   get state(): GuardState {
-    return { losses: [...this.#losses], norms: [...this.#norms], skippedInARow: this.#skippedInARow };
+    return {
+      losses: [...this.#losses],
+      norms: [...this.#norms],
+      skippedInARow: this.#skippedInARow,
+      gradientSpikesInARow: this.#gradientSpikesInARow,
+    };
   }
 
   set state(state: GuardState) {
     this.#losses = [...state.losses];
     this.#norms = [...state.norms];
     this.#skippedInARow = state.skippedInARow;
+    this.#gradientSpikesInARow = state.gradientSpikesInARow;
   }
 }
 

@@ -6,6 +6,7 @@ export { RowSampler } from "./data/sampler.ts";
 export { estimateStep, type StepEstimate } from "./estimate.ts";
 export { measureBaselines } from "./eval/baselines.ts";
 export { evaluate } from "./eval/evaluate.ts";
-export { type LoopHooks, type LoopState, trainLoop } from "./loop.ts";
+export { type LoopHooks, trainLoop } from "./loop.ts";
+export { type LoopState, parseLoopState } from "./loopState.ts";
 export { plannedRows, scheduleAt } from "./schedule.ts";
 export { TrainSession } from "./session.ts";

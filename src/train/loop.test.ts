@@ -8,7 +8,8 @@ import type { TrainConfig } from "./config.ts";
 import { RowSampler } from "./data/sampler.ts";
 import { Shard, writeShard } from "./data/shard.ts";
 import type { EvaluationSet } from "./eval/evaluate.ts";
-import { type LoopState, trainLoop } from "./loop.ts";
+import { trainLoop } from "./loop.ts";
+import { type LoopState, parseLoopState } from "./loopState.ts";
 import type { TrainSession } from "./session.ts";
 
 interface Training {
@@ -194,7 +195,7 @@ describe("trainLoop", () => {
       if (event.type === "step.completed" && event.step === 3) stopping.abort("SIGINT");
     };
     expect(await parts.run(null, stopping.signal)).toBe(false);
-    const state = JSON.parse(JSON.stringify(parts.saved[0]!.state)) as LoopState;
+    const state = parseLoopState(JSON.parse(JSON.stringify(parts.saved[0]!.state)), "state.json");
     parts.session.optimizer.updates = 99;
     parts.rows.position = { epoch: 4, row: 1 };
     expect(await parts.run(state)).toBe(true);
@@ -251,7 +252,7 @@ describe("a loss that is not finite", () => {
     const outcome: unknown = await training.run().catch((error: unknown) => error);
     expect(outcome).toBeInstanceOf(NonFiniteError);
     expect((outcome as Error).message).toMatchInlineSnapshot(`
-      "step 3: non-finite loss, three steps in a row
+      "step 3: non-finite loss, 3 steps in a row skipped
         why: model.layers.1.selfAttn.oProj.weight holds a value that is not finite
         fix: resume from the last checkpoint with a lower learning rate: --resume --set optimizer.learningRate=..."
     `);

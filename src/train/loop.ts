@@ -9,24 +9,11 @@ import { maxViolation } from "../model/index.ts";
 import type { Rows } from "./batch.ts";
 import { type EvaluationSet, evaluate } from "./eval/evaluate.ts";
 import { findNonFinite } from "./findNonFinite.ts";
-import { type GuardState, SpikeGuard } from "./guards.ts";
+import { SpikeGuard } from "./guards.ts";
+import type { LoopState } from "./loopState.ts";
 import { plannedRows, type ScheduledValues, scheduleAt } from "./schedule.ts";
 import type { TrainSession } from "./session.ts";
 import type { StepRecord } from "./step.ts";
-
-/** Where training stands: all of it, besides the tensors. */
-export interface LoopState {
-  /** Steps done, skipped ones included. */
-  readonly step: number;
-  /** Optimizer updates done. */
-  readonly updates: number;
-  readonly rowsSeen: number;
-  readonly tokensSeen: number;
-  readonly data: { readonly epoch: number; readonly row: number };
-  readonly guard: GuardState;
-  /** Of the last evaluation: by it the best checkpoint is chosen. */
-  readonly validationLoss: number | null;
-}
 
 export interface RowSource {
   next(count: number): Rows;
@@ -251,13 +238,16 @@ class Loop {
   }
 
   #broken(reason: string, culprit: string | null): NonFiniteError {
-    return new NonFiniteError(`step ${this.#step}: ${reason}, three steps in a row`, {
-      why:
-        culprit === null
-          ? "the updates have led the model astray"
-          : `${culprit} holds a value that is not finite`,
-      fix: "resume from the last checkpoint with a lower learning rate: --resume --set optimizer.learningRate=...",
-      fields: { step: this.#step, tensor: culprit },
-    });
+    return new NonFiniteError(
+      `step ${this.#step}: ${reason}, ${this.#guard.state.skippedInARow} steps in a row skipped`,
+      {
+        why:
+          culprit === null
+            ? "the updates have led the model astray"
+            : `${culprit} holds a value that is not finite`,
+        fix: "resume from the last checkpoint with a lower learning rate: --resume --set optimizer.learningRate=...",
+        fields: { step: this.#step, tensor: culprit },
+      },
+    );
   }
 }
