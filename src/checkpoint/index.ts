@@ -1,14 +1,8 @@
 export { findCheckpoint } from "./find.ts";
 export { type InspectedTensor, type Inspection, inspectCheckpoint } from "./inspect.ts";
+export { requireWhole, verifyCheckpoint } from "./manifest.ts";
 export { readModel, readModelConfig, writeModel } from "./model.ts";
 export { type DiskTensor, diskTensors } from "./names.ts";
 export { SafetensorsFile, type TensorToWrite, writeSafetensors } from "./safetensors.ts";
-export {
-  CheckpointStore,
-  type Damage,
-  type Retention,
-  requireWhole,
-  type StoredCheckpoint,
-  verifyCheckpoint,
-} from "./store.ts";
+export { CheckpointStore, type Damage, type Retention, type StoredCheckpoint } from "./store.ts";
 export { masterTensors, readTrainState, type StateTensor, writeTrainState } from "./trainState.ts";

@@ -2,8 +2,8 @@
 import { readdir } from "node:fs/promises";
 import { basename } from "node:path";
 import { countParameters, type ModelConfig, type ParameterCounts } from "../model/index.ts";
+import { verifyCheckpoint } from "./manifest.ts";
 import { openWeights, readModelConfig } from "./model.ts";
-import { verifyCheckpoint } from "./store.ts";
 
 export interface InspectedTensor {
   readonly name: string;

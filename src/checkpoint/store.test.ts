@@ -5,33 +5,11 @@ import { createInterface } from "node:readline";
 import { describe, expect, test } from "vitest";
 import { startModule } from "../../test/support/childProcess.ts";
 import { scratchFolder } from "../../test/support/scratchFolder.ts";
-import { CheckpointError, DiskError } from "../base/index.ts";
-import { createRun, openRun, type RunFolder, readLatest } from "../run/index.ts";
-import { findCheckpoint } from "./find.ts";
-import { CheckpointStore, type Retention, requireWhole, verifyCheckpoint } from "./store.ts";
-
-const keepAll: Retention = { keepNewest: 100, keepEvery: 0, keepBest: false };
-
-async function newRun(): Promise<RunFolder> {
-  return createRun(join(await scratchFolder(), "run"), { version: "0.1.0", command: [], config: {} });
-}
-
-/** Two files whose bytes tell the step. */
-const fill =
-  (step: number) =>
-  async (folder: string): Promise<void> => {
-    await writeFile(join(folder, "config.json"), `{"step":${step}}`);
-    await writeFile(join(folder, "weights.bin"), new Uint8Array(1000 + step).fill(step));
-  };
-
-async function write(
-  store: CheckpointStore,
-  step: number,
-  loss: number | null = null,
-): Promise<readonly number[]> {
-  const { removed } = await store.write(step, loss, 0, fill(step));
-  return removed.map((checkpoint) => checkpoint.step);
-}
+import { fill, keepAll, newRun, write } from "../../test/support/smallCheckpoints.ts";
+import { DiskError } from "../base/index.ts";
+import { openRun, type RunFolder, readLatest } from "../run/index.ts";
+import { requireWhole, verifyCheckpoint } from "./manifest.ts";
+import { CheckpointStore } from "./store.ts";
 
 async function names(run: RunFolder): Promise<string[]> {
   return (await readdir(run.paths.checkpoints)).sort();
@@ -161,6 +139,51 @@ describe("a process that is killed while it writes", () => {
     await store.clean();
     expect(await names(again)).toEqual(["step-1"]);
     await again.close();
+  });
+});
+
+describe("a process that is killed while one checkpoint takes another's place", () => {
+  test("has lost neither: the old one comes back if the new one had not been named yet", async () => {
+    const run = await newRun();
+    const store = new CheckpointStore(run, keepAll);
+    await write(store, 5);
+    const at = (name: string): string => join(run.paths.checkpoints, name);
+    await rename(at("step-5"), at(".replaced-step-5"));
+    await mkdir(at(".writing-step-5-x"));
+    await store.clean();
+    expect(await names(run)).toEqual(["step-5"]);
+    expect(await store.open()).toMatchObject({ found: { step: 5 }, damaged: [] });
+  });
+
+  test("keeps the new one if it had been named, and sweeps the old one up", async () => {
+    const run = await newRun();
+    const store = new CheckpointStore(run, keepAll);
+    await write(store, 5);
+    const at = (name: string): string => join(run.paths.checkpoints, name);
+    await mkdir(at(".replaced-step-5"));
+    await store.clean();
+    expect(await names(run)).toEqual(["step-5"]);
+    expect((await store.open()).damaged).toEqual([]);
+  });
+
+  test("never sees a moment at which the step has no folder, by its name or aside", async () => {
+    const run = await newRun();
+    const store = new CheckpointStore(run, keepAll);
+    await write(store, 5);
+    const seen: string[][] = [];
+    let isDone = false;
+    const watching = (async () => {
+      while (!isDone) seen.push(await names(run));
+    })();
+    for (let i = 0; i < 20; i++) await write(store, 5);
+    isDone = true;
+    await watching;
+    expect(seen.length).toBeGreaterThan(20);
+    for (const found of seen)
+      expect(
+        found.some((name) => /^(\.replaced-)?step-5$/.test(name)),
+        `${found}`,
+      ).toBe(true);
   });
 });
 
@@ -354,45 +377,5 @@ describe("requireWhole", () => {
     await expect(requireWhole(path)).rejects.toThrow(/is damaged: config\.json has 2 bytes, 10 were written/);
     await writeFile(join(path, "manifest.json"), "");
     await expect(requireWhole(path)).rejects.toThrow(/is damaged: manifest\.json is missing or damaged/);
-  });
-});
-
-describe("findCheckpoint", () => {
-  test("takes a folder with config.json as it is", async () => {
-    const folder = await scratchFolder();
-    await writeFile(join(folder, "config.json"), "{}");
-    expect(await findCheckpoint(folder)).toBe(folder);
-  });
-
-  test("takes the latest checkpoint of a run", async () => {
-    const run = await newRun();
-    const store = new CheckpointStore(run, keepAll);
-    await write(store, 1);
-    await write(store, 2);
-    expect(await findCheckpoint(run.paths.root)).toBe(join(run.paths.root, "checkpoints", "step-2"));
-  });
-
-  test("says so if a run has none yet", async () => {
-    const run = await newRun();
-    await expect(findCheckpoint(run.paths.root)).rejects.toThrow(/is a run without a checkpoint/);
-  });
-
-  test("names the neighbour that was meant", async () => {
-    const folder = await scratchFolder();
-    await mkdir(join(folder, "nano-1"));
-    await rename(join(folder, "nano-1"), join(folder, "my-nano-1"));
-    const lost = findCheckpoint(join(folder, "my-nano-l"));
-    await expect(lost).rejects.toThrow(CheckpointError);
-    await expect(lost).rejects.toThrow(`did you mean ${join(folder, "my-nano-1")}?`);
-  });
-
-  test("has no neighbour to name where nothing is near, or where the folder itself is missing", async () => {
-    const folder = await scratchFolder();
-    await expect(findCheckpoint(join(folder, "x"))).rejects.toThrow(/does not exist[\s\S]*minke runs list/);
-    await expect(findCheckpoint(join(folder, "a", "b", "c"))).rejects.toThrow(/does not exist/);
-  });
-
-  test("says so if the folder holds something else", async () => {
-    await expect(findCheckpoint(await scratchFolder())).rejects.toThrow(/holds neither a run nor a model/);
   });
 });

@@ -5,12 +5,11 @@
  * before it is used.
  */
 import { randomUUID } from "node:crypto";
-import { mkdir, readdir, readFile, rename, rm, stat } from "node:fs/promises";
+import { mkdir, readdir, rename, rm } from "node:fs/promises";
 import { join } from "node:path";
-import { z } from "zod";
-import { CheckpointError } from "../base/index.ts";
 import {
   checkpointName,
+  errorCode,
   explained,
   type RunFolder,
   readLatest,
@@ -18,7 +17,7 @@ import {
   syncFolder,
   writeFileAtomic,
 } from "../run/index.ts";
-import { hashFile } from "./hash.ts";
+import { type CheckpointManifest, hashFolder, readManifestOf, verifyCheckpoint } from "./manifest.ts";
 
 export interface Retention {
   readonly keepNewest: number;
@@ -27,21 +26,9 @@ export interface Retention {
   readonly keepBest: boolean;
 }
 
-/** manifest.json of a checkpoint. */
-export interface CheckpointManifest {
-  readonly schema: 1;
-  readonly step: number;
-  readonly validationLoss: number | null;
-  /** sha256 of every other file of the folder, in hex. */
-  readonly files: Readonly<Record<string, { readonly bytes: number; readonly sha256: string }>>;
-}
-
-const manifestSchema: z.ZodType<CheckpointManifest> = z.object({
-  schema: z.literal(1),
-  step: z.int().nonnegative(),
-  validationLoss: z.number().nullable(),
-  files: z.record(z.string(), z.object({ bytes: z.int().nonnegative(), sha256: z.string() })),
-});
+/** How folders begin that are no checkpoints yet, and none any more. */
+const WRITING = ".writing-";
+const REPLACED = ".replaced-";
 
 export interface StoredCheckpoint {
   readonly step: number;
@@ -81,11 +68,15 @@ export class CheckpointStore {
     await requireFreeBytes(this.#run.paths.checkpoints, missing * bytesEach, what);
   }
 
-  /** Removes what a crash left half written. */
+  /** Removes what a crash left half written, and brings back what was to be replaced by it. */
   async clean(): Promise<void> {
-    for (const name of await this.#names()) {
-      if (name.startsWith(".writing-"))
-        await rm(join(this.#run.paths.checkpoints, name), { recursive: true });
+    const { checkpoints } = this.#run.paths;
+    const names = await this.#names();
+    for (const name of names) {
+      const path = join(checkpoints, name);
+      const replaced = name.startsWith(REPLACED) ? name.slice(REPLACED.length) : null;
+      if (replaced !== null && !names.includes(replaced)) await rename(path, join(checkpoints, replaced));
+      else if (replaced !== null || name.startsWith(WRITING)) await rm(path, { recursive: true });
     }
   }
 
@@ -104,7 +95,7 @@ export class CheckpointStore {
   ): Promise<{ readonly written: StoredCheckpoint; readonly removed: readonly RemovedCheckpoint[] }> {
     const { checkpoints } = this.#run.paths;
     await requireFreeBytes(checkpoints, neededBytes, "a checkpoint");
-    const temporary = join(checkpoints, `.writing-${checkpointName(step)}-${randomUUID()}`);
+    const temporary = join(checkpoints, `${WRITING}${checkpointName(step)}-${randomUUID()}`);
     const path = join(checkpoints, checkpointName(step));
     const manifest = await explained(path, "write a checkpoint", async () => {
       try {
@@ -113,10 +104,7 @@ export class CheckpointStore {
         const files = await hashFolder(temporary);
         const content: CheckpointManifest = { schema: 1, step, validationLoss, files };
         await writeFileAtomic(join(temporary, "manifest.json"), `${JSON.stringify(content, null, 2)}\n`);
-        // The same step again after a resume: the same bits, so the older one may go.
-        await rm(path, { recursive: true, force: true });
-        await rename(temporary, path);
-        await syncFolder(checkpoints);
+        await this.#putInPlace(temporary, step);
         return content;
       } catch (error) {
         await rm(temporary, { recursive: true, force: true });
@@ -126,6 +114,19 @@ export class CheckpointStore {
     await this.#run.writeLatest(checkpointName(step));
     const bytes = Object.values(manifest.files).reduce((sum, file) => sum + file.bytes, 0);
     return { written: { step, path, bytes }, removed: await this.#prune(step) };
+  }
+
+  /** Renames a checkpoint that is whole. One of the same step, from before a resume, stands aside until that is done. */
+  async #putInPlace(temporary: string, step: number): Promise<void> {
+    const { checkpoints } = this.#run.paths;
+    const path = join(checkpoints, checkpointName(step));
+    const aside = join(checkpoints, `${REPLACED}${checkpointName(step)}`);
+    await rename(path, aside).catch((error: unknown) => {
+      if (errorCode(error) !== "ENOENT") throw error;
+    });
+    await rename(temporary, path);
+    await syncFolder(checkpoints);
+    await rm(aside, { recursive: true, force: true });
   }
 
   /** The newest whole checkpoint, and the damaged ones that were passed over on the way to it. */
@@ -188,57 +189,4 @@ export class CheckpointStore {
 function stepOf(name: string): number | null {
   const match = /^step-(\d+)$/.exec(name);
   return match === null ? null : Number(match[1]);
-}
-
-async function hashFolder(folder: string): Promise<CheckpointManifest["files"]> {
-  const files: Record<string, { bytes: number; sha256: string }> = {};
-  for (const name of (await readdir(folder)).sort()) {
-    const path = join(folder, name);
-    files[name] = { bytes: (await stat(path)).size, sha256: await hashFile(path) };
-  }
-  return files;
-}
-
-async function readManifestOf(path: string): Promise<CheckpointManifest | null> {
-  try {
-    const text = await readFile(join(path, "manifest.json"), "utf8");
-    return manifestSchema.safeParse(JSON.parse(text)).data ?? null;
-  } catch {
-    // Missing or damaged: whoever needs the reason asks verifyCheckpoint.
-    return null;
-  }
-}
-
-/** Checks every file of a checkpoint against its manifest. `reason` is null if all of them are as they were written. */
-export async function verifyCheckpoint(
-  path: string,
-): Promise<{ readonly reason: string | null; readonly bytes: number }> {
-  const manifest = await readManifestOf(path);
-  if (manifest === null) return { reason: "manifest.json is missing or damaged", bytes: 0 };
-  let total = 0;
-  for (const [name, { bytes, sha256 }] of Object.entries(manifest.files)) {
-    const file = join(path, name);
-    const size = await stat(file).then(
-      (found) => found.size,
-      () => null,
-    );
-    if (size === null) return { reason: `${name} is missing`, bytes: 0 };
-    if (size !== bytes) return { reason: `${name} has ${size} bytes, ${bytes} were written`, bytes: 0 };
-    if ((await hashFile(file)) !== sha256)
-      return { reason: `${name} is not what was written (sha256 differs)`, bytes: 0 };
-    total += bytes;
-  }
-  return { reason: null, bytes: total };
-}
-
-/** @throws {CheckpointError} if the checkpoint is damaged; folders without a manifest are not ours and not checked */
-export async function requireWhole(path: string): Promise<void> {
-  if (!(await readdir(path)).includes("manifest.json")) return;
-  const { reason } = await verifyCheckpoint(path);
-  if (reason === null) return;
-  throw new CheckpointError(`${path} is damaged: ${reason}`, {
-    why: "its files are not those that were hashed when the checkpoint was written",
-    fix: "use another checkpoint of the run; `minke train --resume` finds the newest whole one by itself",
-    fields: { path, reason },
-  });
 }

@@ -146,6 +146,8 @@ describe("any two steps", () => {
         steps.push([...backend.noted]);
       }
       expect(steps[0]!.length).toBeGreaterThan(200);
+      const cleared = session.factory.parameters.length + session.factory.tied.length;
+      expect(steps[0]!.length - steps[1]!.length).toBe(cleared);
       expect(steps[2]).toEqual(steps[1]);
       expect(steps[3]).toEqual(steps[1]);
     },
