@@ -30,6 +30,44 @@ describe("SpikeGuard", () => {
     expect(guard.judge(300, 100)).toEqual({ kind: "take" });
   });
 
+  test("draws the line at six standard deviations", () => {
+    for (const [loss, kind] of [
+      [3.599, "take"],
+      [3.601, "skip"],
+    ] as const) {
+      const guard = new SpikeGuard();
+      for (let i = 0; i < 64; i++) guard.judge(3 + (i % 2 === 0 ? 0.1 : -0.1), 1);
+      expect(guard.judge(loss, 1).kind, `${loss}`).toBe(kind);
+    }
+  });
+
+  test("takes one per cent of the mean for the least deviation: noise on a plateau is no spike", () => {
+    const guard = new SpikeGuard();
+    for (let i = 0; i < 64; i++) guard.judge(3, 1);
+    expect(guard.judge(3.17, 1.05)).toEqual({ kind: "take" });
+    expect(guard.judge(3.2, 1)).toEqual({ kind: "skip", reason: "loss spike" });
+  });
+
+  test("judges from the 33rd step on", () => {
+    for (const [steps, kind] of [
+      [31, "take"],
+      [32, "skip"],
+    ] as const) {
+      const guard = new SpikeGuard();
+      for (let i = 0; i < steps; i++) guard.judge(3, 1);
+      expect(guard.judge(9, 1).kind, `${steps}`).toBe(kind);
+    }
+  });
+
+  test("looks back on 128 steps and no further", () => {
+    const guard = new SpikeGuard();
+    for (let i = 0; i < 128; i++) guard.judge(9, 1);
+    for (let i = 0; i < 128; i++) guard.judge(3, 1);
+    expect(guard.state.losses).toEqual(new Array(128).fill(3));
+    expect(guard.state.norms).toHaveLength(128);
+    expect(guard.judge(9, 1).kind).toBe("skip");
+  });
+
   test("stops at the second repeat, and forgets skips once a step is taken", () => {
     const guard = warmed();
     const kinds = [Number.NaN, Number.NaN, 3, Number.NaN, Number.NaN, Number.NaN].map(

@@ -281,6 +281,19 @@ describe("a loss that is not finite", () => {
     await expect(training.run()).rejects.toThrow(/model\.norm\.weight holds a value that is not finite/);
   });
 
+  test("puts off the checkpoint that is due while steps are skipped: the weights may be the broken part", async () => {
+    const training = await makeTraining(
+      loopConfig({ checkpoint: { everySteps: 2, keepNewest: 1, keepEvery: 0, keepBest: false } }),
+    );
+    const heal = await poison(training.session, culprit);
+    training.onEvent = (event) => {
+      if (event.type === "step.skipped" && event.step === 2) heal();
+    };
+    expect(await training.run()).toBe(true);
+    expect(ofType(training.events, "step.skipped").map(({ step }) => step)).toEqual([1, 2]);
+    expect(training.saved.map(({ state }) => state.step)).toEqual([4, 6]);
+  });
+
   test("that passes costs its step and no more: data moves on, the optimizer's count does not", async () => {
     const training = await makeTraining();
     let heal = await poison(training.session, culprit);

@@ -160,6 +160,16 @@ describe("Optimizer", () => {
     optimizer.dispose();
   });
 
+  test("begins with moments of zero, whatever lay in their memory", async () => {
+    const optimizer = new Optimizer(device, [matrix("w"), vector("gain")], { ...published, kind: "muon" });
+    const moments = optimizer.moments.flatMap(({ m, v }) => (v === null ? [m] : [m, v]));
+    for (const moment of moments) fill(moment, Number.NaN);
+    optimizer.initialize();
+    expect(moments).toHaveLength(3);
+    for (const moment of moments) expect(new Set(await moment.read())).toEqual(new Set([0]));
+    optimizer.dispose();
+  });
+
   test("lets matrices decay and vectors not", async () => {
     const [w, gain] = [matrix("w"), vector("gain")];
     update(made([w, gain]), norm(0), 0.5);
