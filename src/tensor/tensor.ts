@@ -7,7 +7,8 @@
  */
 import { invariant, ReleasedTensorError, ShapeError } from "../base/index.ts";
 import type { Operand } from "./backend/backend.ts";
-import { BYTES_PER_ELEMENT, bf16FromNumber, bf16ToNumber, type Dtype } from "./dtype.ts";
+import { BYTES_PER_ELEMENT, type Dtype } from "./dtype.ts";
+import { decodeBytes, encodeBytes } from "./elementBytes.ts";
 import type { Param } from "./hostScalar.ts";
 import type { Kernel, Values } from "./kernel.ts";
 import { type Shape, sizeOf } from "./shape.ts";
@@ -220,37 +221,5 @@ export class Tensor {
 
   [Symbol.dispose](): void {
     this.dispose();
-  }
-}
-
-function decodeBytes(bytes: Uint8Array, dtype: Dtype): Values {
-  const copy = bytes.byteOffset % 8 === 0 ? bytes : bytes.slice();
-  const length = copy.byteLength / BYTES_PER_ELEMENT[dtype];
-  switch (dtype) {
-    case "f64":
-      return new Float64Array(copy.buffer, copy.byteOffset, length);
-    case "i32":
-      return new Int32Array(copy.buffer, copy.byteOffset, length);
-    case "bf16":
-      return Float32Array.from(new Uint16Array(copy.buffer, copy.byteOffset, length), bf16ToNumber);
-    case "f8e4m3":
-      return Int32Array.from(copy);
-    case "f32":
-      return new Float32Array(copy.buffer, copy.byteOffset, length);
-  }
-}
-
-function encodeBytes(values: ArrayLike<number>, dtype: Dtype): Uint8Array {
-  switch (dtype) {
-    case "f64":
-      return new Uint8Array(Float64Array.from(values).buffer);
-    case "i32":
-      return new Uint8Array(Int32Array.from(values).buffer);
-    case "bf16":
-      return new Uint8Array(Uint16Array.from(values, bf16FromNumber).buffer);
-    case "f8e4m3":
-      return Uint8Array.from(values);
-    case "f32":
-      return new Uint8Array(Float32Array.from(values).buffer);
   }
 }

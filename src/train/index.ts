@@ -1,8 +1,9 @@
 export type { TrainConfig } from "./config.ts";
 export { defaultTrainConfig, parseTrainConfig, trainConfigSchema } from "./configSchema.ts";
 export { type Document, findDocumentFiles, readDocuments } from "./data/documents.ts";
-export { type DataIndex, type PreparedData, prepareData, splitDocuments } from "./data/prepare.ts";
+export { type DataIndex, type PreparedData, prepareData } from "./data/prepare.ts";
 export { RowSampler } from "./data/sampler.ts";
+export { splitDocuments } from "./data/splitDocuments.ts";
 export { estimateStep, type StepEstimate } from "./estimate.ts";
 export { measureBaselines } from "./eval/baselines.ts";
 export { evaluate } from "./eval/evaluate.ts";

@@ -10,6 +10,7 @@ import { Shard, writeShard } from "./data/shard.ts";
 import type { EvaluationSet } from "./eval/evaluate.ts";
 import { trainLoop } from "./loop.ts";
 import { type LoopState, parseLoopState } from "./loopState.ts";
+import { plannedRows, scheduleAt } from "./schedule.ts";
 import type { TrainSession } from "./session.ts";
 
 interface Training {
@@ -132,6 +133,24 @@ describe("trainLoop", () => {
     expect(first!.liveBytes).toBe(training.session.device.arena.liveBytes);
   });
 
+  test("schedules by the share of rows seen, not of steps: a growing batch makes the first steps count less", async () => {
+    const config = loopConfig({
+      batchRows: 4,
+      schedule: { ...loopConfig().schedule, warmupSteps: 0, cosineFrom: 0, rampStart: 0.25, rampUntil: 0.8 },
+    });
+    const training = await makeTraining(config);
+    await training.run();
+    const steps = ofType(training.events, "step.completed");
+    expect(steps[0]!.batchRows).toBe(1);
+    expect(steps.at(-1)!.batchRows).toBe(4);
+    const planned = plannedRows(config);
+    for (const [i, { learningRate, batchRows, step }] of steps.entries()) {
+      const seen = steps.slice(0, i).reduce((sum, earlier) => sum + earlier.batchRows, 0);
+      const wanted = scheduleAt(config, { step: step - 1, share: seen / planned });
+      expect([learningRate, batchRows]).toEqual([wanted.learningRate, wanted.batchRows]);
+    }
+  });
+
   test("goes through the rows epoch by epoch", async () => {
     const training = await makeTraining();
     await training.run();
@@ -204,6 +223,14 @@ describe("trainLoop", () => {
     const losses = ({ events }: Training): number[] =>
       ofType(events, "step.completed").map(({ loss }) => loss);
     expect(losses(parts)).toEqual(losses(whole));
+  });
+
+  test("carries the last held-out loss on until there is another: by it the best checkpoint is known", async () => {
+    const training = await makeTraining();
+    await training.run();
+    const from = { ...training.saved[0]!.state, step: 5, validationLoss: 1.5 };
+    expect(await training.run(from)).toBe(true);
+    expect(training.saved.at(-1)!.state.validationLoss).toBe(1.5);
   });
 
   test("does nothing but say so if the run it is given is complete", async () => {
@@ -305,6 +332,11 @@ describe("a loss that is not finite", () => {
     expect(await training.run()).toBe(true);
     expect(ofType(training.events, "step.skipped").map(({ step }) => step)).toEqual([1, 2]);
     expect(ofType(training.events, "step.completed").map(({ step }) => step)).toEqual([3, 4, 5, 6]);
-    expect(training.saved.at(-1)!.state).toMatchObject({ step: 6, updates: 4, rowsSeen: 12 });
+    expect(training.saved.at(-1)!.state).toMatchObject({
+      step: 6,
+      updates: 4,
+      rowsSeen: 12,
+      tokensSeen: 96,
+    });
   });
 });

@@ -1,7 +1,7 @@
 import { describe, expect, test } from "vitest";
 import type { TrainConfig } from "./config.ts";
 import { defaultTrainConfig } from "./configSchema.ts";
-import { learningRateAt, plannedRows, planSteps, scheduleAt } from "./schedule.ts";
+import { batchRowsAt, learningRateAt, plannedRows, planSteps, scheduleAt } from "./schedule.ts";
 
 /** The report's own run: peak 2.2e-4, 14.8T tokens, warm-up long past. */
 const report: TrainConfig = (() => {
@@ -54,6 +54,15 @@ describe("planSteps", () => {
     expect(rows[0]).toBe(8);
     expect(rows.at(-1)).toBe(40);
     expect(rows.every((count, i) => count % 4 === 0 && count >= (rows[i - 1] ?? 0))).toBe(true);
+  });
+
+  test("takes no micro-batch before its time: rows are rounded down", () => {
+    const schedule = { ...report.schedule, rampStart: 0.2, rampUntil: 0.1 };
+    const config = { ...report, batchRows: 40, microBatchRows: 4, schedule };
+    // 8 rows and 32 more until a tenth: 23.68 of them at 4.9 %.
+    expect([0, 0.049, 0.05, 0.0999, 0.1].map((share) => batchRowsAt(config, share))).toEqual([
+      8, 20, 24, 36, 40,
+    ]);
   });
 
   test("has no ramp where a batch has fewer than 16 rows", () => {

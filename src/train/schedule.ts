@@ -6,7 +6,7 @@
  */
 import type { TrainConfig } from "./config.ts";
 
-/** Where a run is: optimizer steps done, and the share of its tokens seen before the coming step. */
+/** Where a run is: steps done, skipped ones included, and the share of its tokens seen before the coming step. */
 export interface Progress {
   readonly step: number;
   readonly share: number;

@@ -2,12 +2,14 @@ import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from "vitest";
+import { corpus, jsonl } from "../../../test/support/corpus.ts";
 import { scratchFolder } from "../../../test/support/scratchFolder.ts";
 import { DataError } from "../../base/index.ts";
 import { byteTokenizer, type Tokenizer, trainTokenizer } from "../../text/index.ts";
 import type { DataConfig } from "../config.ts";
 import { findDocumentFiles } from "./documents.ts";
-import { isHeldOut, type PreparedData, type PrepareOptions, prepareData, splitDocuments } from "./prepare.ts";
+import { type PreparedData, type PrepareOptions, prepareData } from "./prepare.ts";
+import { isHeldOut } from "./splitDocuments.ts";
 
 const plain: DataConfig = {
   paths: [],
@@ -18,20 +20,6 @@ const plain: DataConfig = {
   maskDocuments: false,
 };
 const bytes = byteTokenizer();
-
-async function jsonl(texts: readonly string[]): Promise<string> {
-  const path = join(await scratchFolder(), "texts.jsonl");
-  await writeFile(path, texts.map((text) => JSON.stringify({ text })).join("\n"));
-  return path;
-}
-
-/** Texts of different lengths, each of which can be told from the others. */
-function corpus(count: number): string[] {
-  return Array.from(
-    { length: count },
-    (_, i) => `Document ${i}: ${"whale song ".repeat(1 + (i % 5))}größer 🐋.`,
-  );
-}
 
 /** prepareData, its file given back with the test. */
 async function opened(...args: Parameters<typeof prepareData>): Promise<PreparedData> {
@@ -79,66 +67,6 @@ function targets({ validation }: PreparedData): number[] {
     all.push(...tokens.subarray(r * (rowLength + 1) + 1, (r + 1) * (rowLength + 1)));
   return all.filter((id) => id >= 0);
 }
-
-describe("isHeldOut", () => {
-  test("holds out every twentieth document, the last of each twenty", () => {
-    const held = Array.from({ length: 61 }, (_, i) => i).filter((i) => isHeldOut(i, 20));
-    expect(held).toEqual([19, 39, 59]);
-  });
-
-  test("holds out none at 0 and all at 1", () => {
-    expect([0, 1, 19].map((i) => isHeldOut(i, 0))).toEqual([false, false, false]);
-    expect([0, 1, 19].map((i) => isHeldOut(i, 1))).toEqual([true, true, true]);
-  });
-});
-
-describe("splitDocuments", () => {
-  test("sends each document to one side, in the order of the corpus", async () => {
-    const texts = corpus(45);
-    const { train, validation } = await splitDocuments([await jsonl(texts)], 20);
-    expect(validation.map(({ text }) => text)).toEqual([texts[19], texts[39]]);
-    expect(train.map(({ text }) => text)).toEqual(texts.filter((_, i) => i !== 19 && i !== 39));
-  });
-
-  test("counts documents, not lines: blank ones have no number", async () => {
-    const texts = ["a", " ", "b", "", "c", "d"];
-    const { validation } = await splitDocuments([await jsonl(texts)], 2);
-    expect(validation.map(({ text }) => text)).toEqual(["b", "d"]);
-  });
-
-  test("holds out the end of a corpus of one document, from a line's beginning", async () => {
-    const lines = Array.from({ length: 200 }, (_, i) => `line ${i}\n`);
-    const { train, validation } = await splitDocuments([await jsonl([lines.join("")])], 20);
-    expect(train[0]!.text + validation[0]!.text).toBe(lines.join(""));
-    expect(train[0]!.text.endsWith("\n")).toBe(true);
-    expect(validation[0]!.text.length / lines.join("").length).toBeCloseTo(0.05, 2);
-    expect(validation[0]!.id).toMatch(/\(end\)$/);
-  });
-
-  test("cuts a document without lines between two characters", async () => {
-    const text = "🐋".repeat(101);
-    const { train, validation } = await splitDocuments([await jsonl([text])], 20);
-    expect([train[0]!.text, validation[0]!.text].map((part) => part.isWellFormed())).toEqual([true, true]);
-    expect(train[0]!.text + validation[0]!.text).toBe(text);
-  });
-
-  test("takes only the last of a few documents apart", async () => {
-    const texts = [...corpus(3), "one\ntwo\n".repeat(50)];
-    const { train, validation } = await splitDocuments([await jsonl(texts)], 20);
-    expect(train.slice(0, 3).map(({ text }) => text)).toEqual(texts.slice(0, 3));
-    expect(train[3]!.text + validation[0]!.text).toBe(texts[3]);
-  });
-
-  test("holds out nothing if it is told so", async () => {
-    const { train, validation } = await splitDocuments([await jsonl(corpus(1))], 0);
-    expect([train.length, validation.length]).toEqual([1, 0]);
-  });
-
-  test("stops at a signal", async () => {
-    const files = [await jsonl(corpus(3))];
-    await expect(splitDocuments(files, 20, AbortSignal.abort(new Error("stop")))).rejects.toThrow("stop");
-  });
-});
 
 describe("prepareData", () => {
   test("puts every training document into the rows once, whole, ended by the end-of-sentence token", async () => {

@@ -12,11 +12,12 @@ import { errorCode, writeFileAtomic } from "../../run/index.ts";
 import type { Tokenizer } from "../../text/index.ts";
 import type { DataConfig } from "../config.ts";
 import type { EvaluationSet } from "../eval/evaluate.ts";
-import { type Document, readDocuments } from "./documents.ts";
+import type { Document } from "./documents.ts";
 import { fimEncode } from "./fim.ts";
 import { packRows, planPacking } from "./pack.ts";
 import { uniforms } from "./random.ts";
 import { Shard, writeShard } from "./shard.ts";
+import { splitDocuments } from "./splitDocuments.ts";
 import { splitFusedTokens } from "./splitFused.ts";
 
 export interface SplitCounts {
@@ -52,43 +53,6 @@ export interface PrepareOptions {
   readonly rowLength: number;
   readonly seed: number;
   readonly signal?: AbortSignal;
-}
-
-/** True for documents that are held out. */
-export function isHeldOut(document: number, validationEvery: number): boolean {
-  return validationEvery > 0 && document % validationEvery === validationEvery - 1;
-}
-
-/** The texts of both splits. A corpus of one document gives its last twentieth, from a line's beginning. */
-export async function splitDocuments(
-  files: readonly string[],
-  validationEvery: number,
-  signal?: AbortSignal,
-): Promise<{ readonly train: readonly Document[]; readonly validation: readonly Document[] }> {
-  const train: Document[] = [];
-  const validation: Document[] = [];
-  let number = 0;
-  for await (const document of readDocuments(files)) {
-    signal?.throwIfAborted();
-    (isHeldOut(number++, validationEvery) ? validation : train).push(document);
-  }
-  if (validationEvery > 0 && validation.length === 0) {
-    // Fewer documents than one held-out would need: the end of the last one stands in.
-    const last = train.pop()!;
-    const at = last.text.indexOf("\n", Math.floor(last.text.length * 0.95)) + 1;
-    const cut =
-      at > 0 && at < last.text.length
-        ? at
-        : betweenCharacters(last.text, Math.floor(last.text.length * 0.95));
-    train.push({ id: last.id, text: last.text.slice(0, cut) });
-    validation.push({ id: `${last.id} (end)`, text: last.text.slice(cut) });
-  }
-  return { train, validation };
-}
-
-/** `index`, or one less where it would part the two halves of a character. */
-function betweenCharacters(text: string, index: number): number {
-  return (text.codePointAt(index - 1) ?? 0) > 0xffff ? index - 1 : index;
 }
 
 /** Prepares the data below `folder`, or opens what was prepared there before. */
