@@ -76,6 +76,25 @@ describe.each(devices)("a recording, %s", (name, device) => {
     expect(await runOnce(sum, [0, 0, 0], 1)).toEqual([4, 8, 12]);
   });
 
+  test("forgets what it noted when building it anew breaks off", async () => {
+    const [x, total] = [device.from([1, 2, 3], [3], "f32"), device.temporary([3], "f32")];
+    let breaksOff = false;
+    const recording = new Recording(device, () => {
+      const doubled = add(x, x);
+      if (breaksOff) throw new Error("broken off");
+      copyInto(doubled, total);
+    });
+    recording.run();
+    const guest = device.from([7, 8, 9], [3], "f32");
+    breaksOff = true;
+    expect(() => recording.run()).toThrow("broken off");
+    breaksOff = false;
+    recording.run();
+    expect(Array.from(await total.read())).toEqual([2, 4, 6]);
+    expect(Array.from(await guest.read())).toEqual([7, 8, 9]);
+    for (const tensor of [x, total, guest]) tensor.dispose();
+  });
+
   test("runs in order with what is enqueued, written and read around it", async () => {
     const sum = makeSum(device);
     await runOnce(sum, [1, 1, 1], 1);

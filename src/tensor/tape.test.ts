@@ -2,7 +2,7 @@ import { describe, expect, test } from "vitest";
 import { makeOracleDevice } from "../../test/support/gradient.ts";
 import { normals } from "../../test/support/random.ts";
 import type { QueueDevice } from "./device.ts";
-import { add } from "./ops/elementwise.ts";
+import { add, copyInto, scale } from "./ops/elementwise.ts";
 import { linear } from "./ops/linear.ts";
 import { swiglu } from "./ops/swiglu.ts";
 import { Parameter } from "./parameter.ts";
@@ -134,6 +134,62 @@ describe("Tape", () => {
         expect(again.held).toBeLessThan(kept.held - 64);
       },
     );
+
+    test("gives a twin back at once that is made again beside another and that nothing reads", async () => {
+      const device = makeOracleDevice();
+      const w = weight(device, 2, 3);
+      const standing = device.arena.liveBytes;
+      {
+        using tape = new Tape(device, { recomputes: true });
+        {
+          using _scope = device.scope();
+          const x = device.from(normals(12, 7), [4, 3], "f64");
+          const twins = [device.empty([4, 3], "f64"), device.empty([4, 3], "f64")];
+          const make = (): void => {
+            for (const twin of twins) copyInto(x, twin);
+          };
+          make();
+          tape.record({
+            op: "twins",
+            inputs: [x],
+            outputs: twins,
+            saved: [],
+            remakes: [{ outputs: twins, reads: [x], run: make }],
+            inputGrad: () => [null],
+          });
+          for (const twin of twins) tape.recompute(twin);
+          const y = device.withTape(tape, () => linear(twins[1]!, w, "f64"));
+          tape.seed(y, ones(device, y));
+        }
+        tape.backward();
+        expect(device.arena.liveBytes).toBe(standing);
+      }
+      await device.drain();
+    });
+
+    test("keeps a tensor that was changed in place by an op that cannot do so again", async () => {
+      const grads: ArrayLike<number>[] = [];
+      for (const recomputes of [false, true]) {
+        const device = makeOracleDevice();
+        const [up, down] = [weight(device, 3, 3), weight(device, 2, 3)];
+        using tape = new Tape(device, { recomputes });
+        {
+          using _scope = device.scope();
+          const x = device.from(normals(12, 7), [4, 3], "f64");
+          const build = (): Tensor => {
+            const y = linear(x, up, "f64");
+            scale(y, 3);
+            tape.record({ op: "scale", inputs: [y], outputs: [y], saved: [], inputGrad: (dy) => [dy] });
+            return linear(recomputed(y), down, "f64");
+          };
+          const z = device.withTape(tape, build);
+          tape.seed(z, ones(device, z));
+        }
+        tape.backward();
+        grads.push(await down.grad!.read());
+      }
+      expect(grads[1]).toEqual(grads[0]);
+    });
 
     test("keeps a tensor that its op cannot make again", async () => {
       const device = makeOracleDevice();

@@ -35,6 +35,13 @@ describe("planBatch", () => {
     expect(plan.valid).toBe(2);
   });
 
+  test("predicts nothing from padding between tokens either", () => {
+    const tokens = Int32Array.from([10, -1, 20, 21, 22]);
+    const plan = planBatch({ tokens, count: 1, rowLength: 4 }, { ...options, mtpDepth: 1 });
+    expect(Array.from(plan.targets)).toEqual([-1, -1, 21, 22]);
+    expect(Array.from(plan.mtp[0]!.targets)).toEqual([20, -1, 22, -1]);
+  });
+
   test("keeps documents apart where they are masked: attention, positions and targets", () => {
     const tokens = Int32Array.from([10, 11, EOS, 20, 21]);
     const plan = planBatch({ tokens, count: 1, rowLength: 4 }, { mtpDepth: 1, padId: 9, documentEnd: EOS });
