@@ -68,14 +68,19 @@ describe("a step with recomputation has the bits of one without, in less memory"
   );
 });
 
-describe("recomputation saves at least 35 % of the activations' bytes", () => {
-  test.each(["micro", "nano", "mini"])("of %s", async (preset) => {
+/** Keeping any one kind of tensor that is given up today (a layer's second sum, the queries) takes 2 to 7 % more. */
+describe("recomputation leaves of the activations' bytes", () => {
+  test.each([
+    ["micro", 0.6],
+    ["nano", 0.54],
+    ["mini", 0.48],
+  ])("of %s at most the share %d", async (preset, share) => {
     const config = defaultTrainConfig(preset, 100);
     const [kept, recomputed] = [
       await estimateStep({ ...config, recompute: "none" }),
       await estimateStep({ ...config, recompute: "selective" }),
     ];
-    expect(recomputed.parts.activations).toBeLessThan(0.65 * kept.parts.activations);
+    expect(recomputed.parts.activations).toBeLessThan(share * kept.parts.activations);
     expect({ ...recomputed.parts, activations: 0 }).toEqual({ ...kept.parts, activations: 0 });
   });
 });
