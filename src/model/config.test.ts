@@ -112,6 +112,8 @@ describe("ModelConfig", () => {
 
   test.each([
     ["nGroup", { nGroup: 3 }],
+    // Eight experts in eight groups: no group has the two by which it is scored.
+    ["nGroup", { nGroup: 8, topkGroup: 8 }],
     ["topkGroup", { topkGroup: 5 }],
     ["numExpertsPerTok", { numExpertsPerTok: 8, topkGroup: 1 }],
     ["qkRopeHeadDim", { qkRopeHeadDim: 7 }],

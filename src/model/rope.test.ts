@@ -40,6 +40,14 @@ describe("ropeFrequencies", () => {
     expect(ratio.slice(20).every((r) => Math.abs(r - 1 / 32) < 1e-12)).toBe(true);
   });
 
+  test("ramp beyond the last pair where even that turns more than once, as released: up to R - 1, not R / 2 - 1", () => {
+    const config = withYarn(16, 1e4, { factor: 4, originalMaxPositionEmbeddings: 65_536 });
+    // Pairs 5.03 and 8.04 turn 32 times and once: the ramp runs from 5 to 9, though the last pair is 7.
+    const ratio = ropeFrequencies(config).map((f, j) => f / 1e4 ** (-j / 8));
+    const wanted = [1, 1, 1, 1, 1, 1, 0.75 + 0.25 / 4, 0.5 + 0.5 / 4];
+    for (const [j, r] of ratio.entries()) expect(r, `pair ${j}`).toBeCloseTo(wanted[j]!, 12);
+  });
+
   test("match the small golden tables", () => {
     const small = withYarn(16, 1e4, { factor: 4, originalMaxPositionEmbeddings: 32 });
     const golden = [1, 0.197642354, 0.025, 0.00790569415, 0.0025, 7.90569415e-4, 2.5e-4, 7.90569415e-5];
