@@ -12,6 +12,7 @@ import {
 import { distance } from "../../test/support/tolerance.ts";
 import { fill } from "../tensor/index.ts";
 import type { TrainConfig } from "./config.ts";
+import { evaluate } from "./eval/evaluate.ts";
 import { TrainSession } from "./session.ts";
 import type { StepRecord } from "./step.ts";
 
@@ -137,6 +138,53 @@ describe("a step's record", () => {
     const head = "lmHead.weight";
     expect(distance(grads.get(head)!, without.grads.get(head)!).frobenius).toBeGreaterThan(1e-3);
     expect(new Set(without.grads.get("model.layers.2.ehProj.weight"))).toEqual(new Set([0]));
+  });
+
+  test.each([0, 1, 2])(
+    "has in its gradients the slope of its loss: weights of main, MTP and balance as recorded, %d modules",
+    async (numNextnPredictLayers) => {
+      // Weights of their own for each part, so that none can hide behind another.
+      const balance = { ...noBalance, alpha: 0.5 };
+      const mtp = { weight: 0.9, finalWeight: 0, switchAt: 1 };
+      const config = tinyTrainConfig({ balance, mtp }, { numNextnPredictLayers });
+      const session = makeSession(config);
+      const rows = randomRows(config.batchRows, config, 4);
+      const record = await session.runner.compute(rows, midway(config));
+      const grads = await gradients(session);
+      const { parameters } = session.factory;
+      const standing = await Promise.all(
+        parameters.map(async ({ master }) => Float64Array.from(await master.read())),
+      );
+      const lossAt = async (along: number): Promise<number> => {
+        for (const [p, parameter] of parameters.entries()) {
+          const grad = grads.get(parameter.path)!;
+          parameter.master.write(standing[p]!.map((w, i) => w + (along * grad[i]!) / record.gradNorm));
+          parameter.repack();
+        }
+        const { loss, expertLoad } = await session.runner.compute(rows, midway(config));
+        // So short a way that no token changes its experts: there the loss would jump.
+        expect(expertLoad).toEqual(record.expertLoad);
+        return loss;
+      };
+      // Along the gradient the loss rises by the gradient's norm for each unit of the way.
+      const slope = ((await lossAt(0.001)) - (await lossAt(-0.001))) / 0.002;
+      expect(Math.abs(slope / record.gradNorm - 1)).toBeLessThan(1e-3);
+    },
+  );
+
+  test("has the hits of MTP that an evaluation of the same rows finds", async () => {
+    const config = tinyTrainConfig();
+    const session = makeSession(config);
+    const rows = randomRows(4, config, 5);
+    for (let i = 0; i < 12; i++) {
+      await session.runner.compute(rows, midway(config));
+      session.runner.commit(midway(config));
+    }
+    const { mtpAccuracy, mainLoss } = await session.runner.compute(rows, midway(config));
+    const evaluation = await evaluate(session, { rows, bytesOf: () => 1 }, { maxRows: 4 });
+    expect(mtpAccuracy[0]).toBeGreaterThan(0);
+    expect(mtpAccuracy[0]).toBe(evaluation!.nextNextTokenAccuracy);
+    expect(mainLoss).toBeCloseTo(evaluation!.loss, 5);
   });
 
   test("is not moved by the token that stands in for padding", async () => {

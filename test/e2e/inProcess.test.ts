@@ -3,6 +3,7 @@ import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { loadModel, type RunEvent, type TrainOptions, trainModel } from "../../src/index.ts";
 import { scratchFolder } from "../support/scratchFolder.ts";
+import { fingerprint } from "../support/shortRun.ts";
 import { writeTrainingText } from "../support/trainingText.ts";
 
 async function options(steps: number): Promise<TrainOptions & { readonly run: string }> {
@@ -51,6 +52,14 @@ describe("trainModel", () => {
     const types = await typesOf(resumed);
     expect(types[0]).toBe("run.resumed");
     expect((await resumed.finished).isComplete).toBe(true);
+  });
+
+  test("trains two models at once in one process, each with the bits that it has alone", async () => {
+    const [one, two, alone] = [await options(5), await options(5), await options(5)];
+    await Promise.all([trainModel(one).finished, trainModel({ ...two, seed: 3 }).finished]);
+    await trainModel({ ...alone, seed: 3 }).finished;
+    expect(await fingerprint(two.run, 5)).toEqual(await fingerprint(alone.run, 5));
+    expect(await fingerprint(one.run, 5)).not.toEqual(await fingerprint(alone.run, 5));
   });
 
   test("obeys a signal that comes as the run is resumed, and keeps its checkpoint", async () => {
