@@ -55,6 +55,17 @@ describe("generateIds", () => {
     expect(await ids(runner, prompt, { maxTokens: 8 })).toEqual(text.slice(3));
   });
 
+  test("draws anew for every token, though each has the same chances as before", async () => {
+    const runner = makeRunner();
+    const { lmHead } = runner.model;
+    lmHead.master.write(new Float64Array(lmHead.size));
+    lmHead.repack();
+    const made = await ids(runner, prompt, { maxTokens: 12, temperature: 1, seed: 3 });
+    // Twelve draws from 48 equal chances: five or fewer different ones come three times in a million.
+    expect(new Set(made).size).toBeGreaterThan(5);
+    expect(await ids(runner, prompt, { maxTokens: 12, temperature: 1, seed: 4 })).not.toEqual(made);
+  });
+
   test("gives exactly as many tokens as it is asked for, none included", async () => {
     const runner = makeRunner();
     for (const maxTokens of [0, 1, 2, 7])

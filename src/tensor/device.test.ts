@@ -29,6 +29,14 @@ describe("scopes", () => {
     expect(device.arena.liveCount).toBe(0);
   });
 
+  test("end in the reverse order of their beginning, or say so", () => {
+    const device = makeOracleDevice();
+    const [outer, inner] = [device.scope(), device.scope()];
+    expect(() => outer[Symbol.dispose]()).toThrow(/reverse order of their beginning/);
+    inner[Symbol.dispose]();
+    outer[Symbol.dispose]();
+  });
+
   test("hand a kept tensor to the scope around them", () => {
     const device = makeOracleDevice();
     {
@@ -74,6 +82,13 @@ describe("a tensor", () => {
     expect(device.arena.liveBytes).toBe(before);
     expect(() => x.reshape(4, 2)).toThrow(ShapeError);
     expect(() => x.rows(1, 3)).toThrow(/rows 1 to 3/);
+  });
+
+  test("cannot be given back twice, nor held again after its end", () => {
+    const tensor = makeOracleDevice().temporary([4], "f32");
+    tensor.dispose();
+    expect(() => tensor.dispose()).toThrow(/released more often than it was held/);
+    expect(() => tensor.storage.retain()).toThrow(/a released storage is retained/);
   });
 
   test("is rounded to nearest even when it becomes bf16", async () => {

@@ -261,6 +261,21 @@ describe("a signal", () => {
     });
   });
 
+  test("in the last evaluation leaves the run unfinished: it is evaluated whole when it goes on", async () => {
+    const config = loopConfig();
+    const training = await makeTraining(config, { rows: randomRows(3, config, 4), bytesOf: () => 3 });
+    const stopping = new AbortController();
+    training.onEvent = (event) => {
+      if (event.type === "step.completed" && event.step === 6) stopping.abort("SIGINT");
+    };
+    expect(await training.run(null, stopping.signal)).toBe(false);
+    expect(ofType(training.events, "evaluation.completed")).toEqual([]);
+    expect(ofType(training.events, "run.completed")).toEqual([]);
+    expect(training.saved.map(({ state, reason }) => [state.step, reason])).toEqual([[6, "interrupted"]]);
+    expect(await training.run(training.saved[0]!.state)).toBe(true);
+    expect(ofType(training.events, "evaluation.completed")).toHaveLength(1);
+  });
+
   test("before the first step leaves no checkpoint: there is nothing to keep", async () => {
     const training = await makeTraining();
     expect(await training.run(null, AbortSignal.abort("SIGINT"))).toBe(false);
