@@ -1,4 +1,5 @@
 /** Models small enough to run whole in plain TypeScript, with every part that DeepSeek-V3 has. */
+import { createHash } from "node:crypto";
 import {
   type ModelConfig,
   makeRopeTable,
@@ -62,12 +63,22 @@ export function makeTinyModel(
   return { device, config, precision, factory, model, rope };
 }
 
-/** Every weight and router bias by its path, bit for bit. */
-export async function snapshot(factory: ParameterFactory): Promise<Map<string, Uint8Array>> {
+/**
+ * Every weight and router bias by its path, bit for bit, as hashes: the difference of two arrays of thousands would
+ * be printed for minutes.
+ */
+export async function snapshot(factory: ParameterFactory): Promise<Map<string, string>> {
   const named: readonly (readonly [string, Tensor])[] = [
     ...factory.parameters.map(({ path, master }) => [path, master] as const),
     ...factory.buffers.map(({ path, value }) => [path, value] as const),
   ];
-  const bytes = await Promise.all(named.map(([, tensor]) => tensor.readBytes()));
-  return new Map(named.map(([path], i) => [path, bytes[i]!]));
+  const hashes = await Promise.all(named.map(([, tensor]) => hashOf(tensor)));
+  return new Map(named.map(([path], i) => [path, hashes[i]!]));
+}
+
+/** sha256 of a tensor's bytes, in hex. */
+export async function hashOf(tensor: Tensor): Promise<string> {
+  return createHash("sha256")
+    .update(await tensor.readBytes())
+    .digest("hex");
 }

@@ -7,7 +7,7 @@ import { defaultTrainConfig } from "../../src/train/configSchema.ts";
 import { type ScheduledValues, scheduleAt } from "../../src/train/schedule.ts";
 import { TrainSession } from "../../src/train/session.ts";
 import { integers, makeRandom } from "./random.ts";
-import { snapshot, tinyConfig } from "./tinyModel.ts";
+import { hashOf, snapshot, tinyConfig } from "./tinyModel.ts";
 
 export const PAD_ID = 2;
 export const EOS_ID = 1;
@@ -56,13 +56,12 @@ export function midway(config: TrainConfig): ScheduledValues {
 }
 
 /** All that a step may change, bit for bit: weights, router biases, moments, averages. */
-export async function trainingState({ factory, optimizer }: TrainSession): Promise<Map<string, Uint8Array>> {
+export async function trainingState({ factory, optimizer }: TrainSession): Promise<Map<string, string>> {
   const state = await snapshot(factory);
   for (const [i, { m, v }] of optimizer.moments.entries()) {
-    state.set(`m ${i}`, await m.readBytes());
-    if (v !== null) state.set(`v ${i}`, await v.readBytes());
+    state.set(`m ${i}`, await hashOf(m));
+    if (v !== null) state.set(`v ${i}`, await hashOf(v));
   }
-  for (const [i, average] of optimizer.averages.entries())
-    state.set(`average ${i}`, await average.readBytes());
+  for (const [i, average] of optimizer.averages.entries()) state.set(`average ${i}`, await hashOf(average));
   return state;
 }
