@@ -185,6 +185,9 @@ unsafe fn store_turned(turned: [__m512i; RUN], shift: usize, columns: usize, to:
 }
 
 /// Rounds a tile of 32 floats a row: a line of 16 pairs for each row that `out` has room for.
+///
+/// # Safety
+/// The processor has AVX-512 with BF16.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
 pub fn round_rows(tile: &[f32], out: &mut [u32]) {
@@ -200,6 +203,9 @@ pub fn round_rows(tile: &[f32], out: &mut [u32]) {
 }
 
 /// The same tile as a block of a panel: a line of 32 pairs of each two rows, zeros behind the last of `rows`.
+///
+/// # Safety
+/// The processor has AVX-512 with BF16.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
 pub fn pair_rows(tile: &[f32], rows: usize, out: &mut [u32]) {
@@ -220,6 +226,9 @@ pub fn pair_rows(tile: &[f32], rows: usize, out: &mut [u32]) {
 }
 
 /// Its transpose as a block of a panel: of each two columns a line of 32 pairs, zeros behind the last of `rows`.
+///
+/// # Safety
+/// The processor has AVX-512 with BF16.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
 pub fn pair_columns(tile: &[f32], rows: usize, out: &mut [u32]) {
@@ -267,6 +276,9 @@ fn interleaving() -> (__m512i, __m512i) {
 }
 
 /// Turns a square of 16 x 16 words.
+///
+/// # Safety
+/// The processor has AVX-512 with BF16.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
 pub fn turn(rows: [__m512i; RUN]) -> [__m512i; RUN] {

@@ -156,11 +156,14 @@ isa_twins! {
 }
 
 /// Whether one thread does best alone, having all of a matrix [rows, columns] in its cache.
+#[cfg(target_arch = "x86_64")]
 pub fn alone(isa: Isa, arithmetic: Arithmetic, rows: usize, columns: usize) -> bool {
-    #[cfg(target_arch = "x86_64")]
-    return micro::by_amx(isa, arithmetic) && tiles::fits(place(rows, columns));
-    #[cfg(not(target_arch = "x86_64"))]
-    return false;
+    micro::by_amx(isa, arithmetic) && tiles::fits(place(rows, columns))
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+pub fn alone(_: Isa, _: Arithmetic, _: usize, _: usize) -> bool {
+    false
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -239,7 +242,7 @@ mod tests {
                     let skip = floats.as_ptr().cast::<f32>().align_offset(64);
                     let floats = floats.as_flattened_mut();
                     let result = std::sync::Mutex::new(Vec::new());
-                    let mut room = Room::cut(&mut floats[skip..], short, long);
+                    let room = Room::cut(&mut floats[skip..], short, long);
                     for (x, v) in room.x.iter_mut().zip(&start) {
                         *x = v / length;
                     }
