@@ -123,6 +123,36 @@ def adamw() -> dict[str, Tensor]:
     return {"param": p, "grads": grads, "rates": rates, "after": torch.stack(after), **moments}
 
 
+def muon() -> dict[str, Tensor]:
+    """Three steps of torch.optim.Muon with Moonlight's rate, of a wide and a tall matrix.
+
+    PyTorch multiplies in bfloat16 whatever the parameters are: `after_bf16` is that, `after` is the same code with
+    float64 in the place of that dtype.
+    """
+    from types import SimpleNamespace
+
+    from torch.optim import _muon as implementation
+
+    generator = torch.Generator().manual_seed(SEED + 1)
+    made: dict[str, Tensor] = {}
+    for name, shape in {"wide": (12, 40), "tall": (33, 7)}.items():
+        draw = lambda *size: torch.randn(*size, generator=generator).float().double()
+        param, grads = draw(*shape), draw(3, *shape) * 0.1
+        made |= {f"{name}_param": param, f"{name}_grads": grads}
+        for suffix, dtype in {"": torch.float64, "_bf16": torch.bfloat16}.items():
+            implementation.torch = SimpleNamespace(**{**vars(torch), "bfloat16": dtype})
+            w = param.clone().requires_grad_(True)
+            optimizer = torch.optim.Muon([w], lr=1e-2, weight_decay=0.1, momentum=0.95, adjust_lr_fn="match_rms_adamw")
+            after = []
+            for g in grads:
+                w.grad = g.clone()
+                optimizer.step()
+                after.append(w.detach().clone())
+            made[f"{name}_after{suffix}"] = torch.stack(after)
+    implementation.torch = torch
+    return made
+
+
 def clip() -> dict[str, Tensor]:
     a, b = normal(7, 9), normal(31)
     pair = [torch.nn.Parameter(torch.zeros_like(x)) for x in (a, b)]
@@ -182,6 +212,7 @@ def main() -> None:
     made = {
         "rmsnorm": rmsnorm(), "swiglu": swiglu(), "rope": rope(), "attention": attention(), "cross_entropy": cross_entropy(),
         "adamw": adamw(), "clip": clip(), "router": router(True), "router_unnormalised": router(False), "bf16": bf16(),
+        "muon": muon(),
     }  # fmt: skip
     for name, tensors in made.items():
         save_file({n: stored(t) for n, t in tensors.items()}, OPS / f"{name}.safetensors", {"format": "pt"})

@@ -1,6 +1,7 @@
 import { describe, expect, test } from "vitest";
 import { optimOracles } from "../../../../test/oracle/optim.ts";
 import { muonCases } from "../../../../test/support/cases/optim.ts";
+import { readGolden } from "../../../../test/support/golden.ts";
 import { makeOracleDevice } from "../../../../test/support/gradient.ts";
 import { oracleErrors } from "../../../../test/support/oracleError.ts";
 import { normals } from "../../../../test/support/random.ts";
@@ -56,6 +57,31 @@ describe("muon", () => {
       }
     },
   );
+
+  test.each(["wide", "tall"])("three steps of a %s matrix as torch.optim.Muon takes them", async (name) => {
+    const golden = readGolden("ops/muon");
+    const { shape, values } = golden(`${name}_param`);
+    const [N, K] = shape as [number, number];
+    const grads = golden(`${name}_grads`).values;
+    const parameter = makeMatrix(N, K, values);
+    parameter.master.write(values);
+    const momentum = zeroMomentum(N, K);
+    // The golden weights are rounded to float32, 3e-8 of a number near 1: 1e-5 of what a step moves.
+    const close = { "": 3e-5, _bf16: 2e-2 };
+    for (let step = 0; step < 3; step++) {
+      const start = step * N * K;
+      parameter.grad!.write(grads.slice(start, start + N * K));
+      muonStep(parameter, momentum, null, { ...settings, learningRate: 1e-2, weightDecay: 0.1 });
+      const w = await parameter.master.read();
+      for (const [suffix, limit] of Object.entries(close)) {
+        const after = golden(`${name}_after${suffix}`).values.slice(start, start + N * K);
+        // Of what the steps so far have moved: the weights themselves are much larger.
+        const moved = Math.hypot(...after.map((value, i) => value - values[i]!));
+        const error = Math.hypot(...after.map((value, i) => value - w[i]!));
+        expect(error / moved, `step ${step + 1}${suffix}`).toBeLessThan(limit);
+      }
+    }
+  });
 
   test("moves every singular direction of the momentum about equally far, the root mean square being AdamW's", async () => {
     using _scope = device.scope();
