@@ -190,20 +190,31 @@ fn bench_matmul(course: &Course, shape: (usize, usize, usize), kind: Kind) {
     }
 }
 
-fn bench_grad(course: &Course, (t, n, k): (usize, usize, usize)) {
-    let (dy, dy_start) = aligned(&to_bf16(&noise(t * n)));
-    let (x, x_start) = aligned(&to_bf16(&noise(t * k)));
+fn bench_grad(course: &Course, (t, n, k): (usize, usize, usize), kind: Kind) {
+    let (dy, x) = (noise(t * n), noise(t * k));
+    let (narrow_dy, dy_at) = aligned(&to_bf16(&dy));
+    let (narrow_x, x_at) = aligned(&to_bf16(&x));
+    let ((wide_dy, wide_dy_at), (wide_x, wide_x_at)) = (aligned(&dy), aligned(&x));
     let (mut dw, dw_start) = aligned(&vec![0f32; n * k]);
     let flops = 2.0 * (t * n * k) as f64;
     let ctx = &course.ctx;
-    let result = race(course, flops, Kind::Bf16, || {
-        let (dy, x) = (
-            Matrix::new(Floats::Bf16(&dy[dy_start..]), n),
-            Matrix::new(Floats::Bf16(&x[x_start..]), k),
-        );
-        matmul_grad_weight(ctx, Arithmetic::Bf16, dy, x, (t, n, k), &mut dw[dw_start..]);
+    let (dy, x, arithmetic) = match kind {
+        Kind::Bf16 => (
+            Floats::Bf16(&narrow_dy[dy_at..]),
+            Floats::Bf16(&narrow_x[x_at..]),
+            Arithmetic::Bf16,
+        ),
+        Kind::F32 => (
+            Floats::F32(&wide_dy[wide_dy_at..]),
+            Floats::F32(&wide_x[wide_x_at..]),
+            Arithmetic::F32,
+        ),
+    };
+    let result = race(course, flops, kind, || {
+        let (dy, x) = (Matrix::new(dy, n), Matrix::new(x, k));
+        matmul_grad_weight(ctx, arithmetic, dy, x, (t, n, k), &mut dw[dw_start..]);
     });
-    report(&format!("gradWeight bf16 {n}x{k} over {t}"), ctx, result);
+    report(&format!("gradWeight {kind:?} {n}x{k} over {t}"), ctx, result);
 }
 
 /// groupedMatmul as the op table runs it: `tokens` with `top` experts each of `experts`.
@@ -292,7 +303,10 @@ fn main() {
                     }
                 }
             }
-            if wanted(&format!("grad {isa} {threads}")) {
+            for kind in [Kind::Bf16, Kind::F32] {
+                if !wanted(&format!("grad {kind:?} {isa} {threads}")) {
+                    continue;
+                }
                 for shape in [
                     (2048, 1024, 512),
                     (2048, 2048, 1024),
@@ -300,7 +314,7 @@ fn main() {
                     (2048, 256, 256),
                     (512, 256, 128),
                 ] {
-                    bench_grad(&course, shape);
+                    bench_grad(&course, shape, kind);
                 }
             }
             if wanted(&format!("grouped {isa} {threads}")) {

@@ -4,12 +4,13 @@
 //! layout     dy, x row-major by token, x's rows optionally gathered; dw row-major
 //! dtype      dy, x f32 or bf16, rounded or widened to `compute`; dw f32
 //! limits     T = 0 and empty experts add nothing; odd T is padded with a zero token
-//! tiling     tasks of some rows of dw (outputs) by a run of 32-column panels (inputs); all of T in one chain, or in
-//!            AMX registers 512 tokens at a time with all sums of the task waiting in memory
+//! tiling     tasks of some rows of dw (outputs) by a run of 32-column panels (inputs), 256 tokens at a time (512 in AMX
+//!            registers), all sums of the task waiting in memory
 //! why so     both sides are packed by their task: a token's row is already a line of A and of B, so packing is
 //!            copying; pairs run along tokens. AMX wants A by columns of dy, so that packing turns 16 x 16 words
-//!            (pack_tiles.rs); in blocks, dy and x are read once and what is packed stays in the second cache
-//! versions   v1 (this file)
+//!            (pack_tiles.rs); in blocks, dy and x are read once, what is packed stays in the second cache and the
+//!            panel at hand in the first
+//! versions   v1 all tokens in one chain, panels as long as T · v2 blocks (this file)
 
 use super::grouped::{Gather, check_offsets, gather, run_parts};
 use super::matmul::Matrix;
@@ -17,10 +18,10 @@ use super::micro::{self, ALayout, Arithmetic, PANEL, TILE_FLOATS, TILE_ROWS, Til
 #[cfg(target_arch = "x86_64")]
 use super::micro::{AMX_PAIRS, AMX_ROWS, RUN};
 use super::output::{Addend, Place, Target, store};
-use super::pack::{Rows, pack_columns, pack_token_panel, packed_columns_words};
+use super::pack::{Rows, pack_columns, pack_token_panels, packed_columns_words};
 #[cfg(target_arch = "x86_64")]
 use super::pack_tiles;
-use super::plan::{self, Cut};
+use super::plan::{self, Cut, FMA_TOKENS};
 use super::product::{Part, as_words};
 #[cfg(target_arch = "x86_64")]
 use super::tiles::{self, PackedRows};
@@ -56,66 +57,86 @@ unsafe fn accumulate(grad: &WeightGrad, part: Part, scratch: &mut Scratch) {
         // SAFETY: by this function's contract.
         return unsafe { accumulate_by_amx(grad, part, scratch) };
     }
-    let (isa, arithmetic, tokens) = (grad.isa, grad.arithmetic, grad.tokens);
+    let (isa, arithmetic) = (grad.isa, grad.arithmetic);
     let form = arithmetic.a_form(isa);
-    let column_words = packed_columns_words(form, 1, tokens);
     let tiles = part.rows.div_ceil(TILE_ROWS);
     // Full tiles and a rest, not even ones: lines of twelve are packed by constant loops.
     let tile_rows = |t: usize| (t * TILE_ROWS, ((t + 1) * TILE_ROWS).min(part.rows));
-    let panel_words = arithmetic.panel_words(tokens);
-    let buffer = scratch.f32(part.rows * column_words + panel_words + TILE_FLOATS);
-    for t in 0..tiles {
-        let (from, to) = tile_rows(t);
-        // Into what lies behind, too: the next tile or the panel are written later.
-        let out = &mut as_words(buffer)[from * column_words..];
-        let at = grad.dy_rows.shift(part.row + from);
-        with_floats!(grad.dy, |dy| pack_columns(
-            isa,
-            form,
-            dy,
-            at,
-            tokens,
-            to - from,
-            out
-        ));
-    }
-    let (packed, rest) = buffer.split_at_mut(part.rows * column_words);
-    let (panel_buffer, tile) = rest.split_at_mut(panel_words);
-    let (packed, panel_buffer) = (as_words(packed), as_words(panel_buffer));
-    for panel in part.panel..part.panel + part.panels {
-        let column = panel * PANEL;
-        let columns = (grad.k - column).min(PANEL);
-        let at = grad.x_rows.shift(column);
-        with_floats!(grad.x, |x| pack_token_panel(
+    let block = grad.tokens.min(FMA_TOKENS);
+    let (column_words, panel_words) = (
+        packed_columns_words(form, 1, block),
+        arithmetic.panel_words(block),
+    );
+    // Sums wait in memory for the next block: their chains go on there, to the bit as if they had never stopped.
+    let slots = if block == grad.tokens {
+        1
+    } else {
+        tiles * part.panels
+    };
+    let buffer = scratch.f32(part.rows * column_words + part.panels * panel_words + slots * TILE_FLOATS);
+    for token in (0..grad.tokens).step_by(FMA_TOKENS) {
+        let tokens = (grad.tokens - token).min(FMA_TOKENS);
+        let words = packed_columns_words(form, 1, tokens);
+        for t in 0..tiles {
+            let (from, to) = tile_rows(t);
+            // Into what lies behind, too: the next tile or the panel are written later.
+            let out = &mut as_words(buffer)[from * words..part.rows * column_words + panel_words];
+            let at = grad.dy_rows.skip(token).shift(part.row + from);
+            with_floats!(grad.dy, |dy| pack_columns(
+                isa,
+                form,
+                dy,
+                at,
+                tokens,
+                to - from,
+                out
+            ));
+        }
+        let (packed, rest) = buffer.split_at_mut(part.rows * column_words);
+        let (panels, sums) = rest.split_at_mut(part.panels * panel_words);
+        let (packed, panels) = (as_words(packed), as_words(panels));
+        let columns = (grad.k - part.panel * PANEL).min(part.panels * PANEL);
+        let at = grad.x_rows.skip(token).shift(part.panel * PANEL);
+        with_floats!(grad.x, |x| pack_token_panels(
             isa,
             arithmetic,
             x,
             at,
             tokens,
             columns,
-            panel_buffer
+            (panels, panel_words)
         ));
-        for t in 0..tiles {
-            let (from, to) = tile_rows(t);
-            let run = micro::kernel(isa, arithmetic, ALayout::ByColumns, to - from, 1);
-            let a = packed[from * column_words..].as_ptr();
-            let shape = TileShape {
-                rows: to - from,
-                panels: 1,
-                steps: arithmetic.steps(tokens),
-                panel_words,
-            };
-            let place = Place {
-                row: part.row + from,
-                rows: to - from,
-                column,
-                columns,
-                width: PANEL,
-            };
-            // SAFETY: both sides are packed for `tokens`; the rest by this function's contract.
-            unsafe {
-                run(shape, a, panel_buffer.as_ptr(), tile.as_mut_ptr());
-                store(isa, &grad.dw, grad.addend, &place, tile);
+        for panel in 0..part.panels {
+            let column = (part.panel + panel) * PANEL;
+            let columns = (grad.k - column).min(PANEL);
+            let b = panels[panel * panel_words..].as_ptr();
+            for t in 0..tiles {
+                let (from, to) = tile_rows(t);
+                let run = micro::kernel(isa, arithmetic, ALayout::ByColumns, to - from, 1);
+                let a = packed[from * words..].as_ptr();
+                let slot = if slots == 1 { 0 } else { panel * tiles + t };
+                let tile = &mut sums[slot * TILE_FLOATS..(slot + 1) * TILE_FLOATS];
+                let shape = TileShape {
+                    rows: to - from,
+                    panels: 1,
+                    steps: arithmetic.steps(tokens),
+                    panel_words,
+                    fresh: token == 0,
+                };
+                // SAFETY: both sides are packed for `tokens`; the rest by this function's contract.
+                unsafe {
+                    run(shape, a, b, tile.as_mut_ptr());
+                    if token + tokens == grad.tokens {
+                        let place = Place {
+                            row: part.row + from,
+                            rows: to - from,
+                            column,
+                            columns,
+                            width: PANEL,
+                        };
+                        store(isa, &grad.dw, grad.addend, &place, tile);
+                    }
+                }
             }
         }
     }

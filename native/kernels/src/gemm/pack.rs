@@ -182,6 +182,38 @@ pub fn pack_token_panel<T: Element>(
     }
 }
 
+/// Packs all panels of `columns` columns, `panel_words` apart, some tokens at a time: rows are read from one end to the
+/// other, as memory likes it.
+pub fn pack_token_panels<T: Element>(
+    isa: Isa,
+    arithmetic: Arithmetic,
+    x: &[T],
+    at: Rows,
+    tokens: usize,
+    columns: usize,
+    (out, panel_words): (&mut [u32], usize),
+) {
+    // Even, so that pairs stay whole.
+    const TOKENS: usize = 16;
+    for token in (0..tokens).step_by(TOKENS) {
+        let count = (tokens - token).min(TOKENS);
+        for panel in 0..columns.div_ceil(PANEL) {
+            let width = (columns - panel * PANEL).min(PANEL);
+            let from = panel * panel_words + arithmetic.panel_words(token);
+            let out = &mut out[from..from + arithmetic.panel_words(count)];
+            pack_token_panel(
+                isa,
+                arithmetic,
+                x,
+                at.skip(token).shift(panel * PANEL),
+                count,
+                width,
+                out,
+            );
+        }
+    }
+}
+
 isa_twins! {
     fn fill_columns<T: Element>(
         form: AForm, x: &[T], at: Rows, tokens: usize, columns: usize, line: usize, out: &mut [u32],

@@ -162,6 +162,7 @@ unsafe fn tile_by_panels(
             panels,
             steps,
             panel_words,
+            fresh: true,
         };
         let column = (panel + done) * PANEL;
         // SAFETY: the panels exist, the tile holds rows * panels * 32 <= TILE_FLOATS floats.

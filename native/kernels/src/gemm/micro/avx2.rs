@@ -61,6 +61,14 @@ unsafe fn block<const N: usize, const V: usize, const STEP: u8, const BY_ROWS: b
     let units = if STEP == WIDENED { 2 } else { 1 };
     let odd_half = _mm256_set1_epi32(0xffff_0000_u32 as i32);
     let mut sums = [[_mm256_setzero_ps(); V]; N];
+    if !shape.fresh {
+        for r in 0..N {
+            for v in 0..V {
+                // SAFETY: inside the tile.
+                sums[r][v] = unsafe { _mm256_loadu_ps(tile.add(r * width + v * 8)) };
+            }
+        }
+    }
     let mut left = shape.steps;
     while left > 0 {
         let run = if BY_ROWS { left.min(RUN / units) } else { left };

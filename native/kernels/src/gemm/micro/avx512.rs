@@ -71,6 +71,17 @@ unsafe fn tile<const ROWS: usize, const PANELS: usize, const STEP: u8, const BY_
     let units = if STEP == WIDENED { 2 } else { 1 };
     let odd_half = _mm512_set1_epi32(0xffff_0000_u32 as i32);
     let mut sums = [[[_mm512_setzero_ps(); 2]; PANELS]; ROWS];
+    if !shape.fresh {
+        for r in 0..ROWS {
+            for q in 0..PANELS {
+                for half in 0..2 {
+                    // SAFETY: the tile has ROWS * PANELS * 32 floats.
+                    sums[r][q][half] =
+                        unsafe { _mm512_loadu_ps(tile.add((r * PANELS + q) * PANEL + half * 16)) };
+                }
+            }
+        }
+    }
     let mut left = shape.steps;
     while left > 0 {
         let run = if BY_ROWS { left.min(RUN / units) } else { left };

@@ -85,6 +85,8 @@ pub struct TileShape {
     pub steps: usize,
     /// Words from one panel to the next.
     pub panel_words: usize,
+    /// The chains begin with zeros; else with what the tile holds.
+    pub fresh: bool,
 }
 
 /// Shape (rows and panels those the kernel was asked for), then `a`, `b` and `tile` as in the file's head.
@@ -265,15 +267,33 @@ mod tests {
         }
         let mut tile = vec![f32::NAN; rows * b.len() * PANEL];
         let run = kernel_by(isa, step, layout, rows, b.len());
+        let whole = TileShape {
+            rows,
+            panels: b.len(),
+            steps: arithmetic.steps(k),
+            panel_words: words,
+            fresh: true,
+        };
+        // By columns a chain may stop anywhere and go on.
+        let cut = if layout == ALayout::ByColumns {
+            whole.steps / 3
+        } else {
+            0
+        };
+        let units = if step == Step::Widened { 2 * cut } else { cut };
         // SAFETY: packed as the kernel wants it.
         unsafe {
-            let shape = TileShape {
-                rows,
-                panels: b.len(),
-                steps: arithmetic.steps(k),
-                panel_words: words,
+            if cut > 0 {
+                let first = TileShape { steps: cut, ..whole };
+                run(first, packed.as_ptr(), panels.as_ptr(), tile.as_mut_ptr());
+            }
+            let rest = TileShape {
+                steps: whole.steps - cut,
+                fresh: cut == 0,
+                ..whole
             };
-            run(shape, packed.as_ptr(), panels.as_ptr(), tile.as_mut_ptr());
+            let (a, b) = (packed[units * rows..].as_ptr(), panels[cut * PANEL..].as_ptr());
+            run(rest, a, b, tile.as_mut_ptr());
         }
         tile.iter().map(|v| v.to_bits()).collect()
     }

@@ -19,6 +19,7 @@ unsafe fn tile<const STEP: u8, const BY_ROWS: bool>(
         panels,
         steps,
         panel_words,
+        fresh,
     } = shape;
     let unit_of = |row: usize, unit: usize| {
         let index = if BY_ROWS {
@@ -32,6 +33,12 @@ unsafe fn tile<const STEP: u8, const BY_ROWS: bool>(
     for row in 0..rows {
         for panel in 0..panels {
             let mut sums = [0.0f32; PANEL];
+            // SAFETY: inside the tile.
+            let place = unsafe { tile.add((row * panels + panel) * PANEL) };
+            if !fresh {
+                // SAFETY: as above.
+                unsafe { std::ptr::copy_nonoverlapping(place, sums.as_mut_ptr(), PANEL) };
+            }
             for step in 0..steps {
                 for (c, sum) in sums.iter_mut().enumerate() {
                     // SAFETY: inside the panel.
@@ -46,10 +53,8 @@ unsafe fn tile<const STEP: u8, const BY_ROWS: bool>(
                     };
                 }
             }
-            // SAFETY: inside the tile.
-            unsafe {
-                std::ptr::copy_nonoverlapping(sums.as_ptr(), tile.add((row * panels + panel) * PANEL), PANEL)
-            };
+            // SAFETY: as above.
+            unsafe { std::ptr::copy_nonoverlapping(sums.as_ptr(), place, PANEL) };
         }
     }
 }
