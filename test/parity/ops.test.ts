@@ -35,7 +35,7 @@ describe.skipIf(nativeIsMissing)("native kernels", () => {
         firstOfClass.set(numericClass, first);
         for (const [output, values] of Object.entries(wanted)) {
           const apart = distance(results[output]!, values);
-          const tolerance = tolerances[toleranceOf(opCase, output)];
+          const tolerance = tolerances[toleranceOf(opCase, output, numericClass)];
           const text = `${output} on ${name}: ${JSON.stringify(apart)} beyond ${JSON.stringify(tolerance)}`;
           expect(isWithin(apart, tolerance), text).toBe(true);
           expect(distance(results[output]!, first[output]!), `${output} on ${name}`).toEqual({

@@ -20,7 +20,7 @@ struct Shape {
     value: usize,
 }
 
-const SHAPES: [Shape; 4] = [
+const SHAPES: [Shape; 6] = [
     Shape {
         name: "one",
         tokens: 256,
@@ -34,6 +34,24 @@ const SHAPES: [Shape; 4] = [
         name: "nano",
         tokens: 256,
         sequences: 8,
+        heads: 4,
+        nope: 32,
+        rope: 16,
+        value: 32,
+    },
+    Shape {
+        name: "nano-1k",
+        tokens: 1024,
+        sequences: 2,
+        heads: 4,
+        nope: 32,
+        rope: 16,
+        value: 32,
+    },
+    Shape {
+        name: "nano-2k",
+        tokens: 2048,
+        sequences: 1,
         heads: 4,
         nope: 32,
         rope: 16,
@@ -206,7 +224,7 @@ fn main() {
     let table = ops::table();
     let find = |name: &str| table.iter().find(|(n, _)| *n == name).map(|(_, kernel)| *kernel);
     let pool = Pool::new(1);
-    for isa in [Isa::Avx512Bf16, Isa::Avx2]
+    for isa in [Isa::Amx, Isa::Avx512Bf16, Isa::Avx2]
         .into_iter()
         .filter(|isa| isa.available())
     {

@@ -122,6 +122,7 @@ const backward: readonly OpCase[] = shapes.flatMap((shape, i) =>
       },
       params: paramsOf(sizes),
       tolerance: dtype === "f32" ? "f32Long" : "bf16",
+      ...(dtype === "bf16" && { amxTolerance: "bf16Twice" }),
       scratch: ["workspace"],
     };
   }),

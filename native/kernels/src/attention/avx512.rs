@@ -5,7 +5,7 @@ use std::arch::x86_64::*;
 use super::vector::Vector;
 
 #[derive(Clone, Copy)]
-pub struct Zmm(__m512);
+pub struct Zmm(pub(super) __m512);
 
 // SAFETY of all bodies: values of this type exist only inside AVX-512 twins (see `vector.rs`).
 impl Vector for Zmm {

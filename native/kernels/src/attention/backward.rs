@@ -2,7 +2,8 @@
 //!
 //! contract   src/tensor/ops/attention.ts                     (reference, tolerance)
 //! layout     as attention; dq, dkv, dkRope as q, kv, kRope · workspace [H, T, R] rope-key partials, then [H, T] rowsum(do o)
-//! dtype      do, q, kv, kRope, o, dq, dkv, dkRope each f32 or bf16; arithmetic f32
+//! dtype      do, q, kv, kRope, o, dq, dkv, dkRope each f32 or bf16; arithmetic f32; with AMX and all of do, q, kv,
+//!            kRope bf16: strips.rs
 //! equations  p = exp(s - lse) · dv = p^T do · dp = do v^T · ds = p (dp - rowsum(do o)) · dq = scale ds k · dk = scale ds^T q
 //! tiling     one task owns a (sequence, head) and with it dk and dv; panels of 32 queries, outer; 64 keys at a time, inner
 //! order      dq: keys ascending, dk and dv: queries ascending, each one FMA chain over the sequence; dkRope: heads
@@ -11,6 +12,8 @@
 //! measured   as attention: 65 % of the f32 multiply-add peak at heads of 32 + 16 / 32 and 256 tokens, 61 % at 128 + 64 / 128
 //!            and 512
 
+#[cfg(target_arch = "x86_64")]
+use super::blocks;
 use super::convert::{Output, fill, narrow_rows, row_dot, transpose, widen_rows};
 use super::shape::{Heads, Sequence, read_sizes, sequences};
 use super::tile::{KEY_TILE, Meeting, PANEL};
@@ -22,6 +25,8 @@ use crate::pool::Disjoint;
 use crate::with_floats;
 
 mod meet;
+#[cfg(target_arch = "x86_64")]
+mod strips;
 mod tiles;
 
 use meet::{Met, meet};
@@ -84,8 +89,22 @@ pub fn attention_backward(ctx: &Ctx, args: &mut Args) -> Result<(), KernelError>
         row_sums: Disjoint::new(row_sums),
         tokens,
     };
+    #[cfg(target_arch = "x86_64")]
+    let factors = {
+        let Backward {
+            d_o, q, kv, k_rope, ..
+        } = backward;
+        blocks::factors(ctx.isa, &heads, [d_o, q, kv, k_rope])
+    };
     ctx.pool.run(sequences.len() * heads.count, &|task, scratch| {
         let (sequence, head) = (sequences[task / heads.count], task % heads.count);
+        #[cfg(target_arch = "x86_64")]
+        if let Some(factors) = factors {
+            let buffer = scratch.f32(strips::len(&heads, sequence.len));
+            // SAFETY: as below; `factors` has seen that the processor has AMX.
+            unsafe { strips::backward_sequence(&backward, factors, sequence, head, buffer) };
+            return;
+        }
         let buffer = scratch.f32(Tiles::len(&heads, sequence.len));
         // SAFETY: every (sequence, head) is one task, so that what it writes is its own.
         unsafe { sequence_twins::call(ctx.isa, &backward, sequence, head, buffer) };
@@ -251,7 +270,7 @@ unsafe fn load_panel<V: Vector>(backward: &Backward, first: usize, count: usize,
         with_floats!(backward.o.range(o, (count - 1) * o_width + value), |o| {
             for row in 0..count {
                 let d_output = d_outputs.add(row * value_stride);
-                row_sums[row] = row_dot::<V, _>(o.as_ptr().add(row * o_width), d_output, value);
+                row_sums[row] = row_dot::<V, _, _>(o.as_ptr().add(row * o_width), d_output, value);
             }
         });
         for lane in 0..PANEL {

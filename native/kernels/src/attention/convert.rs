@@ -203,7 +203,7 @@ pub unsafe fn transpose<V: Vector>(
 /// # Safety
 /// The rows lie there.
 #[inline(always)]
-pub unsafe fn row_dot<V: Vector, T: Stored>(a: *const T, b: *const f32, width: usize) -> f32 {
+pub unsafe fn row_dot<V: Vector, T: Stored, U: Stored>(a: *const T, b: *const U, width: usize) -> f32 {
     const VECTORS: usize = LANES / WIDTH;
     let mut sums = [V::zero(); VECTORS];
     let mut lanes = Lanes::zero();
@@ -212,7 +212,7 @@ pub unsafe fn row_dot<V: Vector, T: Stored>(a: *const T, b: *const f32, width: u
         while c + LANES <= width {
             for n in 0..VECTORS {
                 let at = c + n * WIDTH;
-                sums[n] = T::load::<V>(a.add(at)).mul_add(V::load(b.add(at)), sums[n]);
+                sums[n] = T::load::<V>(a.add(at)).mul_add(U::load(b.add(at)), sums[n]);
             }
             c += LANES;
         }
@@ -220,12 +220,14 @@ pub unsafe fn row_dot<V: Vector, T: Stored>(a: *const T, b: *const f32, width: u
         for n in 0..VECTORS {
             if n < rest {
                 let at = c + n * WIDTH;
-                sums[n] = T::load::<V>(a.add(at)).mul_add(V::load(b.add(at)), sums[n]);
+                sums[n] = T::load::<V>(a.add(at)).mul_add(U::load(b.add(at)), sums[n]);
             }
             sums[n].store(lanes.0.as_mut_ptr().add(n * WIDTH));
         }
         for i in c + rest * WIDTH..width {
-            lanes.0[i % LANES] = (*a.add(i)).to_f32().mul_add(*b.add(i), lanes.0[i % LANES]);
+            lanes.0[i % LANES] = (*a.add(i))
+                .to_f32()
+                .mul_add((*b.add(i)).to_f32(), lanes.0[i % LANES]);
         }
     }
     lanes.sum()

@@ -2,7 +2,7 @@
 //!
 //! contract   src/tensor/ops/attention.ts                     (reference, gradient, tolerance)
 //! layout     q [T, H, N + R] · kv [T, H, N + V] · kRope [T, R], one for all heads · o [T, H, V] · lse [H, T]
-//! dtype      q, kv, kRope, o each f32 or bf16; arithmetic and lse f32
+//! dtype      q, kv, kRope, o each f32 or bf16; arithmetic and lse f32; with AMX and all of q, kv, kRope bf16: strips.rs
 //! tiling     a task owns up to 256 queries of one (sequence, head); it meets 64 keys at a time, in panels of 32 queries
 //! why so     queries are the lanes: scores, softmax and outputs of a panel are [keys | channels, 32 queries], so that no sum
 //!            runs across lanes, keys and values are broadcast from rows as they lie, and every set of instructions does
@@ -15,6 +15,8 @@
 
 use std::cmp::Reverse;
 
+#[cfg(target_arch = "x86_64")]
+use super::blocks;
 use super::convert::{Output, fill, narrow_rows, transpose, widen_rows};
 use super::shape::{Heads, Sequence, read_sizes, sequences};
 use super::tile::{KEY_TILE, Meeting, PANEL, whole_vectors};
@@ -26,6 +28,8 @@ use crate::ops::Ctx;
 use crate::pool::Disjoint;
 
 mod attend;
+#[cfg(target_arch = "x86_64")]
+mod strips;
 mod tiles;
 
 use attend::attend;
@@ -80,9 +84,18 @@ pub fn attention(ctx: &Ctx, args: &mut Args) -> Result<(), KernelError> {
     let pairs: f64 = sequences.iter().map(|s| (s.len as f64).powi(2) / 2.0).sum();
     let is_small = pairs * ((heads.key() + heads.value) * heads.count) as f64 <= SMALL;
     let chunk = if is_small { tasks } else { 1 };
+    #[cfg(target_arch = "x86_64")]
+    let factors = blocks::factors(ctx.isa, &heads, [forward.q, forward.kv, forward.k_rope]);
     ctx.pool.run(tasks.div_ceil(chunk.max(1)), &|index, scratch| {
         for task in index * chunk..tasks.min((index + 1) * chunk) {
             let (tile, head) = (tiles[task / heads.count], task % heads.count);
+            #[cfg(target_arch = "x86_64")]
+            if let Some(factors) = factors {
+                let buffer = scratch.f32(strips::len(&heads, tile));
+                // SAFETY: as below; `factors` has seen that the processor has AMX.
+                unsafe { strips::forward_tile(&forward, factors, tile, head, buffer) };
+                continue;
+            }
             let buffer = scratch.f32(Tiles::len(&heads, tile.rows));
             // SAFETY: every (tile, head) is one task, so that what it writes is its own.
             unsafe { tile_twins::call(ctx.isa, &forward, tile, head, buffer) };

@@ -6,6 +6,8 @@ pub(crate) mod avx2;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx512;
 mod backward;
+#[cfg(target_arch = "x86_64")]
+mod blocks;
 mod cache;
 mod convert;
 mod forward;

@@ -303,6 +303,18 @@ impl Command {
     }
 }
 
+/// The usable instruction sets in classes of equal bits: bf16 in AMX registers is one of its own.
+pub fn classes(dtype: Dtype) -> Vec<Vec<Isa>> {
+    if dtype == Dtype::F32 {
+        return vec![Isa::usable()];
+    }
+    let (own, common) = Isa::usable().into_iter().partition(|isa| *isa == Isa::Amx);
+    [common, own]
+        .into_iter()
+        .filter(|class: &Vec<Isa>| !class.is_empty())
+        .collect()
+}
+
 /// Panics unless the relative Frobenius error is at most `bound`.
 pub fn assert_close(actual: &[f64], expected: &[f64], bound: f64, what: &str) {
     assert_eq!(actual.len(), expected.len(), "{what}");

@@ -1,6 +1,6 @@
 use super::*;
 use crate::args::Dtype::{self, Bf16, F32, I32};
-use crate::attention::oracle::{Command, Inputs, Problem, assert_close, bound};
+use crate::attention::oracle::{Command, Inputs, Problem, assert_close, bound, classes};
 use crate::isa::Isa;
 
 fn command(problem: &Problem, inputs: &Inputs, dtype: Dtype) -> Command {
@@ -64,15 +64,14 @@ fn instruction_sets_and_thread_counts_give_the_same_bits() {
     for problem in problems() {
         for dtype in [F32, Bf16] {
             let inputs = Inputs::random(&problem, dtype, 7);
-            let expected = run(&problem, &inputs, dtype, Isa::Portable, 1);
-            for isa in Isa::usable() {
-                for threads in [1, 2, 3] {
-                    let actual = run(&problem, &inputs, dtype, isa, threads);
-                    assert!(
-                        actual == expected,
-                        "{:?} {isa} {threads} threads",
-                        problem.lengths
-                    );
+            for class in classes(dtype) {
+                let expected = run(&problem, &inputs, dtype, class[0], 1);
+                for isa in class {
+                    for threads in [1, 2, 3] {
+                        let actual = run(&problem, &inputs, dtype, isa, threads);
+                        let what = format!("{:?} {isa} {threads} threads", problem.lengths);
+                        assert!(actual == expected, "{what}");
+                    }
                 }
             }
         }
@@ -83,42 +82,46 @@ fn instruction_sets_and_thread_counts_give_the_same_bits() {
 fn a_sequence_has_the_same_bits_alone_and_between_others() {
     let batch = Problem::new(&[70, 131, 9], 2, 32, 16, 32);
     let alone = Problem::new(&[131], 2, 32, 16, 32);
-    let inputs = Inputs::random(&batch, F32, 3);
-    let part = |values: &[f64]| {
-        let width = values.len() / batch.tokens();
-        values[70 * width..201 * width].to_vec()
-    };
-    let own = Inputs {
-        q: part(&inputs.q),
-        kv: part(&inputs.kv),
-        k_rope: part(&inputs.k_rope),
-    };
-    let (o, lse) = run(&batch, &inputs, F32, Isa::detect(), 2);
-    let (own_o, own_lse) = run(&alone, &own, F32, Isa::detect(), 2);
-    assert_eq!(part(&o), own_o);
-    for head in 0..2 {
-        let start = head * batch.tokens() + 70;
-        assert_eq!(lse[start..start + 131], own_lse[head * 131..(head + 1) * 131]);
+    for dtype in [F32, Bf16] {
+        let inputs = Inputs::random(&batch, dtype, 3);
+        let part = |values: &[f64]| {
+            let width = values.len() / batch.tokens();
+            values[70 * width..201 * width].to_vec()
+        };
+        let own = Inputs {
+            q: part(&inputs.q),
+            kv: part(&inputs.kv),
+            k_rope: part(&inputs.k_rope),
+        };
+        let (o, lse) = run(&batch, &inputs, dtype, Isa::detect(), 2);
+        let (own_o, own_lse) = run(&alone, &own, dtype, Isa::detect(), 2);
+        assert_eq!(part(&o), own_o);
+        for head in 0..2 {
+            let start = head * batch.tokens() + 70;
+            assert_eq!(lse[start..start + 131], own_lse[head * 131..(head + 1) * 131]);
+        }
     }
 }
 
 #[test]
 fn a_query_has_the_same_bits_whatever_follows_it() {
     let whole = Problem::new(&[150], 1, 16, 8, 16);
-    let inputs = Inputs::random(&whole, F32, 5);
-    let (o, _) = run(&whole, &inputs, F32, Isa::detect(), 1);
-    for length in [1, 15, 16, 33, 64, 100, 149] {
-        let prefix = Problem::new(&[length], 1, 16, 8, 16);
-        let own = Inputs {
-            q: inputs.q[..length * 24].to_vec(),
-            kv: inputs.kv[..length * 32].to_vec(),
-            k_rope: inputs.k_rope[..length * 8].to_vec(),
-        };
-        assert_eq!(
-            run(&prefix, &own, F32, Isa::detect(), 1).0,
-            o[..length * 16],
-            "{length}"
-        );
+    for dtype in [F32, Bf16] {
+        let inputs = Inputs::random(&whole, dtype, 5);
+        let (o, _) = run(&whole, &inputs, dtype, Isa::detect(), 1);
+        for length in [1, 15, 16, 33, 64, 100, 149] {
+            let prefix = Problem::new(&[length], 1, 16, 8, 16);
+            let own = Inputs {
+                q: inputs.q[..length * 24].to_vec(),
+                kv: inputs.kv[..length * 32].to_vec(),
+                k_rope: inputs.k_rope[..length * 8].to_vec(),
+            };
+            assert_eq!(
+                run(&prefix, &own, dtype, Isa::detect(), 1).0,
+                o[..length * 16],
+                "{length}"
+            );
+        }
     }
 }
 
@@ -128,9 +131,11 @@ fn scores_far_apart_overflow_nothing() {
         scale: 300.0,
         ..Problem::new(&[90], 1, 8, 8, 8)
     };
-    let inputs = Inputs::random(&problem, F32, 11);
-    let (o, _) = run(&problem, &inputs, F32, Isa::detect(), 1);
-    assert!(o.iter().all(|v| v.is_finite() && v.abs() < 6.0));
+    for dtype in [F32, Bf16] {
+        let inputs = Inputs::random(&problem, dtype, 11);
+        let (o, _) = run(&problem, &inputs, dtype, Isa::detect(), 1);
+        assert!(o.iter().all(|v| v.is_finite() && v.abs() < 6.0));
+    }
 }
 
 #[test]

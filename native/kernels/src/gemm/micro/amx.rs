@@ -20,7 +20,7 @@ mod registers;
 use std::arch::asm;
 
 use registers::configure;
-pub use registers::{available, release};
+pub use registers::{available, hold, release};
 
 use super::{AMX_ROWS as ROWS, PANEL, RUN};
 

@@ -5,7 +5,7 @@ use std::arch::asm;
 use std::cell::Cell;
 use std::sync::OnceLock;
 
-use super::{LINE, REGISTER_ROWS};
+use super::{LINE, REGISTER_ROWS, RUN};
 
 /// The processor has AMX with bf16, the system saves its registers, and this process may use them.
 pub fn available() -> bool {
@@ -94,6 +94,11 @@ pub(super) fn configure(pairs: usize) {
     // SAFETY: the configuration is 64 bytes and legal; `Isa::Amx` in hand means the instructions may be used.
     unsafe { asm!("ldtilecfg [{}]", in(reg) &raw const config, options(nostack, readonly)) };
     CONFIGURED.set(pairs);
+}
+
+/// Sets the registers up for whole steps of 16 pairs, for products written elsewhere; `release` ends it.
+pub fn hold() {
+    configure(RUN);
 }
 
 /// Gives the registers back: a thread that holds them makes every task switch save eight kilobytes.
