@@ -167,7 +167,6 @@ unsafe fn tile_by_panels(
         let column = (panel + done) * PANEL;
         // SAFETY: the panels exist, the tile holds rows * panels * 32 <= TILE_FLOATS floats.
         unsafe {
-            run(shape, a, product.panels.words(panel + done), tile.as_mut_ptr());
             let width = panels * PANEL;
             let columns = (n - column).min(width);
             let place = Place {
@@ -177,6 +176,10 @@ unsafe fn tile_by_panels(
                 columns,
                 width,
             };
+            // Rows of a large output come from far: they come while the tile is multiplied.
+            #[cfg(target_arch = "x86_64")]
+            product.y.prefetch(&place);
+            run(shape, a, product.panels.words(panel + done), tile.as_mut_ptr());
             store(product.isa, &product.y, product.addend, &place, tile);
         }
         done += panels;
