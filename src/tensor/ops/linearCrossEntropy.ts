@@ -22,7 +22,7 @@ import type { Tensor } from "../tensor.ts";
 import { rounding } from "./linear.ts";
 import { statisticsDtype } from "./norm.ts";
 
-/** Tokens whose logits exist at once; native/kernels/src/loss/linear_cross_entropy.rs has the same number. */
+/** Tokens whose logits may exist at once; native/kernels/src/loss/linear_cross_entropy.rs has the same number. */
 const CHUNK = 512;
 
 export const linearCrossEntropyKernel: Kernel = defineKernel({
@@ -148,7 +148,7 @@ export function linearCrossEntropy(
   const records = device.tape !== null;
   const dx = records && panelsT !== null ? device.empty(x.shape, x.dtype) : null;
   const dw = records ? head.grad : null;
-  using workspace = device.temporary([Math.min(T, CHUNK), paddedVocabulary(V)], "f32");
+  using workspace = device.temporary([Math.min(T, CHUNK), toWholePanels(V) + toWholePanels(D)], "f32");
   device.run(
     linearCrossEntropyKernel,
     { x, panels, panelsT: dx === null ? null : panelsT, targets, loss, hits, dx, dw, workspace },
@@ -165,8 +165,8 @@ export function linearCrossEntropy(
   return { loss, hits };
 }
 
-function paddedVocabulary(V: number): number {
-  return Math.ceil(V / PANEL_WIDTH) * PANEL_WIDTH;
+function toWholePanels(width: number): number {
+  return Math.ceil(width / PANEL_WIDTH) * PANEL_WIDTH;
 }
 
 export const linearCrossEntropyKernels: readonly Kernel[] = [linearCrossEntropyKernel];

@@ -51,7 +51,7 @@ function lossCase(name: string, shape: LossShape): OpCase {
       hits: { shape: [T], dtype: "i32" },
       dx: dx ? { shape: [T, D], dtype: x } : null,
       dw: dw ? { shape: [V, D], dtype: "f32", values: normals(V * D, 94, 1 / T) } : null,
-      workspace: { shape: [Math.min(T, 512), Math.ceil(V / 32) * 32], dtype: "f32" },
+      workspace: { shape: [Math.min(T, 512), 32 * (Math.ceil(V / 32) + Math.ceil(D / 32))], dtype: "f32" },
     },
     params: { T, D, V, gradScale },
     tolerance: { loss: "f32Long", hits: "exact", dx: x === "bf16" ? "bf16" : grads, dw: grads },

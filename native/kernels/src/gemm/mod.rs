@@ -10,7 +10,7 @@ pub mod grad_weight;
 pub mod grouped;
 pub mod matmul;
 pub mod micro;
-mod output;
+pub(crate) mod output;
 pub mod pack;
 #[cfg(target_arch = "x86_64")]
 pub mod pack_tiles;

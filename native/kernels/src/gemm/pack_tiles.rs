@@ -171,6 +171,26 @@ unsafe fn load_pair<T: Load>(
     (row(2 * pair), row(2 * pair + 1))
 }
 
+/// Writes 32 tokens' rows of 32 columns as `pack_columns` would: the columns as 32 rows of A.
+///
+/// # Safety
+/// As `pack_rows`; `to` has room for 512 words.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+pub unsafe fn store_columns(tokens: &[__m512i; LINE], to: *mut u32) {
+    let mut low = [_mm512_setzero_si512(); RUN];
+    let mut high = low;
+    for pair in 0..RUN {
+        low[pair] = _mm512_unpacklo_epi16(tokens[2 * pair], tokens[2 * pair + 1]);
+        high[pair] = _mm512_unpackhi_epi16(tokens[2 * pair], tokens[2 * pair + 1]);
+    }
+    // SAFETY: by the contract.
+    unsafe {
+        store_turned(turn(low), 0, PANEL, to);
+        store_turned(turn(high), 4, PANEL, to);
+    }
+}
+
 /// Line `4 * lane + i` of `turned` belongs to column `8 * lane + i + shift`.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
@@ -419,6 +439,29 @@ mod tests {
                 |x, out| unsafe { pack_columns(x, at, tokens, columns, out) },
             );
         }
+    }
+
+    #[test]
+    fn rows_in_registers_are_turned_as_the_columns_of_memory_are() {
+        if !can_pack() {
+            return;
+        }
+        let x: Vec<u16> = noise(LINE * PANEL).iter().map(|v| bf16::from_f32(*v)).collect();
+        let at = Rows::Even {
+            start: 0,
+            stride: PANEL,
+        };
+        let (mut right, mut turned) = (vec![0; RUN * PANEL], vec![0; RUN * PANEL]);
+        // SAFETY: the processor has AVX-512 with BF16; 32 rows of 32 numbers, as many words for their pairs.
+        unsafe {
+            pack_columns(&x, at, LINE, PANEL, &mut right);
+            let mut lines = [_mm512_setzero_si512(); LINE];
+            for (token, line) in lines.iter_mut().enumerate() {
+                *line = _mm512_loadu_si512(x.as_ptr().add(token * PANEL).cast());
+            }
+            store_columns(&lines, turned.as_mut_ptr());
+        }
+        assert!(turned == right);
     }
 
     #[test]

@@ -65,7 +65,7 @@ impl<'a> Panels<'a> {
     }
 
     /// Words from panel `first` of the (first) matrix on.
-    pub(super) fn words(&self, first: usize) -> *const u32 {
+    pub fn words(&self, first: usize) -> *const u32 {
         let start = first * panel_len(self.k);
         match self.data {
             Floats::F32(data) => data[start..].as_ptr().cast(),

@@ -1,50 +1,68 @@
 //! linearCrossEntropy: loss[t] = -log softmax(x[t] @ w^T)[target[t]], and its gradients in the same pass
 //!
 //! contract   tensor/ops/linearCrossEntropy.ts
-//! layout     x, dx [T, D], dw [V, D] row-major; w packed, its transpose too; workspace [min(T, 512)][Vp] f32
+//! layout     x, dx [T, D], dw [V, D] row-major; w packed, its transpose too; workspace [min(T, 512)][Vp + Dp] f32
 //! dtype      arithmetic = dtype of the panels; x, dx f32 or bf16; logits and softmax f32; the gradient of the
 //!            logits is rounded to bf16 where the panels are bf16; dw f32
 //! limits     any V; target -1 is ignored: no loss, a zero row of dx, nothing in dw, even where x is NaN
-//! tiling     512 tokens a chunk with the full vocabulary, so that [T, V] never exists; each chunk is one product
-//!            for logits, one region of softmax rows (in place), one product for dx, one gradient for dw
-//! why so     the three products are the GEMM's own; a chunk's ignored tokens are left out of all of them, so that
-//!            masked prompts cost nothing; bf16 gradients of logits overwrite half of their own row, which saves
-//!            the two products half of the reading
-//! versions   v1 (this file)
+//! tiling     dw adds sums over 512 tokens. By chunk (by_chunk.rs): 512 tokens with the full vocabulary, so that [T, V] never
+//!            exists. In AMX registers (by_rows.rs): a task takes some 128 tokens from x to dx, its logits staying in the
+//!            second cache
+//! why so     by chunk, the three products are the GEMM's own; AMX multiplies so fast that logits which travel through
+//!            the third cache cost more than their products. Ignored tokens are left out of all of them, so that masked
+//!            prompts cost nothing
+//! versions   v2 (this file); v1 had no rows path
+//! measured   two threads, 2048 x 256 x 4096, bf16 in AMX registers: 10.4 ms where the registers' peak is 5,100 GFLOP/s, by chunk
+//!            21.4 (examples/loss_bench.rs, docs/log/2026-11-22-loss-head.md)
 
-use super::softmax::{RowLoss, row_loss, row_loss_and_gradient};
+use super::by_chunk;
+#[cfg(target_arch = "x86_64")]
+use super::by_rows;
 use crate::args::{Args, Floats, FloatsMut, Operand};
-use crate::by_isa;
 use crate::error::KernelError;
-use crate::gemm::{Arithmetic, Matrix, Panels, matmul, matmul_grad_weight};
+use crate::gemm::Panels;
+use crate::gemm::micro::PANEL;
 use crate::ops::Ctx;
-use crate::pool::Disjoint;
 
-/// Tokens whose logits exist at once; a constant of the format: dw adds chunk by chunk.
-pub(super) const CHUNK: usize = 512;
-/// Softmax rows per task, at the least this many logits: about 10 us.
-const TASK_LOGITS: usize = 32_768;
+/// Tokens of one sum of dw; a constant of the format: dw adds chunk by chunk.
+pub const CHUNK: usize = 512;
 
-struct Shape {
-    d: usize,
-    v: usize,
-    /// Floats from one row of logits to the next.
-    stride: usize,
-    grad_scale: f32,
+#[derive(Clone, Copy)]
+pub struct Shape {
+    pub d: usize,
+    pub v: usize,
+    pub grad_scale: f32,
+}
+
+impl Shape {
+    /// Columns of logits, up to a whole panel.
+    pub fn padded_v(&self) -> usize {
+        self.v.next_multiple_of(PANEL)
+    }
+
+    pub fn padded_d(&self) -> usize {
+        self.d.next_multiple_of(PANEL)
+    }
+
+    /// Floats from one row of logits to the next, where they lie in the workspace: an odd number of cache lines, because
+    /// rows a power of two apart share cache sets.
+    pub fn logits_stride(&self) -> usize {
+        self.padded_v() + 16
+    }
 }
 
 /// The operands of one call, outputs for all T tokens.
-struct Job<'a> {
-    x: Floats<'a>,
-    panels: Panels<'a>,
-    transposed: Option<Panels<'a>>,
-    targets: &'a [i32],
-    loss: &'a mut [f32],
-    hits: &'a mut [i32],
-    dx: Option<FloatsMut<'a>>,
-    dw: Option<&'a mut [f32]>,
-    workspace: &'a mut [f32],
-    shape: Shape,
+pub struct Job<'a> {
+    pub x: Floats<'a>,
+    pub panels: Panels<'a>,
+    pub transposed: Option<Panels<'a>>,
+    pub targets: &'a [i32],
+    pub loss: &'a mut [f32],
+    pub hits: &'a mut [i32],
+    pub dx: Option<FloatsMut<'a>>,
+    pub dw: Option<&'a mut [f32]>,
+    pub workspace: &'a mut [f32],
+    pub shape: Shape,
 }
 
 fn decode<'a>(a: &mut Args<'a>) -> Result<Job<'a>, KernelError> {
@@ -63,7 +81,7 @@ fn decode<'a>(a: &mut Args<'a>) -> Result<Job<'a>, KernelError> {
     if dx.is_some() && transposed.is_none() {
         return Err(KernelError::new("panelsT", "is absent, dx needs it"));
     }
-    let stride = v.next_multiple_of(32);
+    let shape = Shape { d, v, grad_scale };
     Ok(Job {
         x: x.slice(t * d)?,
         panels: Panels::take(&panels, 1, v, d)?,
@@ -73,13 +91,8 @@ fn decode<'a>(a: &mut Args<'a>) -> Result<Job<'a>, KernelError> {
         hits: hits.i32s_mut(t)?,
         dx: dx.map(|dx| dx.slice_mut(t * d)).transpose()?,
         dw: dw.map(|dw| dw.f32s_mut(v * d)).transpose()?,
-        workspace: workspace.f32s_mut(t.min(CHUNK) * stride)?,
-        shape: Shape {
-            d,
-            v,
-            stride,
-            grad_scale,
-        },
+        workspace: workspace.f32s_mut(t.min(CHUNK) * (shape.padded_v() + shape.padded_d()))?,
+        shape,
     })
 }
 
@@ -99,144 +112,18 @@ fn checked_targets<'a>(targets: &Operand<'a>, t: usize, v: usize) -> Result<&'a 
 
 pub fn linear_cross_entropy(ctx: &Ctx, a: &mut Args) -> Result<(), KernelError> {
     let mut job = decode(a)?;
-    let tokens = job.targets.len();
-    let mut gathered = Gathered::default();
-    for start in (0..tokens).step_by(CHUNK) {
-        run_chunk(ctx, &mut job, start, CHUNK.min(tokens - start), &mut gathered);
+    #[cfg(target_arch = "x86_64")]
+    if by_rows::suits(ctx, &job) {
+        by_rows::run(ctx, &mut job);
+        return Ok(());
     }
+    by_chunk::run(ctx, &mut job);
     Ok(())
 }
 
-/// Rows of x that count, one after another, where a chunk has some that do not.
-#[derive(Default)]
-struct Gathered {
-    f32s: Vec<f32>,
-    bf16s: Vec<u16>,
-}
-
-impl Gathered {
-    fn rows<'a>(&'a mut self, x: Floats<'a>, rows: &[usize], d: usize) -> Floats<'a> {
-        fn copy<'a, T: Copy>(into: &'a mut Vec<T>, x: &[T], rows: &[usize], d: usize) -> &'a [T] {
-            into.clear();
-            for row in rows {
-                into.extend_from_slice(&x[row * d..(row + 1) * d]);
-            }
-            into
-        }
-        match x {
-            Floats::F32(x) => Floats::F32(copy(&mut self.f32s, x, rows, d)),
-            Floats::Bf16(x) => Floats::Bf16(copy(&mut self.bf16s, x, rows, d)),
-        }
-    }
-}
-
-fn run_chunk(ctx: &Ctx, job: &mut Job, start: usize, len: usize, gathered: &mut Gathered) {
-    let Shape { d, v, stride, .. } = job.shape;
-    job.loss[start..start + len].fill(0.0);
-    job.hits[start..start + len].fill(0);
-    let counted: Vec<usize> = (start..start + len).filter(|t| job.targets[*t] >= 0).collect();
-    let rows = counted.len();
-    if rows > 0 {
-        let x = match rows == len {
-            true => job.x.range(start * d, len * d),
-            false => gathered.rows(job.x, &counted, d),
-        };
-        let x = Matrix::new(x, d);
-        let logits = FloatsMut::F32(&mut job.workspace[..rows * stride]);
-        matmul(ctx, x, rows, job.panels, None, logits, stride);
-        softmax_rows(ctx, job, &counted);
-        let dlogits = gradient_of_logits(&job.workspace[..rows * stride], job.panels.arithmetic(), stride);
-        if let (Some(dx), Some(transposed)) = (&mut job.dx, job.transposed) {
-            matmul(
-                ctx,
-                dlogits,
-                rows,
-                transposed,
-                None,
-                part(dx, start * d, rows * d),
-                d,
-            );
-        }
-        if let Some(dw) = &mut job.dw {
-            matmul_grad_weight(ctx, job.panels.arithmetic(), dlogits, x, (rows, v, d), dw);
-        }
-    }
-    if let Some(dx) = &mut job.dx
-        && rows < len
-    {
-        match part(dx, start * d, len * d) {
-            FloatsMut::F32(dx) => spread(dx, &counted, start, d),
-            FloatsMut::Bf16(dx) => spread(dx, &counted, start, d),
-        }
-    }
-}
-
-/// Losses and hits of the chunk's counted tokens; if gradients are wanted, their logits become these.
-fn softmax_rows(ctx: &Ctx, job: &mut Job, counted: &[usize]) {
-    let Shape {
-        v,
-        stride,
-        grad_scale,
-        ..
-    } = job.shape;
-    let wants_gradient = job.dx.is_some() || job.dw.is_some();
-    let narrow = job.panels.arithmetic() == Arithmetic::Bf16;
-    let targets = job.targets;
-    let workspace = Disjoint::new(&mut *job.workspace);
-    let (loss, hits) = (Disjoint::new(&mut *job.loss), Disjoint::new(&mut *job.hits));
-    let per_task = (TASK_LOGITS / v).max(1);
-    ctx.pool.run(counted.len().div_ceil(per_task), &|task, _| {
-        for index in task * per_task..((task + 1) * per_task).min(counted.len()) {
-            let token = counted[index];
-            let target = targets[token] as usize;
-            // SAFETY: each row and token belongs to one task.
-            let (row, loss, hit) = unsafe {
-                (
-                    workspace.part(index * stride, v),
-                    loss.part(token, 1),
-                    hits.part(token, 1),
-                )
-            };
-            let found: RowLoss = if wants_gradient {
-                by_isa!(ctx.isa, row_loss_and_gradient(row, target, grad_scale, narrow))
-            } else {
-                by_isa!(ctx.isa, row_loss(row, target))
-            };
-            loss[0] = found.loss;
-            hit[0] = i32::from(found.hit);
-        }
-    });
-}
-
-/// The workspace after `softmax_rows`: f32 rows, or bf16 in the front half of each row.
-fn gradient_of_logits(workspace: &[f32], arithmetic: Arithmetic, stride: usize) -> Matrix<'_> {
-    match arithmetic {
-        Arithmetic::F32 => Matrix::new(Floats::F32(workspace), stride),
-        Arithmetic::Bf16 => {
-            // SAFETY: twice as many numbers of half the size; any bits are valid for both.
-            let halves =
-                unsafe { std::slice::from_raw_parts(workspace.as_ptr().cast(), 2 * workspace.len()) };
-            Matrix::new(Floats::Bf16(halves), 2 * stride)
-        }
-    }
-}
-
-fn part<'a>(floats: &'a mut FloatsMut, start: usize, len: usize) -> FloatsMut<'a> {
-    match floats {
-        FloatsMut::F32(x) => FloatsMut::F32(&mut x[start..start + len]),
-        FloatsMut::Bf16(x) => FloatsMut::Bf16(&mut x[start..start + len]),
-    }
-}
-
-/// Moves the chunk's first rows to the tokens they belong to, last first, and zeroes the rows of the others.
-fn spread<T: Copy + Default>(dx: &mut [T], counted: &[usize], start: usize, d: usize) {
-    let mut left = counted.len();
-    for token in (0..dx.len() / d.max(1)).rev() {
-        if left > 0 && counted[left - 1] == start + token {
-            left -= 1;
-            dx.copy_within(left * d..(left + 1) * d, token * d);
-        } else {
-            dx[token * d..(token + 1) * d].fill(T::default());
-        }
-    }
+/// As `linear_cross_entropy`, always by chunk.
+#[cfg(test)]
+pub fn by_chunk_only(ctx: &Ctx, a: &mut Args) -> Result<(), KernelError> {
+    by_chunk::run(ctx, &mut decode(a)?);
+    Ok(())
 }

@@ -1,8 +1,13 @@
 //! Fused linear and cross-entropy, loss reductions.
 
+mod by_chunk;
+#[cfg(target_arch = "x86_64")]
+mod by_rows;
 mod linear_cross_entropy;
 mod reduce;
 mod softmax;
+#[cfg(target_arch = "x86_64")]
+mod tile_softmax;
 
 #[cfg(test)]
 mod tests;

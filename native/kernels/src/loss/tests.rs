@@ -1,9 +1,11 @@
 //! linearCrossEntropy and the sums against straight loops in doubles, on every path.
 
-use super::linear_cross_entropy::CHUNK;
+use super::linear_cross_entropy::{CHUNK, by_chunk_only, linear_cross_entropy};
 use crate::bf16;
 use crate::isa::Isa;
+use crate::ops::Kernel;
 use crate::optim::test_arena::{At, TestArena, noise};
+use crate::pool::Pool;
 
 #[derive(Clone)]
 struct Case {
@@ -69,7 +71,8 @@ fn place(case: &Case, x: &[f32]) -> Run {
             (x, x)
         }
     };
-    arena.f32s(&vec![f32::NAN; t.min(CHUNK) * v.next_multiple_of(32)]);
+    let width = v.next_multiple_of(32) + d.next_multiple_of(32);
+    arena.f32s(&vec![f32::NAN; t.min(CHUNK) * width]);
     arena.numbers(&[t as f64, d as f64, v as f64, SCALE]);
     Run {
         arena,
@@ -184,6 +187,61 @@ fn loss_hits_and_gradients_equal_the_definition_on_every_path() {
                     is_bf16,
                     gradients,
                 });
+            }
+        }
+    }
+}
+
+/// In AMX registers, tokens and chunks end where tiles, blocks of rows and blocks of k do not.
+#[test]
+fn rows_in_tile_registers_equal_the_definition_with_the_bits_of_whole_chunks_for_every_thread_count() {
+    if !Isa::Amx.available() {
+        println!("this processor has no AMX: nothing to compare");
+        return;
+    }
+    let kept = |_: usize| false;
+    let holes = |i: usize| i % 3 == 1 || (600..900).contains(&i);
+    for (t, d, v, ignored) in [
+        (32, 8, 5, kept as fn(usize) -> bool),
+        (40, 33, 100, kept),
+        (77, 64, 1100, kept),
+        (150, 600, 130, kept),
+        (CHUNK + 300, 24, 333, kept),
+        (2 * CHUNK + 100, 40, 70, holes),
+        (1400, 16, 96, |i| i < 1100),
+    ] {
+        for gradients in [true, false] {
+            let case = Case {
+                d,
+                v,
+                targets: targets(t, v, ignored),
+                is_bf16: true,
+                gradients,
+            };
+            let (x, _) = inputs(&case);
+            let results = |kernel: Kernel, threads| {
+                let mut run = place(&case, &x);
+                run.arena
+                    .run_kernel(kernel, &Pool::new(threads), Isa::Amx)
+                    .unwrap();
+                if gradients && t <= CHUNK {
+                    let right = exact(&case);
+                    assert_near(&run.arena.read_f32(run.loss, t), &right.loss, 1e-6, "loss");
+                    assert_near(&run.arena.read_f32(run.dx, t * d), &right.dx, 3e-3, "dx");
+                    assert_near(&run.arena.read_f32(run.dw, v * d), &right.dw, 3e-3, "dw");
+                }
+                let mut found = run.arena.read_f32(run.loss, t);
+                found.extend(run.arena.read_i32(run.hits, t).iter().map(|hit| *hit as f32));
+                if gradients {
+                    found.extend(run.arena.read_f32(run.dx, t * d));
+                    found.extend(run.arena.read_f32(run.dw, v * d));
+                }
+                found.iter().map(|x| x.to_bits()).collect::<Vec<u32>>()
+            };
+            let plain = results(by_chunk_only, 1);
+            for threads in [1, 2, 5] {
+                let found = results(linear_cross_entropy, threads);
+                assert!(found == plain, "{t} tokens, {d} x {v}, {threads} threads");
             }
         }
     }

@@ -4,7 +4,7 @@ use crate::args::{Args, Ledger, Memory};
 use crate::bf16;
 use crate::error::KernelError;
 use crate::isa::Isa;
-use crate::ops::{Ctx, table};
+use crate::ops::{Ctx, Kernel, table};
 use crate::pool::Pool;
 
 #[repr(align(64))]
@@ -87,6 +87,10 @@ impl TestArena {
     pub fn run_on(&mut self, name: &str, pool: &Pool, isa: Isa) -> Result<(), KernelError> {
         let table = table();
         let (_, kernel) = table.iter().find(|(known, _)| *known == name).expect(name);
+        self.run_kernel(*kernel, pool, isa)
+    }
+
+    pub fn run_kernel(&mut self, kernel: Kernel, pool: &Pool, isa: Isa) -> Result<(), KernelError> {
         let words = self.words.clone();
         let memory = Memory::new(self.bytes());
         let ledger = Ledger::default();

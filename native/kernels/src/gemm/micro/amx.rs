@@ -73,6 +73,70 @@ pub unsafe fn accumulate(
     }
 }
 
+/// As `accumulate` for a tile of more than 16 rows, and asks for memory that will be read next, 512 bytes a step: where a panel
+/// comes from the third cache, it comes while the one before is multiplied.
+///
+/// # Safety
+/// As `accumulate`; `ask` may point anywhere.
+pub unsafe fn accumulate_asking(
+    steps: usize,
+    a: *const u32,
+    b: *const u32,
+    sums: *mut f32,
+    fresh: bool,
+    ask: *const u32,
+) {
+    if !steps.is_multiple_of(RUN) || steps == 0 {
+        // SAFETY: by the contract.
+        return unsafe { accumulate(ROWS, steps, a, b, sums, fresh) };
+    }
+    configure(RUN);
+    // SAFETY: by the contract.
+    unsafe {
+        begin(true, sums, fresh);
+        multiply_asking(steps / RUN, a, b, ask);
+        store(true, sums);
+    }
+}
+
+/// `multiply` for a tall tile, with eight lines of `ask` asked for at every step.
+unsafe fn multiply_asking(runs: usize, a: *const u32, b: *const u32, ask: *const u32) {
+    // SAFETY: as `multiply`; asking has no effect where nothing lies.
+    unsafe {
+        asm!(
+            "2:",
+            "tileloaddt1 tmm4, [{a} + {line} * 1]",
+            "tileloadd tmm6, [{b} + {panel} * 1]",
+            "tileloadd tmm7, [{b} + {panel} * 1 + 64]",
+            "tileloaddt1 tmm5, [{a} + {line} * 1 + 1024]",
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            "prefetcht1 [{ask}]",
+            "prefetcht1 [{ask} + 64]",
+            "tdpbf16ps tmm1, tmm4, tmm7",
+            "prefetcht1 [{ask} + 128]",
+            "prefetcht1 [{ask} + 192]",
+            "tdpbf16ps tmm2, tmm5, tmm6",
+            "prefetcht1 [{ask} + 256]",
+            "prefetcht1 [{ask} + 320]",
+            "tdpbf16ps tmm3, tmm5, tmm7",
+            "prefetcht1 [{ask} + 384]",
+            "prefetcht1 [{ask} + 448]",
+            "add {a}, 2048",
+            "add {b}, 2048",
+            "add {ask}, 512",
+            "dec {left}",
+            "jnz 2b",
+            a = inout(reg) a => _,
+            b = inout(reg) b => _,
+            ask = inout(reg) ask => _,
+            left = inout(reg) runs => _,
+            line = in(reg) LINE,
+            panel = in(reg) PANEL * 4,
+            options(nostack)
+        );
+    }
+}
+
 unsafe fn begin(tall: bool, sums: *const f32, fresh: bool) {
     if !fresh {
         // SAFETY: by `accumulate`'s contract.

@@ -93,3 +93,31 @@ fn a_tile_is_its_definition_bit_for_bit_for_every_height_and_rest() {
         }
     }
 }
+
+#[test]
+fn asking_ahead_changes_no_bit_of_a_tile() {
+    if !available() {
+        return;
+    }
+    let words = |seed: u32| move |i: u32| (0x3f80 + (i * 7919 + seed) % 120) * 0x1_0001;
+    for pairs in [16u32, 48, 40] {
+        let a: Vec<u32> = (0..pairs.div_ceil(16) * 16 * ROWS as u32).map(words(1)).collect();
+        let b: Vec<u32> = (0..pairs * PANEL as u32).map(words(5)).collect();
+        let tile = |asks: bool| {
+            let mut sums = vec![0.0f32; SUMS];
+            // SAFETY: A and B have `pairs` pairs, and the tile is of full height.
+            unsafe {
+                for fresh in [true, false] {
+                    let (steps, to) = (pairs as usize, sums.as_mut_ptr());
+                    match asks {
+                        true => accumulate_asking(steps, a.as_ptr(), b.as_ptr(), to, fresh, std::ptr::null()),
+                        false => accumulate(ROWS, steps, a.as_ptr(), b.as_ptr(), to, fresh),
+                    }
+                }
+            }
+            release();
+            sums.iter().map(|sum| sum.to_bits()).collect::<Vec<u32>>()
+        };
+        assert!(tile(true) == tile(false), "{pairs} pairs");
+    }
+}
