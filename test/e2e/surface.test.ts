@@ -57,6 +57,7 @@ const surface: Readonly<Record<string, readonly string[]>> = {
     "--json",
     "--trace <file>",
   ],
+  "bench costs": ["--preset <name>", "--precision <p>", "--threads <n>", "--rounds <n>", "--json"],
   "bench peers": ["--preset <name>", "--precision <p>", "--threads <n>", "--rounds <n>", "--json"],
   "bench serve": ["--preset <name>", "--precision <p>", "--threads <n>", "--rounds <n>", "--json"],
   ablate: [
