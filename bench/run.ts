@@ -91,5 +91,8 @@ function lineOf(row: ResultRow): string {
   if (typeof gflops === "number") {
     return `${String(name).padEnd(44)} ${speed}${Math.round(gflops)} GFLOP/s, ${(Number(share) * 100).toFixed(1)} % of the peak`;
   }
+  const times = row["timeShare"] ?? row["seconds"];
+  if (typeof times === "number")
+    return row["timeShare"] === times ? `${name}: ${(times * 100).toFixed(1)} %` : `${name}: ${times.toFixed(3)} s`;
   return `${kind} ${who}: ${best} ${unit}`;
 }

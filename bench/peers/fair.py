@@ -4,10 +4,13 @@ OpenMP, MKL, oneDNN and malloc read the environment once, when they are loaded: 
 first `import torch`, and starts the program anew where a value differs.
 """
 
+import atexit
 import json
 import os
 import resource
+import shutil
 import sys
+import tempfile
 from collections.abc import Callable
 
 # glibc returns large blocks to the system at every free, and faults them in again page by page at the next use.
@@ -22,9 +25,18 @@ def restart_with(threads: int) -> None:
     if "torch" in sys.modules:
         raise RuntimeError("torch is loaded already, and with it OpenMP: call restart_with before the first import torch")
     wanted = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads), **MALLOC, **ONEDNN}
+    compile_into_a_folder_of_its_own()
     if any(os.environ.get(k) != v for k, v in wanted.items()):
         os.environ.update(wanted)
         os.execv(sys.executable, [sys.executable, *sys.argv])
+
+
+def compile_into_a_folder_of_its_own() -> None:
+    """Kernels that another program was stopped in the middle of writing would be loaded, and fail."""
+    if "TORCHINDUCTOR_CACHE_DIR" not in os.environ:
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = tempfile.mkdtemp(prefix="minke-inductor-")
+    # Set before the program is started anew: whoever runs last, removes it.
+    atexit.register(shutil.rmtree, os.environ["TORCHINDUCTOR_CACHE_DIR"], ignore_errors=True)
 
 
 def peak_rss_bytes() -> int:
