@@ -25,6 +25,9 @@ pub struct Cut {
     per_word: usize,
     /// Tokens of a weight gradient that are packed at once.
     tokens: usize,
+    /// Tiles of rows of a weight gradient that a task takes at most, and tasks that a thread should get at least.
+    grad_tiles: usize,
+    shares: usize,
     /// Rough speed of one thread: multiplications and additions a nanosecond.
     flops_per_ns: f64,
 }
@@ -36,12 +39,17 @@ impl Cut {
                 tile: AMX_ROWS,
                 per_word: 2,
                 tokens: 2 * AMX_PAIRS,
+                grad_tiles: BLOCK_TILES,
+                shares: 2,
                 flops_per_ns: 800.0,
             },
             false => Cut {
                 tile: TILE_ROWS,
                 per_word: 1,
                 tokens: FMA_TOKENS,
+                // Every block of rows packs all of x again: few and large ones.
+                grad_tiles: 12,
+                shares: 1,
                 flops_per_ns: 150.0,
             },
         }
@@ -148,8 +156,8 @@ pub fn grad_parts(cut: Cut, rows: usize, panels: usize, tokens: usize, threads: 
     };
     // Columns become rows of A, which is the dearer packing: rows of dw are shared out before panels are.
     let fitting = GRAD_BLOCK_WORDS * cut.per_word / tokens.clamp(1, cut.tokens) / cut.tile;
-    let fair = rows.div_ceil(cut.tile).div_ceil(2 * threads);
-    let most = fitting.min(fair).clamp(2, BLOCK_TILES);
+    let fair = rows.div_ceil(cut.tile).div_ceil(cut.shares * threads);
+    let most = fitting.min(fair).clamp(2, cut.grad_tiles);
     let blocks = rows.div_ceil(cut.tile).div_ceil(most);
     let groups = panel_groups(blocks, panels, threads, 8);
     parts_of(cut, most, (0, rows), panels, groups)
@@ -175,7 +183,7 @@ mod tests {
         let mut seen = vec![0u8; rows * panels];
         for part in parts {
             assert!(
-                part.rows > 0 && part.panels > 0 && part.rows <= BLOCK_TILES * cut.tile,
+                part.rows > 0 && part.panels > 0 && part.rows <= BLOCK_TILES.max(cut.grad_tiles) * cut.tile,
                 "{part:?}"
             );
             for row in part.row..part.row + part.rows {
