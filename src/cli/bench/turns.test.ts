@@ -75,19 +75,21 @@ function whatOf(error: unknown): string {
 const notInstalled: PeerSetup = { who: "PyTorch", script: "setup.sh", package: ["nowhere"] };
 
 describe("takeTurns", () => {
-  test("in a round the turns follow one another and the peaks come behind them", async () => {
+  test("in a round the turns of all follow one another and the peaks come behind them", async () => {
     const log = join(await scratchFolder(), "lines");
-    await race([peer("PyTorch", { log })], { bf16: { log }, f32: { log } });
-    const round = ["Minke bf16 step", "PyTorch step", "Minke f32 step", "Minke bf16 peak", "Minke f32 peak"];
+    await race([peer("PyTorch", { log }), peer("JAX", { log })], { bf16: { log }, f32: { log } });
+    const turns = ["Minke bf16 step", "PyTorch step", "JAX step", "Minke f32 step"];
+    const round = [...turns, "Minke bf16 peak", "Minke f32 peak"];
     expect((await readFile(log, "utf8")).trimEnd().split("\n")).toEqual([...round, ...round]);
   });
 
-  test("a peer has a row, then ours, of the rounds beside the fastest peer only", async () => {
+  test("peers that do not fit memory together meet ours one by one, and ours is held against the fastest then", async () => {
     // Ours is at its best beside the slow peer; that is no figure to hold against the fast one.
-    const bf16 = { answer: "{ seconds: turn <= 3 ? 0.1 : 0.5, tokens: 100 }" };
-    const slow = peer("slow", { answer: "{ seconds: 4, tokens: 100 }" });
-    const fast = peer("fast", { answer: "{ seconds: 1, tokens: 100 }" });
-    const { rows, error } = await race([slow, fast], { bf16, rounds: 3 });
+    const parameters = 1e12;
+    const bf16 = { answer: "{ seconds: turn <= 3 ? 0.1 : 0.5, tokens: 100 }", parameters };
+    const slow = peer("slow", { answer: "{ seconds: 4, tokens: 100 }", parameters });
+    const fast = peer("fast", { answer: "{ seconds: 1, tokens: 100 }", parameters });
+    const { rows, error } = await race([slow, fast], { bf16, f32: { parameters }, rounds: 3 });
     expect(error).toBeNull();
     expect(rows.map(({ name }) => name)).toEqual([
       "nano: slow",
@@ -97,6 +99,17 @@ describe("takeTurns", () => {
     ]);
     expect(rows[2]).toMatchObject({ seconds: 0.5, rounds: 3, fastestPeer: "fast", ratio: 2 });
     expect(rows[1]).toMatchObject({ rounds: 3, minkeBf16Ratio: 2, tokensPerSecond: 100, share: 0.001 });
+  });
+
+  test("peers that share the rounds are held against the same steps of ours", async () => {
+    const bf16 = { answer: "{ seconds: turn === 2 ? 0.25 : 0.5, tokens: 100 }" };
+    const slow = peer("slow", { answer: "{ seconds: 4, tokens: 100 }" });
+    const fast = peer("fast", { answer: "{ seconds: 1, tokens: 100 }" });
+    const { rows, error } = await race([slow, fast], { bf16, rounds: 3 });
+    expect(error).toBeNull();
+    expect(rows[0]).toMatchObject({ name: "nano: slow", minkeBf16Ratio: 16, minkeBf16MedianRatio: 8 });
+    expect(rows[1]).toMatchObject({ name: "nano: fast", minkeBf16Ratio: 4, minkeBf16MedianRatio: 2 });
+    expect(rows[2]).toMatchObject({ seconds: 0.25, rounds: 3, fastestPeer: "fast", ratio: 4 });
   });
 
   test("a peer that is too late is a row that says so, and the next is measured", async () => {
@@ -132,9 +145,10 @@ describe("takeTurns", () => {
       peer("other", { parameters: 8 }),
     ]);
     expect(rows.slice(0, 3).map(({ failed }) => failed)).toEqual([
+      // It fails before the first round.
+      "other trains another model: 8 parameters, ours has 7",
       "lazy trained 50 tokens in a turn, not 100",
       "silent trained no tokens in a turn, not 100",
-      "other trains another model: 8 parameters, ours has 7",
     ]);
     // Nobody is left to measure beside: ours stand alone.
     expect(rows[3]).toMatchObject({ name: "nano: Minke bf16", seconds: 1, rounds: 2, ratio: null });

@@ -1,9 +1,12 @@
 /**
  * Contestants that take timed turns, so that a busy machine slows all of them alike. Nothing is known here of PyTorch.
  *
- * A round is: ours in bf16, the peer, ours in f32, right after one another; the register peaks are measured behind the
- * turns, because a probe between two of them would let the machine change (and heat up) before one side only.
+ * A round is: ours in bf16, the peers, ours in f32, right after one another; the register peaks are measured behind the
+ * turns, because a probe between two of them would let the machine change (and heat up) before one side only. All peers
+ * share the rounds, so that the best of each is the best of as many tries at the same times; only models so large that
+ * the peers would not fit memory together meet ours one by one.
  */
+import { totalmem } from "node:os";
 import { setTimeout as sleep } from "node:timers/promises";
 import { BackendError } from "../../base/index.ts";
 import { Contestant, type ContestantSpec, isFaultOf } from "./contestant.ts";
@@ -57,20 +60,50 @@ export async function* takeTurns(
   using f32 = await start("f32");
   const ours: Ours = { bf16, f32 };
   const measured: PeerSteps[] = [];
-  for (const spec of specs) {
-    say(`${preset}: ${spec.name}: ${spec.hint}`);
+  for (const group of fitTogether(specs, bf16) ? [specs] : specs.map((spec) => [spec])) {
+    const peers: Contestant[] = [];
     try {
-      const one = await measurePeer(spec, ours, run);
-      measured.push(one);
-      yield peerRow(preset, one);
-    } catch (error) {
-      stop.throwIfAborted();
-      if (!isFaultOf(spec, error)) throw error;
-      yield failedRow(preset, spec.name, error);
+      for (const spec of group) {
+        say(`${preset}: ${spec.name}: ${spec.hint}`);
+        try {
+          peers.push(await startPeer(spec, bf16, stop));
+        } catch (error) {
+          yield failureOf(spec, error, run);
+        }
+      }
+      if (peers.length === 0) continue;
+      const played = await playRounds(ours, peers, run);
+      for (const spec of group) {
+        const outcome = played.peers.get(spec.name);
+        if (outcome === undefined) continue;
+        if ("error" in outcome) {
+          yield failureOf(spec, outcome.error, run);
+          continue;
+        }
+        const one = { name: spec.name, precision: spec.precision, ...outcome, beside: played.ours };
+        measured.push(one);
+        yield peerRow(preset, one);
+      }
+    } finally {
+      for (const peer of peers) peer[Symbol.dispose]();
     }
   }
-  const alone = measured.length > 0 ? null : (await playRounds(ours, null, run)).ours;
+  const alone = measured.length > 0 ? null : (await playRounds(ours, [], run)).ours;
   for (const precision of ["bf16", "f32"] as const) yield oursRow(preset, precision, measured, alone);
+}
+
+/** A program that trains takes some 40 bytes a weight, and a gigabyte for itself; half of the memory stays free. */
+function fitTogether(specs: readonly PeerSpec[], ours: Contestant): boolean {
+  const { parameters } = ours.settings;
+  const bytes = (typeof parameters === "number" ? 40 * parameters : 0) + 1e9;
+  return specs.length * bytes < totalmem() / 2;
+}
+
+/** The row of a peer that failed. @throws the error, if it is not the peer's or the run was stopped */
+function failureOf(spec: PeerSpec, error: unknown, { preset, stop }: TurnsRun): BenchRow {
+  stop.throwIfAborted();
+  if (!isFaultOf(spec, error)) throw error;
+  return failedRow(preset, spec.name, error);
 }
 
 function nothingSetUp(peers: readonly PeerSpec[]): BackendError {
@@ -82,11 +115,15 @@ function nothingSetUp(peers: readonly PeerSpec[]): BackendError {
   });
 }
 
-async function measurePeer(spec: PeerSpec, ours: Ours, run: TurnsRun): Promise<PeerSteps> {
-  using peer = await Contestant.start(spec, run.stop);
-  requireSameModel(peer, ours.bf16);
-  const { peer: steps, ours: beside } = await playRounds(ours, peer, run);
-  return { name: spec.name, precision: spec.precision, ...steps!, beside };
+async function startPeer(spec: PeerSpec, ours: Contestant, stop: AbortSignal): Promise<Contestant> {
+  const peer = await Contestant.start(spec, stop);
+  try {
+    requireSameModel(peer, ours);
+    return peer;
+  } catch (error) {
+    peer[Symbol.dispose]();
+    throw error;
+  }
 }
 
 /** One contestant's turns of all rounds. */
@@ -127,16 +164,34 @@ class Turns {
   }
 }
 
+/** What a peer's turns came to. One that fails leaves the rounds; the others go on. */
+type Outcome = Steps | { readonly error: unknown };
+
 async function playRounds(
   { bf16, f32 }: Ours,
-  peer: Contestant | null,
+  peers: readonly Contestant[],
   { rounds, steps }: TurnsRun,
-): Promise<{ readonly ours: Beside; readonly peer: Steps | null }> {
+): Promise<{ readonly ours: Beside; readonly peers: ReadonlyMap<string, Outcome> }> {
   const turns = { bf16: new Turns(bf16, bf16), f32: new Turns(f32, bf16) };
-  const theirs = peer === null ? null : new Turns(peer, bf16);
+  const theirs = peers.map((peer) => ({
+    name: peer.spec.name,
+    spec: peer.spec,
+    turns: new Turns(peer, bf16),
+  }));
+  const failures = new Map<string, unknown>();
   const peaks = { bf16: 0, f32: 0 };
   for (let round = 0; round < rounds; round++) {
-    for (const one of [turns.bf16, theirs, turns.f32]) await one?.take(steps);
+    await turns.bf16.take(steps);
+    for (const { name, spec, turns: peer } of theirs) {
+      if (failures.has(name)) continue;
+      try {
+        await peer.take(steps);
+      } catch (error) {
+        if (!isFaultOf(spec, error)) throw error;
+        failures.set(name, error);
+      }
+    }
+    await turns.f32.take(steps);
     peaks.bf16 = Math.max(peaks.bf16, await probePeak(bf16));
     peaks.f32 = Math.max(peaks.f32, await probePeak(f32));
   }
@@ -145,7 +200,12 @@ async function playRounds(
       bf16: { precision: "bf16", peak: peaks.bf16, ...turns.bf16.steps },
       f32: { precision: "f32", peak: peaks.f32, ...turns.f32.steps },
     },
-    peer: theirs?.steps ?? null,
+    peers: new Map(
+      theirs.map(({ name, turns: peer }): [string, Outcome] => [
+        name,
+        failures.has(name) ? { error: failures.get(name) } : peer.steps,
+      ]),
+    ),
   };
 }
 
