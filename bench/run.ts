@@ -93,6 +93,8 @@ function lineOf(row: ResultRow): string {
   }
   const times = row["timeShare"] ?? row["seconds"];
   if (typeof times === "number")
-    return row["timeShare"] === times ? `${name}: ${(times * 100).toFixed(1)} %` : `${name}: ${times.toFixed(3)} s`;
+    return row["timeShare"] === times
+      ? `${name}: ${(times * 100).toFixed(1)} %`
+      : `${name}: ${times.toFixed(3)} s`;
   return `${kind} ${who}: ${best} ${unit}`;
 }
