@@ -1,5 +1,7 @@
 //! Attention in f64 loops straight from the equations, and a small arena to run commands in: for tests.
 
+use std::ops::Range;
+
 use crate::args::{Args, Dtype, Ledger, Memory};
 use crate::bf16;
 use crate::error::KernelError;
@@ -33,6 +35,12 @@ impl Problem {
 
     pub fn tokens(&self) -> usize {
         self.lengths.iter().sum()
+    }
+
+    /// What belongs to some tokens, of values that lie token by token.
+    pub fn part(&self, values: &[f64], tokens: Range<usize>) -> Vec<f64> {
+        let width = values.len() / self.tokens();
+        values[tokens.start * width..tokens.end * width].to_vec()
     }
 
     pub fn offsets(&self) -> Vec<f64> {
@@ -164,6 +172,16 @@ impl Inputs {
             q: numbers(q, dtype, seed),
             kv: numbers(kv, dtype, seed + 1),
             k_rope: numbers(k_rope, dtype, seed + 2),
+        }
+    }
+
+    /// Those of tokens `tokens` of `problem`.
+    pub fn of_tokens(&self, problem: &Problem, tokens: Range<usize>) -> Inputs {
+        let part = |values: &[f64]| problem.part(values, tokens.clone());
+        Inputs {
+            q: part(&self.q),
+            kv: part(&self.kv),
+            k_rope: part(&self.k_rope),
         }
     }
 }

@@ -3,7 +3,8 @@
 //!
 //! Reading order: `micro` (one tile in registers), `panels` and `pack` (the layouts), `product` (one thread's
 //! part), `output` (where its sums go), `plan` (the cut into tasks), then the ops. bf16 in AMX registers: `micro::amx`,
-//! `tiles` (the order of one thread's tiles), `pack_tiles` (`pack` by 512-bit registers). Other kernels use `matmul`
+//! `tiles` (the order of one thread's tiles), `pack_tiles` (`pack` by 512-bit registers, `shuffle` inside them), `tile_factors` (a tile on
+//! its way into the next product). Other kernels use `matmul`
 //! and `matmul_grad_weight` (whole regions) or `matmul_alone` (inside a task of theirs).
 
 pub mod grad_weight;
@@ -17,6 +18,10 @@ pub mod pack_tiles;
 pub mod panels;
 mod plan;
 pub mod product;
+#[cfg(target_arch = "x86_64")]
+pub mod shuffle;
+#[cfg(target_arch = "x86_64")]
+pub mod tile_factors;
 #[cfg(target_arch = "x86_64")]
 pub mod tiles;
 

@@ -5,7 +5,7 @@ use std::arch::x86_64::*;
 
 use super::softmax::RowLoss;
 use crate::gemm::micro::{AMX_ROWS as ROWS, PANEL, RUN};
-use crate::gemm::pack_tiles::store_columns;
+use crate::gemm::shuffle::store_columns;
 use crate::math::{LANES, Lanes, log};
 
 /// Floats of a tile.
@@ -213,7 +213,8 @@ impl Logits {
                     _mm512_storeu_si512(packed.add(row * RUN).cast(), lines[row]);
                 }
                 if let Some(turned) = turned {
-                    store_columns(&lines, turned.start.add(panel * turned.stride));
+                    let pair = |pair| (lines[2 * pair], lines[2 * pair + 1]);
+                    store_columns(pair, PANEL, turned.start.add(panel * turned.stride));
                 }
             }
         }

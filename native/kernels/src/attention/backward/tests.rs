@@ -94,15 +94,8 @@ fn a_sequence_has_the_same_gradients_alone_and_between_others() {
     for dtype in [F32, Bf16] {
         let inputs = Inputs::random(&batch, dtype, 3);
         let d_o = numbers(batch.sizes()[3], dtype, 4);
-        let part = |values: &[f64]| {
-            let width = values.len() / batch.tokens();
-            values[70 * width..201 * width].to_vec()
-        };
-        let own = Inputs {
-            q: part(&inputs.q),
-            kv: part(&inputs.kv),
-            k_rope: part(&inputs.k_rope),
-        };
+        let part = |values: &[f64]| batch.part(values, 70..201);
+        let own = inputs.of_tokens(&batch, 70..201);
         let in_batch = run(&batch, &inputs, &d_o, dtype, Isa::detect(), 2);
         let by_itself = run(&alone, &own, &part(&d_o), dtype, Isa::detect(), 1);
         for (batched, single) in in_batch.iter().zip(&by_itself) {

@@ -3,7 +3,7 @@
 use std::arch::x86_64::*;
 
 use super::{SIDE, WORDS};
-use crate::gemm::pack_tiles::turn;
+use crate::gemm::shuffle::{pairs, store_columns, turn};
 
 /// One head's share of packed tokens: a range of channels, or two ranges side by side. Rows behind the last count as
 /// zero, and so do channels.
@@ -132,7 +132,7 @@ pub unsafe fn pack_right(rows: &Rows, first: usize, blocks: usize, to: *mut u32)
 ///
 /// # Safety
 /// As `pack_left`.
-#[target_feature(enable = "avx512f,avx512bw")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
 pub unsafe fn pack_row_pairs(rows: &Rows, first: usize, blocks: usize, to: *mut u32, apart: usize) {
     for block in 0..blocks {
         let masks = rows.masks(block);
@@ -140,7 +140,7 @@ pub unsafe fn pack_row_pairs(rows: &Rows, first: usize, blocks: usize, to: *mut 
         for pair in 0..16 {
             let even = rows.line(first + 2 * pair, block, masks);
             let odd = rows.line(first + 2 * pair + 1, block, masks);
-            let (low, high) = interleave(even, odd);
+            let [low, high] = pairs(even, odd);
             unsafe {
                 _mm512_storeu_si512(to.add(pair * SIDE).cast(), low);
                 _mm512_storeu_si512(to.add(pair * SIDE + 16).cast(), high);
@@ -158,43 +158,13 @@ pub unsafe fn pack_row_pairs(rows: &Rows, first: usize, blocks: usize, to: *mut 
 pub unsafe fn pack_left_turned(rows: &Rows, first: usize, blocks: usize, to: *mut u32, apart: usize) {
     for block in 0..blocks {
         let masks = rows.masks(block);
-        let mut low = [_mm512_setzero_si512(); 16];
-        let mut high = low;
-        for pair in 0..16 {
+        let pair = |pair| {
             let even = rows.line(first + 2 * pair, block, masks);
-            let odd = rows.line(first + 2 * pair + 1, block, masks);
-            low[pair] = _mm512_unpacklo_epi16(even, odd);
-            high[pair] = _mm512_unpackhi_epi16(even, odd);
-        }
-        let (low, high) = (turn(low), turn(high));
-        for word in 0..16 {
-            let to = to.wrapping_add(block * apart);
-            unsafe {
-                _mm512_storeu_si512(to.add(unpacked(word) * 16).cast(), low[word]);
-                _mm512_storeu_si512(to.add((unpacked(word) + 4) * 16).cast(), high[word]);
-            }
-        }
+            (even, rows.line(first + 2 * pair + 1, block, masks))
+        };
+        // SAFETY: a block has 32 lines of sixteen words.
+        unsafe { store_columns(pair, SIDE, to.wrapping_add(block * apart)) };
     }
-}
-
-/// Which of 32 numbers `unpacklo` brings to pair `word`; `unpackhi` brings the one four further.
-pub const fn unpacked(word: usize) -> usize {
-    word / 4 * 8 + word % 4
-}
-
-/// Pairs of one number of `even` and one of `odd`, in their order.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw")]
-fn interleave(even: __m512i, odd: __m512i) -> (__m512i, __m512i) {
-    // Unpacking works inside lanes of 128 bits: a has lanes 0 2 4 6, b lanes 1 3 5 7 of the result.
-    let a = _mm512_unpacklo_epi16(even, odd);
-    let b = _mm512_unpackhi_epi16(even, odd);
-    let low = _mm512_set_epi64(11, 10, 3, 2, 9, 8, 1, 0);
-    let high = _mm512_set_epi64(15, 14, 7, 6, 13, 12, 5, 4);
-    (
-        _mm512_permutex2var_epi64(a, low, b),
-        _mm512_permutex2var_epi64(a, high, b),
-    )
 }
 
 #[cfg(test)]

@@ -84,15 +84,8 @@ fn a_sequence_has_the_same_bits_alone_and_between_others() {
     let alone = Problem::new(&[131], 2, 32, 16, 32);
     for dtype in [F32, Bf16] {
         let inputs = Inputs::random(&batch, dtype, 3);
-        let part = |values: &[f64]| {
-            let width = values.len() / batch.tokens();
-            values[70 * width..201 * width].to_vec()
-        };
-        let own = Inputs {
-            q: part(&inputs.q),
-            kv: part(&inputs.kv),
-            k_rope: part(&inputs.k_rope),
-        };
+        let part = |values: &[f64]| batch.part(values, 70..201);
+        let own = inputs.of_tokens(&batch, 70..201);
         let (o, lse) = run(&batch, &inputs, dtype, Isa::detect(), 2);
         let (own_o, own_lse) = run(&alone, &own, dtype, Isa::detect(), 2);
         assert_eq!(part(&o), own_o);

@@ -15,7 +15,8 @@ use std::arch::x86_64::*;
 
 use super::{COEFFICIENTS, ITERATIONS};
 use crate::gemm::micro::{PANEL, RUN};
-use crate::gemm::pack_tiles::{pair_columns, pair_rows, round_rows, turn};
+use crate::gemm::shuffle::turn;
+use crate::gemm::tile_factors::{pair_columns, pair_rows, round_rows};
 use crate::gemm::tiles::{Finished, PackedRows, ROWS, SUMS, multiply, packed_words, sums_floats};
 use crate::pool::Scratch;
 

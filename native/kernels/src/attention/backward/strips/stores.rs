@@ -6,12 +6,13 @@ use super::super::Backward;
 use super::room::Strips;
 use crate::attention::avx512::Zmm;
 use crate::attention::blocks::lines::{self, load, times};
-use crate::attention::blocks::pack::{below, unpacked};
+use crate::attention::blocks::pack::below;
 use crate::attention::blocks::registers::Registers;
 use crate::attention::blocks::{SIDE, SUMS, WORDS};
 use crate::attention::convert::Output;
 use crate::attention::shape::Sequence;
 use crate::attention::vector::Vector;
+use crate::gemm::shuffle::unpacked;
 
 /// Asks for what will be written behind the products: dq of a strip as its group meets its own keys, dk and dv in
 /// the last group. Rows lie far apart, so that nothing else fetches them early.
