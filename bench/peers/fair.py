@@ -9,6 +9,7 @@ import json
 import os
 import resource
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Callable
@@ -18,6 +19,8 @@ MALLOC = {"MALLOC_MMAP_THRESHOLD_": str(1 << 32), "MALLOC_TRIM_THRESHOLD_": str(
 
 # The default of 1,024 kernels is fewer than the shapes that experts' ragged shares have.
 ONEDNN = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "20000"}
+
+FOLDER = "minke-inductor-"
 
 
 def restart_with(threads: int) -> None:
@@ -33,10 +36,20 @@ def restart_with(threads: int) -> None:
 
 def compile_into_a_folder_of_its_own() -> None:
     """Kernels that another program was stopped in the middle of writing would be loaded, and fail."""
-    if "TORCHINDUCTOR_CACHE_DIR" not in os.environ:
-        os.environ["TORCHINDUCTOR_CACHE_DIR"] = tempfile.mkdtemp(prefix="minke-inductor-")
-    # Set before the program is started anew: whoever runs last, removes it.
-    atexit.register(shutil.rmtree, os.environ["TORCHINDUCTOR_CACHE_DIR"], ignore_errors=True)
+    # Set before the program is started anew, which then finds it.
+    folder = os.environ.get("TORCHINDUCTOR_CACHE_DIR") or tempfile.mkdtemp(prefix=FOLDER)
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = folder
+    if not os.path.basename(folder).startswith(FOLDER):
+        return  # chosen by whoever started this program
+
+    def remove() -> None:
+        # Being asked to leave once more must not break this off.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        shutil.rmtree(folder, ignore_errors=True)
+
+    # A program that is asked to leave ends as others do, so that what was registered for the end runs.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    atexit.register(remove)
 
 
 def peak_rss_bytes() -> int:
