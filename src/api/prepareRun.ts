@@ -191,7 +191,13 @@ async function readTokenizerAt(path: string): Promise<Tokenizer | null> {
   }
 }
 
-/** Seconds of one step on this machine: the best of a few, on weights that are thrown away. */
+/** How long the speed is measured, and in how many steps at the least. */
+const [MEASURING_SECONDS, MEASURED_STEPS] = [3, 2];
+
+/**
+ * Seconds of one step on this machine, on weights that are thrown away: the mean of some seconds. The best of them would
+ * be the machine's speed with nobody else on it, and a run would take longer than it may.
+ */
 export async function measureStepSeconds(
   device: QueueDevice,
   config: TrainConfig,
@@ -201,18 +207,23 @@ export async function measureStepSeconds(
   const sampler = new RowSampler(data.train, config.seed);
   session.initialize();
   const scheduled = scheduleAt(config, { step: 0, share: 0 });
-  let best = Number.POSITIVE_INFINITY;
-  for (let i = 0; i < 5; i++) {
+  const step = async (): Promise<number> => {
     const rows = sampler.next(config.batchRows);
     const started = performance.now();
     await session.runner.compute(rows, scheduled);
     session.runner.commit(scheduled);
     await device.drain();
-    // The first step touches every page for the first time.
-    if (i > 0) best = Math.min(best, (performance.now() - started) / 1000);
+    return (performance.now() - started) / 1000;
+  };
+  // Touches every page for the first time, and records what the next ones replay.
+  await step();
+  let [seconds, steps] = [0, 0];
+  while (steps < MEASURED_STEPS || seconds < MEASURING_SECONDS) {
+    seconds += await step();
+    steps++;
   }
   session.dispose();
-  return best;
+  return seconds / steps;
 }
 
 /** Of a time budget, what steps may take: evaluations, samples and checkpoints need the rest. */
