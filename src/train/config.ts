@@ -104,7 +104,7 @@ export interface TrainConfig {
   readonly gradientShards: number;
   /**
    * What the backward pass computes again instead of keeping: nothing, or what the report names (norms, MLA's
-   * up-projections, SwiGLU) and the experts' answers. The bits are the same.
+   * up-projections, SwiGLU) and every second sum of the residual stream. The bits are the same.
    */
   readonly recompute: "none" | "selective";
   readonly optimizer: OptimizerConfig;

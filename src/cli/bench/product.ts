@@ -43,7 +43,7 @@ export function openGrouped(
   return {
     name: `${T} tokens to ${topK} of ${E} experts of ${N} x ${K}`,
     flops: 2 * T * topK * N * K,
-    run: inScope(device, () => void groupedLinear(x, w, plan, true, dtype)),
+    run: inScope(device, () => void groupedLinear(x, w, plan, dtype)),
   };
 }
 

@@ -7,9 +7,9 @@
  * Source: DeepSeek-V3 report, section 2.1.2, eq. (12).
  */
 import {
-  combine,
   type DispatchPlan,
   groupedLinear,
+  mixture,
   type Parameter,
   planDispatch,
   planTensors,
@@ -57,14 +57,10 @@ export class Moe {
 
     const { affinity, expertIds, weights } = this.router.forward(x, pass); //          eq. (13)-(16)
     const plan = planDispatch(expertIds, E, E / G);
-    const ask = (): Tensor => {
-      const gateUp = groupedLinear(x, this.gateUpProj, plan, true, activation); //      [T*K, 2F]
-      const hidden = recomputed(swiglu(gateUp)); //                                     [T*K, F]
-      return recomputed(groupedLinear(hidden, this.downProj, plan, false, activation));
-    };
-    const answers = scoped(x.device, ask, (tensor) => [tensor]); //                     [T*K, D]
+    const ask = (): Tensor => recomputed(swiglu(groupedLinear(x, this.gateUpProj, plan, activation)));
+    const hidden = scoped(x.device, ask, (tensor) => [tensor]); //                      [T*K, F]
     const shared = this.sharedExperts?.forward(x, pass) ?? null; //                      [T, D]
-    const y = combine(answers, plan, weights, shared, activation); //                    [T, D]  eq. (12)
+    const y = mixture(hidden, this.downProj, plan, weights, shared, activation); //      [T, D]  eq. (12)
 
     const alpha = pass.balanceAlpha;
     const balanceLoss =

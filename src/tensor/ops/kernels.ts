@@ -11,6 +11,7 @@ import { linearCrossEntropyKernels } from "./linearCrossEntropy.ts";
 import { combineKernels } from "./moe/combine.ts";
 import { dispatchKernels } from "./moe/dispatch.ts";
 import { groupedLinearKernels } from "./moe/groupedLinear.ts";
+import { mixtureKernels } from "./moe/mixture.ts";
 import { routeKernels } from "./moe/route.ts";
 import { routerBiasKernels } from "./moe/routerBias.ts";
 import { sequenceBalanceKernels } from "./moe/sequenceBalance.ts";
@@ -44,6 +45,7 @@ export const allKernels: readonly Kernel[] = [
   ...sequenceBalanceKernels,
   ...dispatchKernels,
   ...combineKernels,
+  ...mixtureKernels,
   ...routerBiasKernels,
   ...linearCrossEntropyKernels,
   ...reduceKernels,

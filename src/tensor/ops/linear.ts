@@ -36,34 +36,40 @@ export const matmulGradWeightKernel: Kernel = defineKernel({
   operands: { dy: "in", x: "in", dw: "inout" },
   params: ["T", "N", "K", "compute"],
   reference({ dy, x, dw }, { T, N, K, compute }) {
-    gradWeightReference(dy, x, (t) => t, 0, T, dw, 0, N, K, compute);
+    const row = (t: number): number => t;
+    gradWeightReference(dy, x, { from: 0, to: T, dyRow: row, xRow: row }, dw, N, K, compute);
   },
   flops: ({ T, N, K }) => 2 * T * N * K,
 });
 
-/** dw[start..] += dy^T x over rows `from` to `to`; x's row of r is `rowOf(r)`. */
+/** Rows `from` to `to` (exclusive), and where each lies in dy and in x. */
+interface SummedRows {
+  readonly from: number;
+  readonly to: number;
+  dyRow(r: number): number;
+  xRow(r: number): number;
+}
+
+/** dw += dy^T x over some rows. */
 export function gradWeightReference(
   dy: Floats,
   x: Floats,
-  rowOf: (r: number) => number,
-  from: number,
-  to: number,
+  rows: SummedRows,
   dw: Floats,
-  start: number,
   N: number,
   K: number,
   compute: number,
 ): void {
   const round = rounding(compute === 1 ? "bf16" : "f32");
   const sums = new Float64Array(N * K);
-  for (let r = from; r < to; r++) {
-    const source = rowOf(r) * K;
+  for (let r = rows.from; r < rows.to; r++) {
+    const [target, source] = [rows.dyRow(r) * N, rows.xRow(r) * K];
     for (let n = 0; n < N; n++) {
-      const g = round(dy[r * N + n]!);
+      const g = round(dy[target + n]!);
       for (let k = 0; k < K; k++) sums[n * K + k] = sums[n * K + k]! + g * round(x[source + k]!);
     }
   }
-  for (let i = 0; i < N * K; i++) dw[start + i] = dw[start + i]! + sums[i]!;
+  for (let i = 0; i < N * K; i++) dw[i] = dw[i]! + sums[i]!;
 }
 
 /** What a GEMM does to its operands: nothing, or rounds them to bf16. */

@@ -42,7 +42,7 @@ function panelsOf(E: number, N: number, K: number, dtype: Float): CaseOperand {
   return { shape: [E, panelElements(N, K)], dtype, values: panels };
 }
 
-/** Both products of one shape. bf16 arithmetic rounds its operands alike on both sides: only the sums differ. */
+/** Both products of one shape; the gradient gathers on the other side. bf16 arithmetic rounds its operands alike on both sides: only the sums differ. */
 function groupedCases(
   name: string,
   shape: GroupedShape,
@@ -74,8 +74,11 @@ function groupedCases(
       name,
       kernel: groupedMatmulGradWeightKernel,
       operands: {
-        dy: random([R, N], 84, dtypes.y),
-        ...routed,
+        dy: random([gather ? R : Tx, N], 84, dtypes.y),
+        dyRows: gather ? null : whole(integers(R, Tx, 86)),
+        x: routed.x,
+        xRows: routed.rows,
+        offsets: routed.offsets,
         dw: random([E, N, K], 85, "f32"),
       },
       params: { R, N, K, E, compute: dtypes.panels === "bf16" ? 1 : 0 },
@@ -96,9 +99,9 @@ export const groupedLinearCases: readonly OpCase[] = [
     f32,
     true,
   ),
-  ...groupedCases("rows in order", { Tx: 0, N: 33, K: 17, rowsOf: [2, 13, 4] }, f32, false),
+  ...groupedCases("rows in order", { Tx: 12, N: 33, K: 17, rowsOf: [2, 13, 4] }, f32, false),
   ...groupedCases("bf16, gathered", { Tx: 64, N: 96, K: 64, rowsOf: [30, 97, 1, 0] }, bf16, true),
-  ...groupedCases("bf16, odd width", { Tx: 0, N: 5, K: 9, rowsOf: [1, 2, 3] }, bf16, false),
+  ...groupedCases("bf16, odd width", { Tx: 3, N: 5, K: 9, rowsOf: [1, 2, 3] }, bf16, false),
   ...groupedCases("bf16 weights, f32 rows and sums", { Tx: 8, N: 64, K: 32, rowsOf: [6, 6] }, mixed, true),
   ...groupedCases("f32 weights, bf16 rows", { Tx: 8, N: 32, K: 30, rowsOf: [0, 11] }, widened, true),
   ...groupedCases("no row at all", { Tx: 4, N: 8, K: 8, rowsOf: [0, 0, 0] }, bf16, false),

@@ -3,8 +3,9 @@
  * ragged sequences, groups longer than one loop takes, and each storage dtype on each operand.
  */
 
-import { combineBackwardKernel, combineKernel } from "../../../src/tensor/ops/moe/combine.ts";
+import { combineKernel } from "../../../src/tensor/ops/moe/combine.ts";
 import { dispatchPlanKernel, expertLoadKernel } from "../../../src/tensor/ops/moe/dispatch.ts";
+import { mixtureBackwardKernel, weighRowsKernel } from "../../../src/tensor/ops/moe/mixture.ts";
 import { routerBackwardKernel, routerKernel } from "../../../src/tensor/ops/moe/route.ts";
 import { updateRouterBiasKernel } from "../../../src/tensor/ops/moe/routerBias.ts";
 import {
@@ -237,7 +238,7 @@ function combineCase(
     name,
     kernel: combineKernel,
     operands: {
-      expertOut: random([T * K, D], 52, rows),
+      x: random([T * K, D], 52, rows),
       slotRow: whole([T, K], makeSlotRows(expertIds)),
       expertIds: whole([T, K], expertIds),
       weights: hasWeights ? random([T, K], 53) : null,
@@ -269,34 +270,43 @@ const combineCases: readonly OpCase[] = [
   combineCase("no token", [0, 2, 8], { groupSize: 2, experts: 4 }),
 ];
 
-function combineBackwardCase(
+function mixtureCases(
   name: string,
-  [T, K, D]: readonly [number, number, number],
-  [dy, rows, dRows]: readonly [Float, Float, Float],
-): OpCase {
+  [T, K, F]: readonly [number, number, number],
+  [gradient, rows]: readonly [Float, Float],
+): OpCase[] {
   const expertIds = makeExpertIds(T, K, 2 * K, 61);
-  return {
-    name,
-    kernel: combineBackwardKernel,
-    operands: {
-      dy: random([T, D], 62, dy),
-      expertOut: random([T * K, D], 63, rows),
-      slotRow: whole([T, K], makeSlotRows(expertIds)),
-      weights: random([T, K], 64),
-      dExpertOut: { shape: [T * K, D], dtype: dRows },
-      dWeights: { shape: [T, K], dtype: "f32" },
+  const slots = { slotRow: whole([T, K], makeSlotRows(expertIds)), weights: random([T, K], 64) };
+  const params = { T, K, F };
+  return [
+    {
+      name,
+      kernel: mixtureBackwardKernel,
+      operands: {
+        dHidden: random([T * K, F], 62, gradient),
+        hidden: random([T * K, F], 63, rows),
+        ...slots,
+        dWeights: { shape: [T, K], dtype: "f32" },
+      },
+      params,
+      tolerance: { dHidden: toleranceOf(gradient), dWeights: "f32" },
     },
-    params: { T, K, D },
-    tolerance: { dExpertOut: toleranceOf(dRows), dWeights: "f32" },
-  };
+    {
+      name,
+      kernel: weighRowsKernel,
+      operands: { x: random([T * K, F], 63, rows), ...slots, y: { shape: [T * K, F], dtype: gradient } },
+      params,
+      tolerance: toleranceOf(gradient),
+    },
+  ];
 }
 
-const combineBackwardCases: readonly OpCase[] = [
-  combineBackwardCase("all bf16", [150, 4, 256], ["bf16", "bf16", "bf16"]),
-  combineBackwardCase("all f32, odd width", [11, 3, 65], ["f32", "f32", "f32"]),
-  combineBackwardCase("f32 gradient of bf16 rows", [5, 8, 100], ["f32", "bf16", "bf16"]),
-  combineBackwardCase("bf16 gradient of f32 rows", [4, 2, 1000], ["bf16", "f32", "f32"]),
-  combineBackwardCase("narrower than a vector", [2, 1, 3], ["f32", "f32", "bf16"]),
+const allMixtureCases: readonly OpCase[] = [
+  ...mixtureCases("all bf16", [150, 4, 128], ["bf16", "bf16"]),
+  ...mixtureCases("all f32, odd width", [11, 3, 65], ["f32", "f32"]),
+  ...mixtureCases("f32 gradient of bf16 rows", [5, 8, 100], ["f32", "bf16"]),
+  ...mixtureCases("bf16 gradient of f32 rows", [4, 2, 1000], ["bf16", "f32"]),
+  ...mixtureCases("narrower than a vector", [2, 1, 3], ["f32", "f32"]),
 ];
 
 function biasCase(name: string, load: readonly number[], gamma: number): OpCase {
@@ -323,6 +333,6 @@ export const moeCases: readonly OpCase[] = [
   ...sequenceBalanceCases,
   ...dispatchCases,
   ...combineCases,
-  ...combineBackwardCases,
+  ...allMixtureCases,
   ...biasCases,
 ];

@@ -1,7 +1,7 @@
 //! matmulGradWeight, groupedMatmulGradWeight: dw [N, K] += dy^T [N, T] @ x [T, K]
 //!
 //! contract   tensor/ops (matmul's and groupedMatmul's weight part)
-//! layout     dy, x row-major by token, x's rows optionally gathered; dw row-major
+//! layout     dy, x row-major by token, the rows of both optionally gathered; dw row-major
 //! dtype      dy, x f32 or bf16, rounded or widened to `compute`; dw f32
 //! limits     T = 0 and empty experts add nothing; odd T is padded with a zero token
 //! tiling     tasks of some rows of dw (outputs) by a run of 32-column panels (inputs), 256 tokens at a time (512 in AMX
@@ -12,7 +12,7 @@
 //!            panel at hand in the first
 //! versions   v1 all tokens in one chain, panels as long as T · v2 blocks (this file)
 
-use super::grouped::{Gather, check_offsets, gather, run_parts};
+use super::grouped::{check_offsets, gather, run_parts};
 use super::matmul::Matrix;
 use super::micro::{self, ALayout, Arithmetic, PANEL, TILE_FLOATS, TILE_ROWS, TileShape};
 #[cfg(target_arch = "x86_64")]
@@ -258,11 +258,10 @@ pub fn op(ctx: &Ctx, a: &mut Args) -> Result<(), KernelError> {
     Ok(())
 }
 
-/// The op: dy, x, rows?, offsets, dw; R, N, K, E, compute.
+/// The op: dy, dyRows?, x, xRows?, offsets, dw; R, N, K, E, compute.
 pub fn grouped_op(ctx: &Ctx, a: &mut Args) -> Result<(), KernelError> {
-    let dy = a.floats("dy")?;
-    let x = a.floats("x")?;
-    let rows = a.i32s_optional("rows")?;
+    let (dy, dy_rows) = (a.floats("dy")?, a.i32s_optional("dyRows")?);
+    let (x, x_rows) = (a.floats("x")?, a.i32s_optional("xRows")?);
     let offsets = a.i32s("offsets")?;
     let dw = a.f32s("dw")?;
     let (r, n, k, e) = (a.usize("R")?, a.usize("N")?, a.usize("K")?, a.usize("E")?);
@@ -270,8 +269,7 @@ pub fn grouped_op(ctx: &Ctx, a: &mut Args) -> Result<(), KernelError> {
     a.end()?;
     let offsets = offsets.i32s(e + 1)?;
     check_offsets(offsets, r)?;
-    let dy = dy.slice(elements(&[r, n])?)?;
-    let Gather { x, rows } = gather(&x, rows, r, k)?;
+    let (dy, x) = (gather(&dy, dy_rows, r, n)?, gather(&x, x_rows, r, k)?);
     let dw = dw.f32s_mut(elements(&[e, n, k])?)?;
     let (threads, panels) = (ctx.pool.threads(), k.div_ceil(PANEL));
     let cut = Cut::of(ctx.isa, arithmetic);
@@ -292,13 +290,10 @@ pub fn grouped_op(ctx: &Ctx, a: &mut Args) -> Result<(), KernelError> {
             let grad = WeightGrad {
                 isa: ctx.isa,
                 arithmetic,
-                dy,
-                dy_rows: Rows::Even {
-                    start: first * n,
-                    stride: n,
-                },
-                x,
-                x_rows: rows.skip(first),
+                dy: dy.x,
+                dy_rows: dy.rows.skip(first),
+                x: x.x,
+                x_rows: x.rows.skip(first),
                 tokens: last - first,
                 k,
                 dw,

@@ -40,7 +40,10 @@ pub(super) fn gather<'a>(
     };
     let index = rows.i32s(r)?;
     if let Some(bad) = index.iter().find(|i| **i < 0) {
-        return Err(KernelError::new("rows", format!("{bad} is no row of x")));
+        return Err(KernelError::new(
+            rows.name(),
+            format!("{bad} is no row of {}", x.name()),
+        ));
     }
     let needed = index.iter().max().map_or(0, |max| *max as usize + 1);
     Ok(Gather {

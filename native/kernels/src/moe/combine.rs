@@ -1,9 +1,9 @@
-//! combine: y[t, :] = sum over expert groups of (sum over the group's slots of weight * expertOut[row of slot]) + shared[t]
+//! combine: y[t, :] = sum over expert groups of (sum over the group's slots of weight * x[row of slot]) + shared[t]
 //!
 //! contract   tensor/ops/combine.ts
-//! layout     expertOut [T * K, D] · slotRow, expertIds, weights [T, K] · shared, y [T, D]
-//! dtype      expertOut, shared, y f32 or bf16 each; sums f32; one rounding at the store
-//! limits     rows outside expertOut are refused before anything is written
+//! layout     x [T * K, D] · slotRow, expertIds, weights [T, K] · shared, y [T, D]
+//! dtype      x, shared, y f32 or bf16 each; sums f32; one rounding at the store
+//! limits     slot rows outside x are refused before anything is written
 //! order      one FMA chain per group over its slots ascending, groups added ascending, then shared
 //! tiling     about 20 us of tokens per task; 1024 columns at a time, so that the sums stay in the first cache
 //! why so     up to four rows stream through one loop: each is read once and the sum is loaded once per group
@@ -32,9 +32,9 @@ struct Slots<'a> {
     group_size: usize,
 }
 
-/// The op: expertOut, slotRow, expertIds, weights?, shared?, y; T, K, D, groupSize.
+/// The op: x, slotRow, expertIds, weights?, shared?, y; T, K, D, groupSize.
 pub fn op(ctx: &Ctx, a: &mut Args) -> Result<(), KernelError> {
-    let (expert_out, rows, ids) = (a.floats("expertOut")?, a.i32s("slotRow")?, a.i32s("expertIds")?);
+    let (x, rows, ids) = (a.floats("x")?, a.i32s("slotRow")?, a.i32s("expertIds")?);
     let (weights, shared) = (a.f32s_optional("weights")?, a.floats_optional("shared")?);
     let y = a.floats("y")?;
     let (tokens, k, d) = (a.usize("T")?, a.usize("K")?, a.usize("D")?);
@@ -57,9 +57,7 @@ pub fn op(ctx: &Ctx, a: &mut Args) -> Result<(), KernelError> {
     check_rows(slots.rows)?;
     let shared = shared.map(|s| s.slice(tokens * d)).transpose()?;
     let y = y.slice_mut(tokens * d)?;
-    with_floats!(expert_out.slice(tokens * k * d)?, |x| run(
-        ctx, &slots, x, shared, y
-    ));
+    with_floats!(x.slice(tokens * k * d)?, |x| run(ctx, &slots, x, shared, y));
     Ok(())
 }
 

@@ -3,8 +3,9 @@
 mod balance;
 mod bias;
 mod combine;
-mod combine_backward;
+
 mod dispatch;
+mod mixture;
 mod router;
 mod router_backward;
 mod select;
@@ -22,7 +23,8 @@ pub const OPS: &[(&str, Kernel)] = &[
     ("dispatchPlan", dispatch::plan),
     ("expertLoad", dispatch::load),
     ("combine", combine::op),
-    ("combineBackward", combine_backward::op),
+    ("mixtureBackward", mixture::backward),
+    ("weighRows", mixture::weigh),
     ("updateRouterBias", bias::op),
 ];
 

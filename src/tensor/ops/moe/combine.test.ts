@@ -1,10 +1,10 @@
 import { describe, expect, test } from "vitest";
 import { mixture, sortedSlots } from "../../../../test/oracle/moe.ts";
-import { gradientError, makeOracleDevice } from "../../../../test/support/gradient.ts";
+import { makeOracleDevice } from "../../../../test/support/gradient.ts";
 import { normals } from "../../../../test/support/random.ts";
 import { distance, isWithin, tolerances } from "../../../../test/support/tolerance.ts";
 import { ShapeError } from "../../../base/index.ts";
-import { combine, gatherSum } from "./combine.ts";
+import { combine } from "./combine.ts";
 import { planDispatch } from "./dispatch.ts";
 
 const device = makeOracleDevice();
@@ -63,22 +63,6 @@ describe("combine", () => {
     expect(await summed(2)).toBe(1);
   });
 
-  test.each([true, false])(
-    "hands back the gradients of answers, weights and shared (%s)",
-    async (hasShared) => {
-      const expertOut = device.from(normals(T * K * D, 4), [T * K, D], "f64");
-      const weights = device.from(normals(T * K, 5), [T, K], "f64");
-      const shared = hasShared ? device.from(normals(T * D, 6), [T, D], "f64") : null;
-      const plan = makePlan(2);
-      const { worst, of } = await gradientError(device, {
-        inputs: [expertOut, weights, ...(shared === null ? [] : [shared])],
-        parameters: [],
-        build: () => [combine(expertOut, plan, weights, shared, "f64")],
-      });
-      expect(worst, of).toBeLessThan(1e-8);
-    },
-  );
-
   test("rounds once, at the end", async () => {
     using _scope = device.scope();
     // 2^-9 is a quarter of the bf16 unit above 1: rounded after each sum, all three would vanish.
@@ -98,13 +82,11 @@ describe("combine", () => {
     expect(() => combine(rows, plan, wrong, null, "f64")).toThrow(/combine: weights is \[2, 4\]/);
     expect(() => combine(rows, plan, weights, wrong, "f64")).toThrow(/combine: shared is \[2, 4\]/);
   });
-});
 
-describe("gatherSum", () => {
-  test("sums each token's rows with weight one", async () => {
+  test("sums with weight one where no weights are given", async () => {
     using _scope = device.scope();
     const rows = normals(T * K * D, 7);
-    const y = await gatherSum(device.from(rows, [T * K, D], "f64"), makePlan(2), "f64").read();
+    const y = await combine(device.from(rows, [T * K, D], "f64"), makePlan(2), null, null, "f64").read();
     const order = sortedSlots(IDS);
     for (let t = 0; t < T; t++) {
       for (let d = 0; d < D; d++) {
@@ -115,10 +97,5 @@ describe("gatherSum", () => {
         expect(y[t * D + d]).toBeCloseTo(expected, 12);
       }
     }
-  });
-
-  test("refuses rows of another plan", () => {
-    using _scope = device.scope();
-    expect(() => gatherSum(device.from([0], [1, 1], "f32"), makePlan(2), "f32")).toThrow(/\[12, 1\]/);
   });
 });

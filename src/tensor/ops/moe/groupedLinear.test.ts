@@ -34,35 +34,28 @@ function makePlan() {
 }
 
 describe("groupedLinear", () => {
-  test.each([true, false])("multiplies each row by its own expert's weight (gather %s)", async (gather) => {
+  test("multiplies each token's row by each of its experts' weights", async () => {
     const [N, width] = [35, 7];
     const weight = makeExperts([E, N, width], 1);
-    const x = normals((gather ? T : R) * width, 2);
-    const y = groupedLinear(
-      device.from(x, [x.length / width, width], "f64"),
-      weight,
-      makePlan(),
-      gather,
-      "f64",
-    );
+    const x = normals(T * width, 2);
+    const y = groupedLinear(device.from(x, [T, width], "f64"), weight, makePlan(), "f64");
     const w = await weight.master.read();
-    const expected = sortedSlots(IDS).flatMap(({ token, expert }, row) => {
-      const source = (gather ? token : row) * width;
+    const expected = sortedSlots(IDS).flatMap(({ token, expert }) => {
+      const source = token * width;
       return project(w, expert * N * width, [...x.slice(source, source + width)], N);
     });
     expect(y.shape).toEqual([R, N]);
     expect(isWithin(distance(await y.read(), expected), tolerances.oracle)).toBe(true);
   });
 
-  test.each([true, false])("hands back the gradients of rows and experts (gather %s)", async (gather) => {
+  test("hands back the gradients of tokens and experts", async () => {
     const weight = makeExperts([E, 3, 4], 3);
-    const rows = gather ? T : R;
-    const x = device.from(normals(rows * 4, 4), [rows, 4], "f64");
+    const x = device.from(normals(T * 4, 4), [T, 4], "f64");
     const plan = makePlan();
     const { worst, of } = await gradientError(device, {
       inputs: [x],
       parameters: [weight],
-      build: () => [groupedLinear(x, weight, plan, gather, "f64")],
+      build: () => [groupedLinear(x, weight, plan, "f64")],
     });
     expect(worst, of).toBeLessThan(1e-8);
     const grad = await weight.grad!.read();
@@ -78,10 +71,10 @@ describe("groupedLinear", () => {
     const plan = makePlan();
     const x = (rows: number, width: number) =>
       device.from(new Float64Array(rows * width), [rows, width], "f64");
-    expect(() => groupedLinear(x(T, 3), weight, plan, true, "f64")).toThrow(ShapeError);
-    expect(() => groupedLinear(x(T, 4), weight, plan, false, "f64")).toThrow(/x as \[8, 4\]/);
+    expect(() => groupedLinear(x(T, 3), weight, plan, "f64")).toThrow(ShapeError);
+    expect(() => groupedLinear(x(R, 4), weight, plan, "f64")).toThrow(/x as \[4, 4\]/);
     const fewer = planDispatch(device.from([0, 1], [1, 2], "i32"), 2, 1);
-    expect(() => groupedLinear(x(1, 4), weight, fewer, true, "f64")).toThrowErrorMatchingInlineSnapshot(`
+    expect(() => groupedLinear(x(1, 4), weight, fewer, "f64")).toThrowErrorMatchingInlineSnapshot(`
       [ShapeError: test.experts: x is [1, 4] in a plan of 2 experts, the weight is [5, 3, 4]
         why: this plan and this weight take x as [1, 4] and 5 experts
         fix: make the plan with planDispatch from the same tokens and for the weight's number of experts]

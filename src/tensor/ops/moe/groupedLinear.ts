@@ -12,7 +12,7 @@ import type { Parameter } from "../../parameter.ts";
 import { sameShape } from "../../shape.ts";
 import type { Tensor } from "../../tensor.ts";
 import { computeCode, gradWeightReference, rounding } from "../linear.ts";
-import { gatherSum } from "./combine.ts";
+import { combine } from "./combine.ts";
 import { type DispatchPlan, planTensors } from "./dispatch.ts";
 
 export const groupedMatmulKernel: Kernel = defineKernel({
@@ -40,42 +40,40 @@ export const groupedMatmulKernel: Kernel = defineKernel({
 
 export const groupedMatmulGradWeightKernel: Kernel = defineKernel({
   name: "groupedMatmulGradWeight",
-  operands: { dy: "in", x: "in", rows: "in? i32", offsets: "in i32", dw: "inout" },
+  operands: { dy: "in", dyRows: "in? i32", x: "in", xRows: "in? i32", offsets: "in i32", dw: "inout" },
   params: ["R", "N", "K", "E", "compute"],
-  reference({ dy, x, rows, offsets, dw }, { N, K, E, compute }) {
+  reference({ dy, dyRows, x, xRows, offsets, dw }, { N, K, E, compute }) {
+    const from =
+      (rows: Int32Array | null) =>
+      (r: number): number =>
+        rows?.[r] ?? r;
     for (let e = 0; e < E; e++) {
-      const rowOf = (r: number): number => (rows === null ? r : rows[r]!);
-      gradWeightReference(dy, x, rowOf, offsets[e]!, offsets[e + 1]!, dw, e * N * K, N, K, compute);
+      const tokens = { from: offsets[e]!, to: offsets[e + 1]!, dyRow: from(dyRows), xRow: from(xRows) };
+      gradWeightReference(dy, x, tokens, dw.subarray(e * N * K, (e + 1) * N * K), N, K, compute);
     }
   },
   flops: ({ R, N, K }) => 2 * R * N * K,
 });
 
 /**
- * y[r] = x[token of r] @ w[expert of r]^T, one row per (token, slot).
+ * y[r] = x[token of r] @ w[expert of r]^T, one row per (token, slot). The way back to tokens is in ./mixture.ts.
  *
- * @param x       [T, K] with `gather` (each row fetches its token's), else [R, K] rows already in expert order
+ * @param x       [T, K]
  * @param w       [E, N, K]
  * @returns       [R, N] with R = T * numExpertsPerTok
  * @throws        {ShapeError} if x, the plan and the weight differ in rows, K or E
  */
-export function groupedLinear(
-  x: Tensor,
-  w: Parameter,
-  plan: DispatchPlan,
-  gather: boolean,
-  dtype: Dtype,
-): Tensor {
+export function groupedLinear(x: Tensor, w: Parameter, plan: DispatchPlan, dtype: Dtype): Tensor {
   const [E, N, K] = [w.shape[0]!, w.shape[1]!, w.shape[2]!];
   const { device } = x;
   const { panels } = w;
-  const R = plan.rows.size;
+  const { rows, offsets } = plan;
+  const R = rows.size;
   invariant(panels !== null, `${w.path} has no packed copy`);
-  requireFit(x, w, plan, gather);
+  requireExperts(x, plan.slotRow.dim(0), w, plan);
   const y = device.empty([R, N], dtype);
-  const routed = { rows: gather ? plan.rows : null, offsets: plan.offsets };
   const make = (): void =>
-    device.run(groupedMatmulKernel, { x, ...routed, panels, y }, { R, N, K, E }, w.path);
+    device.run(groupedMatmulKernel, { x, rows, offsets, panels, y }, { R, N, K, E }, w.path);
   make();
   device.tape?.record({
     op: "groupedLinear",
@@ -86,23 +84,28 @@ export function groupedLinear(
     inputGrad(dy) {
       if (dy === null || w.panelsT === null) return [null];
       const dRows = device.empty([R, K], x.dtype);
-      const back = { x: dy, rows: null, offsets: plan.offsets, panels: w.panelsT, y: dRows };
+      const back = { x: dy, rows: null, offsets, panels: w.panelsT, y: dRows };
       device.run(groupedMatmulKernel, back, { R, N: K, K: N, E }, w.path);
-      return [gather ? gatherSum(dRows, plan, x.dtype) : dRows];
+      return [combine(dRows, plan, null, null, x.dtype)];
     },
     weightGrad(dy) {
       if (dy === null || w.grad === null) return;
-      const params = { R, N, K, E, compute: computeCode(w) };
-      device.run(groupedMatmulGradWeightKernel, { dy, x, ...routed, dw: w.grad }, params, w.path);
+      const sum = { dy, dyRows: null, x, xRows: rows, offsets, dw: w.grad };
+      device.run(groupedMatmulGradWeightKernel, sum, { R, N, K, E, compute: computeCode(w) }, w.path);
     },
   });
   return y;
 }
 
-function requireFit(x: Tensor, w: Parameter, plan: DispatchPlan, gather: boolean): void {
+/**
+ * Checks that x has `rows` rows as wide as the experts' weight takes them, and the plan as many experts.
+ *
+ * @throws {ShapeError} naming the weight
+ */
+export function requireExperts(x: Tensor, rows: number, w: Parameter, plan: DispatchPlan): void {
   const [E, , K] = w.shape;
   const experts = plan.offsets.size - 1;
-  const wanted = [gather ? plan.slotRow.dim(0) : plan.rows.size, K!];
+  const wanted = [rows, K!];
   if (sameShape(x.shape, wanted) && experts === E) return;
   const found = `x is [${x.shape.join(", ")}] in a plan of ${experts} experts`;
   throw new ShapeError(`${w.path}: ${found}, the weight is [${w.shape.join(", ")}]`, {

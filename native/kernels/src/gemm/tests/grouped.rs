@@ -70,15 +70,22 @@ fn grouped_products_have_the_same_bits_on_every_instruction_set_and_number_of_th
 fn grouped_weight_gradients_equal_f64_loops_and_leave_empty_experts_alone() {
     // Several tiles of rows and several panels, each with a rest.
     let (n, k) = (70, 45);
-    let (dy, x) = (noise(160 * n, 10), noise(TOKENS * k, 8));
+    let (dy, x) = (noise(160 * n, 10), noise(160 * k, 8));
     let start = noise(EXPERTS * n * k, 11);
-    for compute in [0, 1] {
+    for (compute, gathers) in [
+        (0, [false, true]),
+        (1, [false, true]),
+        (0, [true, false]),
+        (1, [true, false]),
+        (1, [true, true]),
+        (0, [false, false]),
+    ] {
         let used = if compute == 1 { BF16 } else { F32 };
-        let exact = grouped_gradient_f64(&stored(&dy, used), &stored(&x, used), &start, (n, k));
+        let exact = grouped_gradient_f64(&stored(&dy, used), &stored(&x, used), &start, gathers, (n, k));
         let mut seen = None;
         for isa in Isa::usable() {
             for threads in [1, 2] {
-                let dw = grouped_gradient(isa, threads, compute, [&dy, &x, &start], (n, k));
+                let dw = grouped_gradient(isa, threads, compute, [&dy, &x, &start], gathers, (n, k));
                 assert_near(&dw, &exact, 1e-6, &format!("{isa} compute {compute}"));
                 assert_eq!(bits(&dw[..n * k]), bits(&start[..n * k]), "expert 0 has no row");
                 let is_other_class = isa == Isa::Amx && compute == 1;
@@ -96,15 +103,17 @@ fn grouped_gradient(
     threads: usize,
     compute: usize,
     [dy, x, start]: [&[f32]; 3],
+    gathers: [bool; 2],
     (n, k): (usize, usize),
 ) -> Vec<f32> {
     let mut bench = Bench::new(isa, threads);
     let dy = bench.put(dy, F32);
     let x = bench.put(x, F32);
     let rows = bench.put_i32(&token_rows());
+    let [dy_rows, x_rows] = gathers.map(|gathers| if gathers { rows } else { ABSENT });
     let offsets = bench.put_i32(&OFFSETS);
     let dw = bench.put(start, F32);
-    let operands = [dy, x, rows, offsets, dw];
+    let operands = [dy, dy_rows, x, x_rows, offsets, dw];
     bench
         .run(
             "groupedMatmulGradWeight",
@@ -115,14 +124,20 @@ fn grouped_gradient(
     bench.get(dw, EXPERTS * n * k)
 }
 
-fn grouped_gradient_f64(dy: &[f32], x: &[f32], start: &[f32], (n, k): (usize, usize)) -> Vec<f64> {
+fn grouped_gradient_f64(
+    dy: &[f32],
+    x: &[f32],
+    start: &[f32],
+    gathers: [bool; 2],
+    (n, k): (usize, usize),
+) -> Vec<f64> {
     let mut exact: Vec<f64> = start.iter().map(|v| *v as f64).collect();
     for expert in 0..EXPERTS {
         for r in OFFSETS[expert] as usize..OFFSETS[expert + 1] as usize {
-            let token = token_rows()[r] as usize;
+            let [dy_row, x_row] = gathers.map(|gathers| if gathers { token_rows()[r] as usize } else { r });
             for i in 0..n {
                 for j in 0..k {
-                    exact[(expert * n + i) * k + j] += dy[r * n + i] as f64 * x[token * k + j] as f64;
+                    exact[(expert * n + i) * k + j] += dy[dy_row * n + i] as f64 * x[x_row * k + j] as f64;
                 }
             }
         }

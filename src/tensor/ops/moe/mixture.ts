@@ -1,0 +1,115 @@
+/**
+ * The experts' answers, each weighed by its gate, and the shared expert's: y = sum of g_e W_e h_e + shared.
+ *
+ * On the way back the gate's gradient is dy . (W h) = (W^T dy) . h: taken where rows are F wide, it needs no answer,
+ * so answers live only until they are summed. The weights' gradient is dy^T (g h): g enters on the narrow side too, and
+ * dy is gathered from tokens by the products themselves, never copied slot by slot.
+ *
+ * T tokens, K slots per token, D hidden size, F width of an expert.
+ *
+ * Source: DeepSeek-V3 report, section 2.1.2, eq. (12).
+ */
+import { invariant } from "../../../base/index.ts";
+import type { Dtype } from "../../dtype.ts";
+import { defineKernel, type Kernel } from "../../kernel.ts";
+import type { Parameter } from "../../parameter.ts";
+import { requireShape } from "../../shape.ts";
+import type { Tensor } from "../../tensor.ts";
+import { cast } from "../elementwise.ts";
+import { computeCode } from "../linear.ts";
+import { combine } from "./combine.ts";
+import { type DispatchPlan, planTensors } from "./dispatch.ts";
+import { groupedMatmulGradWeightKernel, groupedMatmulKernel, requireExperts } from "./groupedLinear.ts";
+
+export const mixtureBackwardKernel: Kernel = defineKernel({
+  name: "mixtureBackward",
+  operands: { dHidden: "inout", hidden: "in", slotRow: "in i32", weights: "in", dWeights: "out" },
+  params: ["T", "K", "F"],
+  reference({ dHidden, hidden, slotRow, weights, dWeights }, { T, K, F }) {
+    for (let slot = 0; slot < T * K; slot++) {
+      const row = slotRow[slot]! * F;
+      let dot = 0;
+      for (let i = row; i < row + F; i++) {
+        dot += dHidden[i]! * hidden[i]!;
+        dHidden[i] = weights[slot]! * dHidden[i]!;
+      }
+      dWeights[slot] = dot;
+    }
+  },
+  flops: ({ T, K, F }) => 3 * T * K * F,
+});
+
+export const weighRowsKernel: Kernel = defineKernel({
+  name: "weighRows",
+  operands: { x: "in", slotRow: "in i32", weights: "in", y: "out" },
+  params: ["T", "K", "F"],
+  reference({ x, slotRow, weights, y }, { T, K, F }) {
+    for (let slot = 0; slot < T * K; slot++) {
+      const row = slotRow[slot]! * F;
+      for (let i = row; i < row + F; i++) y[i] = weights[slot]! * x[i]!;
+    }
+  },
+  flops: ({ T, K, F }) => T * K * F,
+});
+
+/**
+ * y[t] = sum over t's slots of weight * (hidden[row] @ w[expert]^T) (+ shared[t]).
+ *
+ * @param hidden   [T * K, F], rows in the plan's order
+ * @param w        [E, D, F]
+ * @param weights  [T, K] f32, in the order of the plan's expertIds
+ * @param shared   [T, D], added unweighted
+ * @param dtype    of the answers and of y
+ * @returns        [T, D]
+ * @throws         {ShapeError} if an operand does not fit the plan or the weight
+ */
+export function mixture(
+  hidden: Tensor,
+  w: Parameter,
+  plan: DispatchPlan,
+  weights: Tensor,
+  shared: Tensor | null,
+  dtype: Dtype,
+): Tensor {
+  const { device } = hidden;
+  const { panels, panelsT } = w;
+  const { slotRow, offsets, rows: tokens } = plan;
+  const [E, D, F] = [w.shape[0]!, w.shape[1]!, w.shape[2]!];
+  const [T, K] = [slotRow.dim(0), slotRow.dim(-1)];
+  const R = T * K;
+  invariant(panels !== null, `${w.path} has no packed copy`);
+  requireExperts(hidden, R, w, plan);
+  requireShape(weights, [T, K], "mixture: weights");
+  using answers = device.temporary([R, D], dtype);
+  const ask = { x: hidden, rows: null, offsets, panels, y: answers };
+  device.run(groupedMatmulKernel, ask, { R, N: D, K: F, E }, w.path);
+  const y = combine(answers, plan, weights, shared, dtype);
+  device.tape?.record({
+    op: "mixture",
+    inputs: [hidden, weights, shared],
+    outputs: [y],
+    saved: [hidden, weights, ...planTensors(plan)],
+    inputGrad(dy) {
+      if (dy === null) return [null, null, null];
+      const dShared = shared === null ? null : cast(dy, shared.dtype);
+      if (panelsT === null) return [null, null, dShared];
+      const dHidden = device.empty(hidden.shape, hidden.dtype);
+      const dWeights = device.empty(weights.shape, weights.dtype);
+      const back = { x: dy, rows: tokens, offsets, panels: panelsT, y: dHidden };
+      device.run(groupedMatmulKernel, back, { R, N: F, K: D, E }, w.path);
+      const weigh = { dHidden, hidden, slotRow, weights, dWeights };
+      device.run(mixtureBackwardKernel, weigh, { T, K, F });
+      return [dHidden, dWeights, dShared];
+    },
+    weightGrad(dy) {
+      if (dy === null || w.grad === null) return;
+      const weighed = device.empty(hidden.shape, hidden.dtype);
+      device.run(weighRowsKernel, { x: hidden, slotRow, weights, y: weighed }, { T, K, F });
+      const sum = { dy, dyRows: tokens, x: weighed, xRows: null, offsets, dw: w.grad };
+      device.run(groupedMatmulGradWeightKernel, sum, { R, N: D, K: F, E, compute: computeCode(w) }, w.path);
+    },
+  });
+  return y;
+}
+
+export const mixtureKernels: readonly Kernel[] = [mixtureBackwardKernel, weighRowsKernel];
