@@ -219,7 +219,6 @@ vector_twins! {
 #[cfg(test)]
 mod tests {
     use super::super::testing::{Arena, Operand, Random, same_on_all_paths};
-    use super::*;
     use crate::bf16;
     use crate::math::dot;
 
