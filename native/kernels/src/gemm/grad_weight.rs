@@ -6,23 +6,25 @@
 //! limits     T = 0 and empty experts add nothing; odd T is padded with a zero token
 //! tiling     tasks of some rows of dw (outputs) by a run of 32-column panels (inputs), 256 tokens at a time (512 in AMX
 //!            registers), all sums of the task waiting in memory
-//! why so     both sides are packed by their task: a token's row is already a line of A and of B, so packing is
-//!            copying; pairs run along tokens. AMX wants A by columns of dy, so that packing turns 16 x 16 words
-//!            (pack_tiles.rs); in blocks, dy and x are read once, what is packed stays in the second cache and the
-//!            panel at hand in the first
-//! versions   v1 all tokens in one chain, panels as long as T · v2 blocks (this file)
+//! why so     a token's row is already a line of A and of B: f32 is read where it lies (source.rs), what else there is is
+//!            packed by its task; pairs run along tokens. AMX wants A by columns of dy, so that packing turns 16 x 16
+//!            words (pack_tiles.rs); in blocks, what is read again stays in the second cache, packed panels in the first
+//! versions   v1 all tokens in one chain, panels as long as T · v2 blocks · v3 f32 in place (this file)
+//! measured   v3 in turn with v2 in one process, AVX-512, one thread, time: 256x128 over 512 tokens 0.86, 256x256 0.93,
+//!            256x704 over 2,048 0.92, 192x96 0.73, 4096x256 over 512 (logits) 0.92 (docs/log/2026-11-22-step.md)
 
 use super::grouped::{check_offsets, gather, run_parts};
 use super::matmul::Matrix;
-use super::micro::{self, ALayout, Arithmetic, PANEL, TILE_FLOATS, TILE_ROWS, TileShape};
+use super::micro::{self, ALayout, Arithmetic, PANEL, RUN, TILE_FLOATS, TILE_ROWS, TileShape};
 #[cfg(target_arch = "x86_64")]
-use super::micro::{AMX_PAIRS, AMX_ROWS, RUN};
+use super::micro::{AMX_PAIRS, AMX_ROWS};
 use super::output::{Addend, Place, Target, store};
 use super::pack::{Rows, pack_columns, pack_token_panels, packed_columns_words};
 #[cfg(target_arch = "x86_64")]
 use super::pack_tiles;
 use super::plan::{self, Cut, FMA_TOKENS};
 use super::product::{Part, as_words};
+use super::source::{Lines, Source};
 #[cfg(target_arch = "x86_64")]
 use super::tiles::{self, PackedRows};
 use crate::args::{Args, Floats, FloatsMut, elements};
@@ -59,61 +61,78 @@ unsafe fn accumulate(grad: &WeightGrad, part: Part, scratch: &mut Scratch) {
     }
     let (isa, arithmetic) = (grad.isa, grad.arithmetic);
     let form = arithmetic.a_form(isa);
+    let (dy_rows, x_rows) = (
+        grad.dy_rows.shift(part.row),
+        grad.x_rows.shift(part.panel * PANEL),
+    );
+    let dy = Source::of(arithmetic, grad.dy, dy_rows);
+    let x = Source::of(arithmetic, grad.x, x_rows);
+    let columns = (grad.k - part.panel * PANEL).min(part.panels * PANEL);
+    // The lines of a ragged last panel would be read beyond their end: it is packed.
+    let in_place = match x {
+        Source::InPlace { .. } => columns / PANEL,
+        Source::Packed => 0,
+    };
     let tiles = part.rows.div_ceil(TILE_ROWS);
     // Full tiles and a rest, not even ones: lines of twelve are packed by constant loops.
     let tile_rows = |t: usize| (t * TILE_ROWS, ((t + 1) * TILE_ROWS).min(part.rows));
     let block = grad.tokens.min(FMA_TOKENS);
-    let (column_words, panel_words) = (
-        packed_columns_words(form, 1, block),
-        arithmetic.panel_words(block),
-    );
+    let panel_words = arithmetic.panel_words(block);
+    // Packing columns may write up to a run behind them.
+    let column_words = match dy {
+        Source::InPlace { .. } => 0,
+        Source::Packed => packed_columns_words(form, part.rows, block) + RUN,
+    };
+    let panels_words = (part.panels - in_place) * panel_words;
     // Sums wait in memory for the next block: their chains go on there, to the bit as if they had never stopped.
     let slots = if block == grad.tokens {
         1
     } else {
         tiles * part.panels
     };
-    let buffer = scratch.f32(part.rows * column_words + part.panels * panel_words + slots * TILE_FLOATS);
+    let buffer = scratch.f32(column_words + panels_words + slots * TILE_FLOATS);
+    let (packed, rest) = buffer.split_at_mut(column_words);
+    let (panels, sums) = rest.split_at_mut(panels_words);
+    let (packed, panels) = (as_words(packed), as_words(panels));
     for token in (0..grad.tokens).step_by(FMA_TOKENS) {
         let tokens = (grad.tokens - token).min(FMA_TOKENS);
         let words = packed_columns_words(form, 1, tokens);
-        for t in 0..tiles {
-            let (from, to) = tile_rows(t);
-            // Into what lies behind, too: the next tile or the panel are written later.
-            let out = &mut as_words(buffer)[from * words..part.rows * column_words + panel_words];
-            let at = grad.dy_rows.skip(token).shift(part.row + from);
-            with_floats!(grad.dy, |dy| pack_columns(
-                isa,
-                form,
-                dy,
-                at,
-                tokens,
-                to - from,
-                out
-            ));
+        if matches!(dy, Source::Packed) {
+            for (from, to) in (0..tiles).map(tile_rows) {
+                let (at, out) = (dy_rows.skip(token).shift(from), &mut packed[from * words..]);
+                with_floats!(grad.dy, |dy| pack_columns(
+                    isa,
+                    form,
+                    dy,
+                    at,
+                    tokens,
+                    to - from,
+                    out
+                ));
+            }
         }
-        let (packed, rest) = buffer.split_at_mut(part.rows * column_words);
-        let (panels, sums) = rest.split_at_mut(part.panels * panel_words);
-        let (packed, panels) = (as_words(packed), as_words(panels));
-        let columns = (grad.k - part.panel * PANEL).min(part.panels * PANEL);
-        let at = grad.x_rows.skip(token).shift(part.panel * PANEL);
+        let at = x_rows.skip(token).shift(in_place * PANEL);
         with_floats!(grad.x, |x| pack_token_panels(
             isa,
             arithmetic,
             x,
             at,
             tokens,
-            columns,
-            (panels, panel_words)
+            columns - in_place * PANEL,
+            (&mut *panels, panel_words)
         ));
         for panel in 0..part.panels {
             let column = (part.panel + panel) * PANEL;
-            let columns = (grad.k - column).min(PANEL);
-            let b = panels[panel * panel_words..].as_ptr();
+            let b = match panel < in_place {
+                true => x.lines((token, tokens), (panel * PANEL, PANEL)),
+                false => None,
+            };
+            let b = b.unwrap_or_else(|| Lines::packed(&panels[(panel - in_place) * panel_words..], PANEL));
             for t in 0..tiles {
                 let (from, to) = tile_rows(t);
                 let run = micro::kernel(isa, arithmetic, ALayout::ByColumns, to - from, 1);
-                let a = packed[from * words..].as_ptr();
+                let a = dy.lines((token, tokens), (from, to - from));
+                let a = a.unwrap_or_else(|| Lines::packed(&packed[from * words..], to - from));
                 let slot = if slots == 1 { 0 } else { panel * tiles + t };
                 let tile = &mut sums[slot * TILE_FLOATS..(slot + 1) * TILE_FLOATS];
                 let shape = TileShape {
@@ -121,17 +140,19 @@ unsafe fn accumulate(grad: &WeightGrad, part: Part, scratch: &mut Scratch) {
                     panels: 1,
                     steps: arithmetic.steps(tokens),
                     panel_words,
+                    a_stride: a.stride,
+                    b_stride: b.stride,
                     fresh: token == 0,
                 };
-                // SAFETY: both sides are packed for `tokens`; the rest by this function's contract.
+                // SAFETY: both sides are there for `tokens`; the rest by this function's contract.
                 unsafe {
-                    run(shape, a, b, tile.as_mut_ptr());
+                    run(shape, a.first, b.first, tile.as_mut_ptr());
                     if token + tokens == grad.tokens {
                         let place = Place {
                             row: part.row + from,
                             rows: to - from,
                             column,
-                            columns,
+                            columns: (grad.k - column).min(PANEL),
                             width: PANEL,
                         };
                         store(isa, &grad.dw, grad.addend, &place, tile);

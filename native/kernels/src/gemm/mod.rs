@@ -1,7 +1,7 @@
 //! Matrix products over packed weights: `packWeight`, `matmul`, `matmulGradWeight`, `groupedMatmul`,
 //! `groupedMatmulGradWeight`.
 //!
-//! Reading order: `micro` (one tile in registers), `panels` and `pack` (the layouts), `product` (one thread's
+//! Reading order: `micro` (one tile in registers), `panels` and `pack` (the layouts), `source` (when nothing need be packed), `product` (one thread's
 //! part), `output` (where its sums go), `plan` (the cut into tasks), then the ops. bf16 in AMX registers: `micro::amx`,
 //! `tiles` (the order of one thread's tiles), `pack_tiles` (`pack` by 512-bit registers, `shuffle` inside them), `tile_factors` (a tile on
 //! its way into the next product). Other kernels use `matmul`
@@ -20,6 +20,7 @@ mod plan;
 pub mod product;
 #[cfg(target_arch = "x86_64")]
 pub mod shuffle;
+pub mod source;
 #[cfg(target_arch = "x86_64")]
 pub mod tile_factors;
 #[cfg(target_arch = "x86_64")]

@@ -1,7 +1,7 @@
 //! One thread's part of `y = x @ w^T`: some rows by some panels. Packs A once, then goes panel by panel, so
 //! that a panel is read from memory once and A stays in the second cache.
 
-use super::micro::{self, ALayout, PANEL, TILE_FLOATS, TILE_ROWS, TileShape};
+use super::micro::{self, ALayout, PANEL, RUN, TILE_FLOATS, TILE_ROWS, TileShape};
 use super::output::{Addend, Place, Target, store};
 use super::pack::{Rows, pack_rows, packed_rows_words};
 #[cfg(target_arch = "x86_64")]
@@ -162,6 +162,8 @@ unsafe fn tile_by_panels(
             panels,
             steps,
             panel_words,
+            a_stride: RUN,
+            b_stride: PANEL,
             fresh: true,
         };
         let column = (panel + done) * PANEL;

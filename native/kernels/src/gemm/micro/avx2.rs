@@ -56,7 +56,7 @@ unsafe fn block<const N: usize, const V: usize, const STEP: u8, const BY_ROWS: b
     tile: *mut f32,
 ) {
     let row_stride = if BY_ROWS { RUN } else { 1 };
-    let unit_stride = if BY_ROWS { 1 } else { shape.rows };
+    let unit_stride = if BY_ROWS { 1 } else { shape.a_stride };
     let width = shape.panels * PANEL;
     let units = if STEP == WIDENED { 2 } else { 1 };
     let odd_half = _mm256_set1_epi32(0xffff_0000_u32 as i32);
@@ -94,9 +94,10 @@ unsafe fn block<const N: usize, const V: usize, const STEP: u8, const BY_ROWS: b
                             sums[r][v] = _mm256_fmadd_ps(value, columns[v], sums[r][v]);
                         }
                     }
-                    a = a.add(unit_stride);
+                    // Wrapping: the line behind the last may lie outside, and is not read.
+                    a = a.wrapping_add(unit_stride);
                 }
-                b = b.add(PANEL);
+                b = b.wrapping_add(shape.b_stride);
             }
         }
         if BY_ROWS {

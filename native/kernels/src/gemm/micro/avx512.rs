@@ -54,7 +54,7 @@ pub fn kernel(step: Step, layout: ALayout, rows: usize, panels: usize) -> MicroK
     }
 }
 
-/// Steps that B is fetched ahead: 4 KiB of a panel. It pays where panels come from the third cache or memory.
+/// Steps that B is fetched ahead, and A where its lines may lie apart: 4 KiB of a panel. It pays where panels come from the third cache or memory.
 const AHEAD: usize = 32;
 
 /// # Safety
@@ -67,7 +67,7 @@ unsafe fn tile<const ROWS: usize, const PANELS: usize, const STEP: u8, const BY_
     tile: *mut f32,
 ) {
     let row_stride = if BY_ROWS { RUN } else { 1 };
-    let unit_stride = if BY_ROWS { 1 } else { ROWS };
+    let unit_stride = if BY_ROWS { 1 } else { shape.a_stride };
     let units = if STEP == WIDENED { 2 } else { 1 };
     let odd_half = _mm512_set1_epi32(0xffff_0000_u32 as i32);
     let mut sums = [[[_mm512_setzero_ps(); 2]; PANELS]; ROWS];
@@ -109,17 +109,24 @@ unsafe fn tile<const ROWS: usize, const PANELS: usize, const STEP: u8, const BY_
                             }
                         }
                     }
-                    a = a.add(unit_stride);
+                    if !BY_ROWS {
+                        // Lines in place are far apart, which the processor does not guess; a tile's twelve words lie in
+                        // two cache lines at most.
+                        let ahead = a.wrapping_add(AHEAD * unit_stride);
+                        _mm_prefetch::<_MM_HINT_T0>(ahead.cast());
+                        _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(ROWS - 1).cast());
+                    }
+                    // Wrapping: the line behind the last may lie outside, and is not read.
+                    a = a.wrapping_add(unit_stride);
                 }
             }
             for q in 0..PANELS {
                 for half in 0..2 {
-                    let ahead = b.wrapping_add(q * shape.panel_words + half * 16 + AHEAD * PANEL);
+                    let ahead = b.wrapping_add(q * shape.panel_words + half * 16 + AHEAD * shape.b_stride);
                     _mm_prefetch::<_MM_HINT_T0>(ahead.cast());
                 }
             }
-            // SAFETY: at most one past the panel's last line.
-            b = unsafe { b.add(PANEL) };
+            b = b.wrapping_add(shape.b_stride);
         }
         if BY_ROWS {
             // The next run of sixteen units lies behind the other rows' runs (wrapping: past the last run this

@@ -5,7 +5,8 @@
 //! ```
 //!
 //! contract   one FMA chain per element over ascending k from 0; bf16 pairs odd element first, then even
-//! layout     B: panels, `[unit][32]` words; A: by rows `[unit / 16][rows][16]` or by columns `[unit][rows]` words
+//! layout     B: lines of 32 words, `b_stride` apart; A: by rows `[unit / 16][rows][16]`, or by columns lines of `rows` words,
+//!            `a_stride` apart: packed, or a row-major matrix itself (source.rs)
 //! dtype      a word of B is an f32 or a pair of bf16; a word of A is what `AForm` says
 //! limits     1..=12 rows; 1 panel, or 2 to 4 for few rows (`panels_at_once`)
 //! tiling     AVX-512 12 x 32, AVX2 6 x 16 inside the same tile, portable row by row
@@ -72,7 +73,7 @@ pub enum AForm {
 pub enum ALayout {
     /// `[unit / 16][rows][16]`: made from row-major rows by copying whole lines.
     ByRows,
-    /// `[unit][rows]`: made from tokens whose columns are the tile's rows.
+    /// A line of `rows` words a unit: tokens whose columns are the tile's rows, packed or where they lie.
     ByColumns,
 }
 
@@ -85,6 +86,10 @@ pub struct TileShape {
     pub steps: usize,
     /// Words from one panel to the next.
     pub panel_words: usize,
+    /// Words from line to line of A by columns; by rows A is packed.
+    pub a_stride: usize,
+    /// Words from line to line of B: `PANEL` if it is packed.
+    pub b_stride: usize,
     /// The chains begin with zeros; else with what the tile holds.
     pub fresh: bool,
 }
@@ -223,6 +228,17 @@ mod tests {
         tile
     }
 
+    /// Lines of `width` words, `gap` NaNs after each but the last.
+    fn spread(words: &[u32], width: usize, gap: usize) -> Vec<u32> {
+        let mut apart = Vec::new();
+        for line in words.chunks_exact(width) {
+            apart.extend_from_slice(line);
+            apart.extend(std::iter::repeat_n(f32::NAN.to_bits(), gap));
+        }
+        apart.truncate(apart.len() - gap);
+        apart
+    }
+
     fn computed(
         isa: Isa,
         step: Step,
@@ -265,6 +281,16 @@ mod tests {
             };
             pack_token_panel(isa, arithmetic, panel, at, k, PANEL, out);
         }
+        // By columns lines may lie apart.
+        let (a_gap, b_gap) = match layout == ALayout::ByColumns {
+            true => (5, 8),
+            false => (0, 0),
+        };
+        if layout == ALayout::ByColumns {
+            packed.truncate(form.units(k) * rows);
+            packed = spread(&packed, rows, a_gap);
+            panels = spread(&panels, PANEL, b_gap);
+        }
         let mut tile = vec![f32::NAN; rows * b.len() * PANEL];
         let run = kernel_by(isa, step, layout, rows, b.len());
         let whole = TileShape {
@@ -272,6 +298,8 @@ mod tests {
             panels: b.len(),
             steps: arithmetic.steps(k),
             panel_words: words,
+            a_stride: rows + a_gap,
+            b_stride: PANEL + b_gap,
             fresh: true,
         };
         // By columns a chain may stop anywhere and go on.
@@ -292,7 +320,8 @@ mod tests {
                 fresh: cut == 0,
                 ..whole
             };
-            let (a, b) = (packed[units * rows..].as_ptr(), panels[cut * PANEL..].as_ptr());
+            let a = packed[units * whole.a_stride..].as_ptr();
+            let b = panels[cut * whole.b_stride..].as_ptr();
             run(rest, a, b, tile.as_mut_ptr());
         }
         tile.iter().map(|v| v.to_bits()).collect()

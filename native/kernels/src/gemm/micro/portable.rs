@@ -19,13 +19,15 @@ unsafe fn tile<const STEP: u8, const BY_ROWS: bool>(
         panels,
         steps,
         panel_words,
+        a_stride,
+        b_stride,
         fresh,
     } = shape;
     let unit_of = |row: usize, unit: usize| {
         let index = if BY_ROWS {
             unit / RUN * rows * RUN + row * RUN + unit % RUN
         } else {
-            unit * rows + row
+            unit * a_stride + row
         };
         // SAFETY: inside A.
         f32::from_bits(unsafe { *a.add(index) })
@@ -41,8 +43,8 @@ unsafe fn tile<const STEP: u8, const BY_ROWS: bool>(
             }
             for step in 0..steps {
                 for (c, sum) in sums.iter_mut().enumerate() {
-                    // SAFETY: inside the panel.
-                    let word = unsafe { *b.add(panel * panel_words + step * PANEL + c) };
+                    // SAFETY: inside B.
+                    let word = unsafe { *b.add(panel * panel_words + step * b_stride + c) };
                     *sum = if STEP == WIDENED {
                         let odd = f32::from_bits(word & 0xffff_0000);
                         let even = f32::from_bits(word << 16);

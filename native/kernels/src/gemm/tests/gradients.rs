@@ -1,6 +1,8 @@
 //! Weight gradients.
 
 use super::*;
+use crate::args::Floats;
+use crate::gemm::{Arithmetic, Matrix, matmul_grad_weight};
 
 pub(super) fn grad_weight(
     isa: Isa,
@@ -66,4 +68,61 @@ fn weight_gradients_have_the_same_bits_on_every_instruction_set_and_number_of_th
             }
         }
     }
+}
+
+/// Rows of `columns` numbers, `stride` apart; the last ends where the slice ends.
+fn apart(rows: &[f32], columns: usize, stride: usize) -> Vec<f32> {
+    let mut x = vec![f32::NAN; (rows.len() / columns - 1) * stride + columns];
+    for (i, row) in rows.chunks_exact(columns).enumerate() {
+        x[i * stride..i * stride + columns].copy_from_slice(row);
+    }
+    x
+}
+
+#[test]
+fn factors_read_in_place_give_the_bits_of_packed_ones_at_every_stride_up_to_the_last_element() {
+    // One token, a block and one more, rests of tiles and panels; 512 words apart everything is packed, 528 nothing is.
+    for (t, n, k) in [
+        (1, 1, 1),
+        (1, 40, 64),
+        (5, 12, 32),
+        (257, 25, 33),
+        (300, 97, 130),
+        (513, 13, 96),
+    ] {
+        let (dy, x) = (stored(&noise(t * n, 5), BF16), stored(&noise(t * k, 6), BF16));
+        let (narrow_dy, narrow_x) = (narrow(&dy), narrow(&x));
+        let start = noise(n * k, 7);
+        for isa in Isa::usable() {
+            let ctx = Ctx {
+                pool: &Pool::new(2),
+                isa,
+            };
+            let gradient = |dy: Matrix, x: Matrix| {
+                let mut dw = start.clone();
+                matmul_grad_weight(&ctx, Arithmetic::F32, dy, x, (t, n, k), &mut dw);
+                bits(&dw)
+            };
+            // bf16 is widened on the way, so it is packed.
+            let packed_dy = Matrix::new(Floats::Bf16(&narrow_dy), n);
+            let packed_x = Matrix::new(Floats::Bf16(&narrow_x), k);
+            let expected = gradient(packed_dy, packed_x);
+            for stride in [0, 3, 512, 528] {
+                let (dy_stride, x_stride) = match stride {
+                    0 | 3 => (n + stride, k + stride),
+                    _ => (stride, stride),
+                };
+                let (dy, x) = (apart(&dy, n, dy_stride), apart(&x, k, x_stride));
+                let dy = Matrix::new(Floats::F32(&dy), dy_stride);
+                let x = Matrix::new(Floats::F32(&x), x_stride);
+                for (dy, x) in [(dy, x), (dy, packed_x), (packed_dy, x)] {
+                    assert!(gradient(dy, x) == expected, "{t} {n} {k} {isa}, {stride} apart");
+                }
+            }
+        }
+    }
+}
+
+fn narrow(x: &[f32]) -> Vec<u16> {
+    x.iter().map(|v| bf16::from_f32(*v)).collect()
 }
