@@ -4,7 +4,7 @@
 //! A token's row is a line of A and of B already. What is left to pack: bf16, which is paired or widened; gathered rows,
 //! whose distances differ; and rows a multiple of 2 KiB apart. Those meet in two of the first cache's 64 sets, where lines
 //! that were asked for push each other out before they are used: 2048x1024 over 2,048 tokens took 1.6 times as long in
-//! place, 1024x512 and 512x1024 1.05 times; 256x256 over 512 tokens, rows 1 KiB apart, 0.93 times.
+//! place (one round), 1024x512 and 512x1024 1.05 times; 256x256 over 512 tokens, rows 1 KiB apart, 0.93 times.
 
 use super::micro::Arithmetic;
 use super::pack::Rows;
