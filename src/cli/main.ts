@@ -14,6 +14,7 @@ import { generateCommand } from "./generate.ts";
 import { inspectCommand } from "./inspect.ts";
 import { quickstartCommand } from "./quickstart.ts";
 import { runsCommand } from "./runs.ts";
+import { guardOutput } from "./streams.ts";
 import { tokenizerCommand } from "./tokenizer.ts";
 import { trainCommand } from "./train.ts";
 
@@ -53,12 +54,7 @@ export function makeProgram(): Command {
 }
 
 export async function main(args: readonly string[]): Promise<void> {
-  // A reader that has seen enough (`| head`) closes the pipe: that is no error. A verb that listens too (train: a run
-  // is worth more than its reader) goes on.
-  process.stdout.on("error", (error: NodeJS.ErrnoException) => {
-    if (error.code !== "EPIPE") throw error;
-    if (process.stdout.listenerCount("error") === 1) process.exit(0);
-  });
+  guardOutput(process.stdout, process.stderr, tell, (code) => process.exit(code));
   try {
     if (args.length === 0) {
       makeProgram().outputHelp();
@@ -78,12 +74,16 @@ function report(error: unknown, args: readonly string[]): number {
     return 1;
   }
   if (BaseError.isInstance(error)) {
-    process.stderr.write(`minke: ${error.what}\n  why: ${error.why}\n  fix: ${error.fix}\n`);
+    tell(error);
     return 1;
   }
   const text = error instanceof Error ? (error.stack ?? error.message) : String(error);
   process.stderr.write(`minke: an unexpected error; please report it with these lines\n${text}\n`);
   return 2;
+}
+
+function tell({ what, why, fix }: BaseError): void {
+  process.stderr.write(`minke: ${what}\n  why: ${why}\n  fix: ${fix}\n`);
 }
 
 /** Commander's message as the three lines that every error has. */

@@ -1,5 +1,5 @@
 export { freeBytes, requireFreeBytes, syncFolder, writeFileAtomic } from "./files/atomicFile.ts";
-export { errorCode, explained, explainFileError } from "./files/fileErrors.ts";
+export { errorCode, explained, explainFileError, isReaderGone } from "./files/fileErrors.ts";
 export {
   checkpointName,
   createRun,

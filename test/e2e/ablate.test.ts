@@ -1,7 +1,7 @@
 /** `minke ablate` as a user runs it: tables for people, one line an arm for programs. */
 import { readdir } from "node:fs/promises";
 import { describe, expect, test } from "vitest";
-import { minke, startMinke } from "../support/minke.ts";
+import { builtEntry, minke, startMinke, startProgram } from "../support/minke.ts";
 import { scratchFolder } from "../support/scratchFolder.ts";
 import { writeTrainingText } from "../support/trainingText.ts";
 
@@ -51,6 +51,33 @@ describe("minke ablate", () => {
     expect(arms).toHaveLength(2);
     expect(arms[0]).toMatch(/^ {2}experts +\d\.\d{4} \+- \d/);
     expect(arms[1]).toMatch(/^ {2}dense, equal FLOPs .* - +\d+$/);
+  });
+
+  test.each(["SIGHUP", "SIGINT twice"])("leaves no folder behind at %s", async (how) => {
+    const cwd = await scratchFolder();
+    await writeTrainingText(cwd, 100);
+    const set = small.flatMap((setting) => ["--set", setting]);
+    const args = [
+      "ablate",
+      "--data",
+      "text.txt",
+      "--preset",
+      "unit",
+      "--steps",
+      "5000",
+      "--seeds",
+      "1",
+      ...set,
+    ];
+    const command = [process.execPath, await builtEntry(), ...args];
+    // Its temporary folder is made in one of its own.
+    const { child, finished } = startProgram("env", [`TMPDIR=${cwd}`, ...command], { cwd });
+    child.stderr?.on("data", (text: string) => {
+      if (text.includes("seed 0")) setTimeout(() => child.kill(how === "SIGHUP" ? "SIGHUP" : "SIGINT"), 300);
+      if (how !== "SIGHUP" && text.includes("once more")) child.kill("SIGINT");
+    });
+    expect((await finished).code).toBe(130);
+    expect(await readdir(cwd)).toEqual(["text.txt"]);
   });
 
   test.each(["table", "json"])(

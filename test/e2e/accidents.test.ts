@@ -1,5 +1,6 @@
 /** What happens to a run that had begun well: damage, rivals, a full disk, a reader that leaves, a narrow window. */
 import { spawnSync } from "node:child_process";
+import { existsSync } from "node:fs";
 import { cp, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -197,6 +198,30 @@ describe("a reader that has seen enough", () => {
     expect((await historyOf(join(folder, "read"))).of("run.completed")).toHaveLength(1);
   });
 
+  test("does not end a run by leaving standard error either", async () => {
+    const command = [process.execPath, await builtEntry(), ...trainInto("unheard", 5)];
+    const script = 'set -o pipefail; "$0" "$@" 2>&1 >/dev/null | true';
+    const { code } = await startProgram("bash", ["-c", script, ...command], { cwd: folder }).finished;
+    expect(code).toBe(0);
+    expect((await historyOf(join(folder, "unheard"))).of("run.completed")).toHaveLength(1);
+  });
+
+  test.runIf(existsSync("/dev/full"))(
+    "output to a full disk: a text ends in one error, a run goes on",
+    async () => {
+      const run = await copyOfRun("full output");
+      const script = '"$0" "$@" >/dev/full';
+      const inspect = [process.execPath, await builtEntry(), "inspect", run];
+      const text = await startProgram("bash", ["-c", script, ...inspect], { cwd: folder }).finished;
+      expectOneError(text, /standard output takes no more text/);
+      const train = [process.execPath, await builtEntry(), ...trainInto("full log", 5)];
+      const { code, stderr } = await startProgram("bash", ["-c", script, ...train], { cwd: folder }).finished;
+      expect({ code, stderr }).toMatchObject({ code: 0, stderr: expect.stringContaining("the run goes on") });
+      expect(stderr.match(/takes no more text/g)).toHaveLength(1);
+      expect((await historyOf(join(folder, "full log"))).of("run.completed")).toHaveLength(1);
+    },
+  );
+
   test("ends a text that nobody reads any more", async () => {
     const run = await copyOfRun("unread");
     const command = [process.execPath, await builtEntry(), "inspect", run];
@@ -207,6 +232,22 @@ describe("a reader that has seen enough", () => {
     ).finished;
     expect({ code, stderr }).toEqual({ code: 0, stderr: "" });
     expect(stdout).toBe("unread/checkpoints/step-6\n");
+  });
+});
+
+describe("a terminal that is closed", () => {
+  test("does not cost the run: it writes a checkpoint, as at Ctrl-C", async () => {
+    const { child, finished } = await startMinke([...trainInto("hung up", 10_000), "--json"], {
+      cwd: folder,
+    });
+    await seenSteps(child.stdout, 2);
+    child.kill("SIGHUP");
+    expect((await finished).code).toBe(130);
+    const [interrupted] = (await historyOf(join(folder, "hung up"))).of("run.interrupted");
+    expect(interrupted).toMatchObject({
+      signal: "SIGHUP",
+      checkpoint: `checkpoints/step-${interrupted?.step}`,
+    });
   });
 });
 

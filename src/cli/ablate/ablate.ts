@@ -1,12 +1,12 @@
 /** `minke ablate`: trains the arms of each ablation with several seeds and prints means with 95 % intervals. */
-import { mkdtemp, rm } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { rm } from "node:fs/promises";
 import { join } from "node:path";
 import { Command } from "commander";
 import { newConfig, trainModel } from "../../api/index.ts";
 import { DataError } from "../../base/index.ts";
 import { interruptible } from "../interrupt.ts";
 import { choiceOption, listOption, numberOption, threadsOption } from "../options.ts";
+import { temporaryFolder } from "../temporaryFolder.ts";
 import { type Ablation, type Arm, chosenAblations, planAblation } from "./ablations.ts";
 import { type ArmResult, armRow, type SeedResult, tableOf } from "./armTable.ts";
 
@@ -58,16 +58,12 @@ async function runAblations(flags: Flags): Promise<void> {
   const { preset, set = [], steps } = flags;
   const config = newConfig({ preset, set }, steps);
   using interrupt = interruptible("ending the run, then printing what is finished");
-  const folder = await mkdtemp(join(tmpdir(), "minke-ablate-"));
+  const folder = temporaryFolder("minke-ablate-");
   /** Arms that two ablations share are trained once. */
   const known = new Map<string, readonly SeedResult[]>();
-  try {
-    for (const name of names) {
-      const ablation = planAblation(name, config.model, config.rowLength);
-      if (!(await runArms(ablation, flags, folder, interrupt.signal, known))) break;
-    }
-  } finally {
-    await rm(folder, { recursive: true, force: true });
+  for (const name of names) {
+    const ablation = planAblation(name, config.model, config.rowLength);
+    if (!(await runArms(ablation, flags, folder, interrupt.signal, known))) break;
   }
 }
 

@@ -2,7 +2,9 @@
 import { Command } from "commander";
 import { type OpenDevice, openDevice } from "../../api/index.ts";
 import { BackendError } from "../../base/index.ts";
+import { interruptible } from "../interrupt.ts";
 import { choiceOption, numberOption, threadsOption } from "../options.ts";
+import { temporaryFolder } from "../temporaryFolder.ts";
 import { benchCosts } from "./costs.ts";
 import { benchKernels } from "./kernels.ts";
 import { benchOps } from "./opRows.ts";
@@ -108,9 +110,8 @@ async function withNative(flags: BenchFlags, run: (opened: OpenDevice) => Promis
 
 /** Ctrl-C ends every process that was started, and says nothing of what was not measured. */
 async function peers(flags: BenchFlags): Promise<void> {
-  const controller = new AbortController();
-  const stop = (): void => controller.abort();
-  for (const name of ["SIGINT", "SIGTERM"] as const) process.once(name, stop);
+  using interrupt = interruptible("ending every program that was started");
+  const { signal } = interrupt;
   const say = (text: string): void => void process.stderr.write(`${text}\n`);
   // Opened for a moment: the number of threads that all sides get is the one that ours would take.
   let threads = 0;
@@ -118,12 +119,13 @@ async function peers(flags: BenchFlags): Promise<void> {
     threads = opened.threads;
   });
   try {
-    await print(benchPeers(flags, { threads, stop: controller.signal, say }), flags);
+    await print(
+      benchPeers(flags, { threads, scratch: temporaryFolder("minke-peers-"), stop: signal, say }),
+      flags,
+    );
   } catch (error) {
-    if (!controller.signal.aborted) throw error;
+    if (!signal.aborted) throw error;
     process.exitCode = 130;
-  } finally {
-    for (const name of ["SIGINT", "SIGTERM"] as const) process.off(name, stop);
   }
 }
 

@@ -1,4 +1,6 @@
+import { spawnSync } from "node:child_process";
 import { getEventListeners } from "node:events";
+import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { describe, expect, onTestFinished, test } from "vitest";
 import { BaseError } from "../../base/index.ts";
@@ -152,14 +154,40 @@ describe("Contestant", () => {
     expect(await isAlive(Number(deaf.settings["own"]))).toBe(false);
   }, 20_000);
 
+  test("one whose starter leaves at once goes with it, deaf or not", async () => {
+    const module = JSON.stringify(join(import.meta.dirname, "contestant.ts"));
+    const deaf = `process.on("SIGTERM", () => 0); setInterval(() => 0, 1000); console.log(JSON.stringify({ ready: true, own: process.pid }));`;
+    const script = `
+      import { Contestant } from ${module};
+      const spec = { name: "deaf", command: process.execPath, args: ["-e", ${JSON.stringify(deaf)}], readyTimeoutMs: 20000, answerTimeoutMs: 20000 };
+      const peer = await Contestant.start(spec, new AbortController().signal);
+      console.log(peer.settings.own);
+      process.exit(130);`;
+    const { stdout } = spawnSync(process.execPath, ["--input-type=module", "-e", script], {
+      encoding: "utf8",
+    });
+    expect(Number(stdout)).toBeGreaterThan(0);
+    expect(await isAlive(Number(stdout))).toBe(false);
+  }, 20_000);
+
+  test("its environment has what it is given, besides everything else", async () => {
+    const peer = await start(`say({ ready: true, cache: process.env.CACHE, path: process.env.PATH });`, {
+      environment: { CACHE: "/scratch/f32" },
+    });
+    expect(peer.settings).toMatchObject({ cache: "/scratch/f32", path: process.env["PATH"] });
+  });
+
   test("several, one after another, leave nothing on the signal that would stop them", async () => {
     const stop = new AbortController();
     for (let i = 0; i < 3; i++) {
       using _peer = await Contestant.start(spec("say({ ready: true });"), stop.signal);
     }
     expect(getEventListeners(stop.signal, "abort")).toHaveLength(0);
+    const before = process.listenerCount("exit");
     await failureOf(Contestant.start(spec("process.exit(1);"), stop.signal));
+    await failureOf(Contestant.start(spec("", { command: "/nowhere/python" }), stop.signal));
     expect(getEventListeners(stop.signal, "abort")).toHaveLength(0);
+    expect(process.listenerCount("exit")).toBeLessThanOrEqual(before);
   });
 
   test("its errors are its own fault and nobody else's", async () => {

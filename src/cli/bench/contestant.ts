@@ -17,6 +17,8 @@ export interface ContestantSpec {
   readonly readyTimeoutMs: number;
   /** For one answer after that. */
   readonly answerTimeoutMs: number;
+  /** Variables besides those of this process. */
+  readonly environment?: Readonly<Record<string, string>>;
 }
 
 /** True of an error that this contestant is to blame for, and not one that took turns with it. */
@@ -45,6 +47,8 @@ export class Contestant implements Disposable {
   /** Why no answer will come any more. */
   #end: string | null = null;
   #isDisposed = false;
+  /** `process.exit` (a second Ctrl-C, a reader that left) leaves no time to ask. */
+  readonly #onExit = (): void => this.#signal("SIGKILL");
 
   /** Starts it and waits until it is ready; `stop` ends it at any time. */
   static async start(spec: ContestantSpec, stop: AbortSignal): Promise<Contestant> {
@@ -64,13 +68,20 @@ export class Contestant implements Disposable {
     this.#stop = stop;
     stop.addEventListener("abort", this.#onStop, { once: true });
     // A group of its own: compilers start workers, and all of them must go when this goes.
-    this.#child = spawn(spec.command, [...spec.args], { stdio: "pipe", detached: true });
+    // Before the folders that they write into are removed.
+    process.prependListener("exit", this.#onExit);
+    const env = { ...process.env, ...spec.environment };
+    this.#child = spawn(spec.command, [...spec.args], { stdio: "pipe", detached: true, env });
     this.#child.stderr.setEncoding("utf8").on("data", (text: string) => {
       this.#errors = (this.#errors + text).slice(-TAIL);
     });
     // A process that ends breaks the pipe; its end is told below.
     this.#child.stdin.on("error", () => undefined);
-    this.#child.on("error", (error) => this.#ended(error.message));
+    this.#child.on("error", (error) => {
+      // Of a program that could not be started there is no exit.
+      if (this.#child.pid === undefined) process.off("exit", this.#onExit);
+      this.#ended(error.message);
+    });
     this.#child.on("exit", (code, signal) => this.#exited(code === null ? `${signal}` : `exit code ${code}`));
     createInterface({ input: this.#child.stdout }).on("line", (line) => this.#heard(line));
   }
@@ -166,6 +177,7 @@ export class Contestant implements Disposable {
   #exited(how: string): void {
     // Workers without their leader are of no use, and hold its output open.
     this.#signal("SIGKILL");
+    process.off("exit", this.#onExit);
     // What it said last may still be on its way.
     const timer = setTimeout(() => this.#ended(how), CLOSE_AFTER_MS);
     this.#child.once("close", () => {

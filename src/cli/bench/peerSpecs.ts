@@ -26,8 +26,12 @@ const TORCH_SETTINGS = [
   { precision: "f32", isCompiled: true },
 ] as const;
 
-/** PyTorch training the same model, in each of its settings. */
-export function torchSpecs(preset: string, threads: number): readonly PeerSpec[] {
+/**
+ * PyTorch training the same model, in each of its settings.
+ *
+ * @param scratch  a folder for what they compile, which goes with this process
+ */
+export function torchSpecs(preset: string, threads: number, scratch: string): readonly PeerSpec[] {
   return TORCH_SETTINGS.map(({ precision, isCompiled }) => ({
     name: `PyTorch ${precision === "bf16" ? "bf16 autocast" : "f32"} ${isCompiled ? "compiled" : "eager"}`,
     precision,
@@ -41,6 +45,8 @@ export function torchSpecs(preset: string, threads: number): readonly PeerSpec[]
     ],
     readyTimeoutMs: (isCompiled ? 20 : 5) * MINUTE,
     answerTimeoutMs,
+    // Kernels of its own: those that another program was stopped in the middle of writing would fail.
+    environment: { TORCHINDUCTOR_CACHE_DIR: join(scratch, `${precision}${isCompiled ? "-compiled" : ""}`) },
     setup: TORCH,
   }));
 }

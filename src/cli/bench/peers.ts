@@ -10,13 +10,18 @@ import { type TurnsRun, takeTurns } from "./turns.ts";
 
 export interface PeersRun extends Pick<TurnsRun, "stop" | "say"> {
   readonly threads: number;
+  /** A folder for what peers compile. */
+  readonly scratch: string;
 }
 
-export function benchPeers(flags: BenchFlags, { threads, stop, say }: PeersRun): AsyncGenerator<BenchRow> {
+export function benchPeers(
+  flags: BenchFlags,
+  { threads, scratch, stop, say }: PeersRun,
+): AsyncGenerator<BenchRow> {
   const { preset, rounds } = flags;
   const ours = { bf16: minkeSpec(preset, "bf16", threads), f32: minkeSpec(preset, "f32", threads) };
   const isGemm = preset === "gemm";
-  const peers = isGemm ? gemmSpecs(threads) : torchSpecs(preset, threads);
+  const peers = isGemm ? gemmSpecs(threads) : torchSpecs(preset, threads, scratch);
   // One product is over in milliseconds.
   return takeTurns(ours, peers, { preset, rounds, steps: isGemm ? 4 : 1, stop, say });
 }

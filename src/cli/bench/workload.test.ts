@@ -54,7 +54,7 @@ describe("even routing", () => {
 
 describe("the peers", () => {
   test("are PyTorch in f32 and bf16, eager and compiled, told preset and threads; compilers get more time", () => {
-    const specs = torchSpecs("mini", 3);
+    const specs = torchSpecs("mini", 3, "/scratch");
     expect(specs.map(({ name }) => name)).toEqual([
       "PyTorch bf16 autocast eager",
       "PyTorch f32 eager",

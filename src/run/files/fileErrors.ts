@@ -8,6 +8,11 @@ export function errorCode(error: unknown): string | undefined {
   return typeof code === "string" ? code : undefined;
 }
 
+/** True of a stream's error that means: the pipe was closed, or the terminal is gone. */
+export function isReaderGone(error: unknown): boolean {
+  return ["EPIPE", "EIO"].includes(errorCode(error) ?? "");
+}
+
 /**
  * The error to throw for what happened to a file; what is not known is given back as it is.
  *

@@ -5,7 +5,6 @@
  * What is told is decided in progress.ts and narration.ts; this file only writes.
  */
 import { type EventSink, formatEvent, type RunEvent, type RunEventType } from "../../base/index.ts";
-import { errorCode } from "../files/fileErrors.ts";
 import { type NarratedLine, narrate } from "./narration.ts";
 import { advance, noProgress, type Progress, renderLine } from "./progress.ts";
 
@@ -55,9 +54,9 @@ function connect(stream: TerminalStream, view: View): Required<EventSink> {
     if (isOpen && text !== "") stream.write(text);
   };
   const onResize = (): void => write(view.redraw(columns()));
-  const onError = (error: Error): void => {
-    // The reader of a pipe has left (`| head`): the run goes on, its log has everything.
-    if (errorCode(error) !== "EPIPE") throw error;
+  // The reader of a pipe has left (`| head`), the window was closed, the disk of `> log.txt` is full: the run goes on,
+  // its log has everything.
+  const onError = (): void => {
     isOpen = false;
   };
   stream.on("resize", onResize);
