@@ -10,6 +10,12 @@ import { readLatest } from "../run/index.ts";
  * @throws {CheckpointError} if there is no such folder, or no checkpoint in it, with the nearest name that exists
  */
 export async function findCheckpoint(path: string): Promise<string> {
+  if (path === "") {
+    throw new CheckpointError("the path of the model is empty", {
+      why: "nothing was given, or a shell variable that is not set",
+      fix: "give a run folder, a checkpoint, or a folder in Hugging Face layout",
+    });
+  }
   if (await exists(join(path, "config.json"))) return path;
   if (await exists(join(path, "run.json"))) {
     const latest = await readLatest(path);

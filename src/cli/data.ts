@@ -2,10 +2,10 @@
 import { Command } from "commander";
 import { loadTokenizer } from "../api/index.ts";
 import { formatBytes, formatCount } from "../base/index.ts";
-import { explained } from "../run/index.ts";
 import { byteTokenizer } from "../text/index.ts";
 import { defaultTrainConfig, findDocumentFiles, prepareData, readDocuments } from "../train/index.ts";
 import { listOption, numberOption } from "./options.ts";
+import { intoFolder } from "./outFolder.ts";
 
 interface PrepareFlags {
   readonly data: readonly string[];
@@ -16,6 +16,12 @@ interface PrepareFlags {
   readonly json?: boolean;
 }
 
+/** Packing keeps a list for every length up to it; no released V3 has a context of more than 163,840 tokens. */
+const LONGEST_ROW = 2 ** 20;
+
+/** Rows of other documents or settings would be taken for those that are asked for. */
+const NOT_INTO = ["index.json", "run.json", "config.json"];
+
 export function dataCommand(): Command {
   const data = new Command("data").description("prepare and inspect training data");
   data
@@ -24,7 +30,7 @@ export function dataCommand(): Command {
     .requiredOption("--data <path>", "text file, folder, .jsonl or .parquet; may be repeated", listOption)
     .requiredOption("--out <dir>", "folder for the rows")
     .option("--tokenizer <path>", "tokenizer.json, or a folder with one; bytes if not given")
-    .option("--row-length <n>", "tokens in a row", numberOption("--row-length", 1, true), 256)
+    .option("--row-length <n>", "tokens in a row", numberOption("--row-length", 1, true, LONGEST_ROW), 256)
     .option("--seed <s>", "of fill-in-the-middle and split tokens", numberOption("--seed", 0, true), 0)
     .option("--json", "print one JSON object")
     .addHelpText(
@@ -37,7 +43,7 @@ export function dataCommand(): Command {
       const { files } = await findDocumentFiles(flags.data);
       const config = { ...defaultTrainConfig("nano", 1).data, paths: flags.data };
       const { out, rowLength, seed } = flags;
-      const prepared = await explained(out, "write token rows", () =>
+      const prepared = await intoFolder(out, { doing: "write token rows", keepsOff: NOT_INTO }, () =>
         prepareData(out, tokenizer, { files, config, rowLength, seed }),
       );
       await prepared.train.close();

@@ -60,7 +60,9 @@ export async function main(args: readonly string[]): Promise<void> {
       makeProgram().outputHelp();
       return;
     }
-    await makeProgram().parseAsync([...args], { from: "user" });
+    // `minke help train` is `minke train --help`.
+    const words = args[0] === "help" ? [...args.slice(1), "--help"] : [...args];
+    await makeProgram().parseAsync(words, { from: "user" });
   } catch (error) {
     process.exitCode = report(error, args);
   }

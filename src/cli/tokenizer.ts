@@ -1,14 +1,23 @@
 /** `minke tokenizer`: trains a byte-level BPE tokenizer, and turns text into ids and back. */
-import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { text as readStream } from "node:stream/consumers";
 import { Command } from "commander";
 import { loadTokenizer } from "../api/index.ts";
-import { UsageError } from "../base/index.ts";
-import { explained, writeFileAtomic } from "../run/index.ts";
-import { byteTokenizer, trainTokenizer, writeTokenizerConfig, writeTokenizerJson } from "../text/index.ts";
+import { TokenizerError, UsageError } from "../base/index.ts";
+import { writeFileAtomic } from "../run/index.ts";
+import {
+  byteTokenizer,
+  type Tokenizer,
+  trainTokenizer,
+  writeTokenizerConfig,
+  writeTokenizerJson,
+} from "../text/index.ts";
 import { findDocumentFiles, readDocuments } from "../train/index.ts";
 import { listOption, numberOption } from "./options.ts";
+import { intoFolder } from "./outFolder.ts";
+
+/** A run and a model have the tokenizer that they were trained with; ids of another would mean other texts. */
+const NOT_INTO = ["run.json", "config.json"];
 
 export function tokenizerCommand(): Command {
   const tokenizer = new Command("tokenizer").description("train a tokenizer; encode and decode text");
@@ -31,10 +40,16 @@ export function tokenizerCommand(): Command {
     .action(async (flags: { data: readonly string[]; out: string; vocabSize: number; json?: boolean }) => {
       const started = performance.now();
       const { files } = await findDocumentFiles(flags.data);
-      const made = await trainTokenizer(texts(files), { vocabSize: flags.vocabSize });
-      await explained(flags.out, "make the tokenizer's folder", () => mkdir(flags.out, { recursive: true }));
-      await writeFileAtomic(join(flags.out, "tokenizer.json"), writeTokenizerJson(made));
-      await writeFileAtomic(join(flags.out, "tokenizer_config.json"), writeTokenizerConfig(made));
+      const made = await intoFolder(
+        flags.out,
+        { doing: "write a tokenizer", keepsOff: NOT_INTO },
+        async () => {
+          const learnt = await learn(files, flags.vocabSize);
+          await writeFileAtomic(join(flags.out, "tokenizer.json"), writeTokenizerJson(learnt));
+          await writeFileAtomic(join(flags.out, "tokenizer_config.json"), writeTokenizerConfig(learnt));
+          return learnt;
+        },
+      );
       const seconds = (performance.now() - started) / 1000;
       const result = { path: join(flags.out, "tokenizer.json"), vocabSize: made.vocabSize, seconds };
       process.stdout.write(
@@ -81,6 +96,19 @@ export function tokenizerCommand(): Command {
   return tokenizer;
 }
 
+/** @throws {TokenizerError} that says what to type where the documents are too few */
+async function learn(files: readonly string[], vocabSize: number): Promise<Tokenizer> {
+  try {
+    return await trainTokenizer(texts(files), { vocabSize });
+  } catch (error) {
+    if (!(error instanceof TokenizerError)) throw error;
+    const { largestVocabSize: largest } = error.fields;
+    if (typeof largest !== "number") throw error;
+    const fix = `use --vocab-size ${largest} or less, or give more text`;
+    throw new TokenizerError(error.what, { why: error.why, fix, fields: error.fields, cause: error });
+  }
+}
+
 async function* texts(files: readonly string[]): AsyncGenerator<string, void, undefined> {
   for await (const { text } of readDocuments(files)) yield text;
 }
@@ -91,7 +119,7 @@ async function choose(path: string | undefined): Promise<ReturnType<typeof byteT
 
 function idOf(word: string): number {
   const id = Number(word);
-  if (Number.isSafeInteger(id) && id >= 0) return id;
+  if (/^\d+$/.test(word) && Number.isSafeInteger(id)) return id;
   throw new UsageError(`${JSON.stringify(word)} is no token id`, {
     why: "ids are whole numbers, zero or more",
     fix: "give ids separated by spaces, for example: minke tokenizer decode 10 11 12",

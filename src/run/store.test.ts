@@ -184,3 +184,10 @@ describe("RunStore.compare", () => {
     store.close();
   });
 });
+
+test("a folder without runs holds no index afterwards either", async () => {
+  const store = await openRunStore(root);
+  expect(await store.list()).toEqual([]);
+  store.close();
+  expect(await readdir(root)).toEqual([]);
+});

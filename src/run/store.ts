@@ -41,8 +41,10 @@ export async function openRunStore(runsRoot: string): Promise<RunStore> {
   const warnings: RunWarning[] = [];
   return explained(root, "list the runs", async () => {
     // A file in the folder's place is named before SQLite takes it for a database that cannot be opened.
-    await runFolders(root);
-    const store = new RunStore(root, await openDatabase(root, warnings), warnings);
+    const folders = await runFolders(root);
+    // Where there is nothing to index, no file is left behind either.
+    const path = folders.length > 0 || existsSync(join(root, indexName)) ? join(root, indexName) : null;
+    const store = new RunStore(root, await openDatabase(path, warnings), warnings);
     await store.refresh();
     return store;
   });
@@ -201,11 +203,11 @@ const nothingYet: Omit<RunSummary, "runId"> = {
   config: {} satisfies JsonObject,
 };
 
-async function openDatabase(root: string, warnings: RunWarning[]): Promise<DatabaseSync> {
+/** @param path  null: in memory */
+async function openDatabase(path: string | null, warnings: RunWarning[]): Promise<DatabaseSync> {
   // Loaded here: Node 22 prints a warning for whoever imports SQLite, and most commands never ask for the index.
   const { DatabaseSync: Database } = await import("node:sqlite");
-  const path = join(root, indexName);
-  if (!existsSync(root)) return prepare(new Database(":memory:"));
+  if (path === null) return prepare(new Database(":memory:"));
   try {
     return prepare(new Database(path));
   } catch (error) {

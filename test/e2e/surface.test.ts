@@ -262,3 +262,12 @@ describe("in code", () => {
     expect(Object.keys(minkePackage).sort()).toEqual(["BaseError", "loadModel", "trainModel", "version"]);
   });
 });
+
+test("`minke help`, with a verb or without, is what --help prints", async () => {
+  const cwd = await scratchFolder();
+  for (const words of [[], ["train"], ["bench", "step"]]) {
+    const asked = await minke(["help", ...words], { cwd });
+    expect(asked).toMatchObject({ code: 0, stderr: "" });
+    expect(asked.stdout).toBe((await minke([...words, "--help"], { cwd })).stdout);
+  }
+});

@@ -12,8 +12,8 @@ import { benchPeers } from "./peers.ts";
 import { type BenchFlags, type BenchRow, OPS_HEADER, rowText, TRACE_HEADER } from "./row.ts";
 import { serveBench } from "./serve.ts";
 import { benchStep } from "./step.ts";
-import { benchTrace } from "./trace.ts";
-import { WORKLOADS } from "./workload.ts";
+import { benchTrace, requireWritable } from "./trace.ts";
+import { WORKLOADS, workloadConfig } from "./workload.ts";
 
 export function benchCommand(): Command {
   const bench = new Command("bench").description("measure kernels, training steps, or PyTorch beside them");
@@ -37,6 +37,7 @@ export function benchCommand(): Command {
       )
       .action((flags: BenchFlags) =>
         withNative(flags, async (opened) => {
+          if (flags.trace !== undefined) await requireWritable(flags.trace);
           await print(benchStep(opened, flags), flags);
           if (flags.trace === undefined) return;
           await printTable(TRACE_HEADER, benchTrace(opened, flags, flags.trace), flags);
@@ -62,7 +63,7 @@ export function benchCommand(): Command {
       "serve",
       "one side of `bench peers`: takes steps as it is told on standard input",
       "--preset micro < lines",
-    ).action((flags: BenchFlags) => withNative(flags, (opened) => serveBench(opened, flags))),
+    ).action((flags: BenchFlags) => withNative(flags, (opened) => serveBench(opened, flags), ["gemm"])),
   );
   return bench;
 }
@@ -93,7 +94,13 @@ function verb(name: string, description: string, example: string): Command {
     .addHelpText("after", `\nExample:\n  minke bench ${name} ${example}\n`);
 }
 
-async function withNative(flags: BenchFlags, run: (opened: OpenDevice) => Promise<void>): Promise<void> {
+async function withNative(
+  flags: BenchFlags,
+  run: (opened: OpenDevice) => Promise<void>,
+  others: readonly string[] = [],
+): Promise<void> {
+  // Before anything is measured or started: a slip of the pen must not cost minutes.
+  if (!others.includes(flags.preset)) workloadConfig(flags.preset, flags.precision);
   const opened = openDevice({ threads: flags.threads });
   try {
     if (opened.native === null) {
@@ -115,9 +122,13 @@ async function peers(flags: BenchFlags): Promise<void> {
   const say = (text: string): void => void process.stderr.write(`${text}\n`);
   // Opened for a moment: the number of threads that all sides get is the one that ours would take.
   let threads = 0;
-  await withNative(flags, async (opened) => {
-    threads = opened.threads;
-  });
+  await withNative(
+    flags,
+    async (opened) => {
+      threads = opened.threads;
+    },
+    ["gemm"],
+  );
   try {
     await print(
       benchPeers(flags, { threads, scratch: temporaryFolder("minke-peers-"), stop: signal, say }),

@@ -2,9 +2,11 @@
  * `minke bench step --trace FILE`: the built-in profiler. Where the fastest of some traced steps spent its time, op by
  * op, and the same step as a Chrome trace.
  */
-import { writeFile } from "node:fs/promises";
+import { existsSync } from "node:fs";
+import { open, rm, writeFile } from "node:fs/promises";
 import { totalmem } from "node:os";
 import type { OpenDevice } from "../../api/index.ts";
+import { explained } from "../../run/index.ts";
 import { QueueDevice, TracedBackend, type TracedCommand } from "../../tensor/index.ts";
 import { chromeTrace, type Slice } from "./chromeTrace.ts";
 import { profileStep } from "./opTable.ts";
@@ -15,6 +17,17 @@ import { type TimedStep, TimedTraining } from "./workload.ts";
 const WARM_UP = 2;
 /** Fewest steps that are traced: one of so many is undisturbed, even where --rounds asks for less. */
 const LEAST_STEPS = 5;
+
+const DOING = "write the trace";
+
+/** Minutes of measuring must not end at a file that cannot be written. An older trace stays until there is a new one. */
+export function requireWritable(file: string): Promise<void> {
+  return explained(file, DOING, async () => {
+    const isNew = !existsSync(file);
+    await (await open(file, "a")).close();
+    if (isNew) await rm(file);
+  });
+}
 
 interface TracedStep extends TimedStep {
   readonly commands: readonly TracedCommand[];
@@ -39,7 +52,8 @@ export async function* benchTrace(
   const fastest = profiles.findIndex((profile) => profile.seconds === seconds);
   const { ops, idleSeconds } = profiles[fastest]!;
   const { commands, javascript } = steps[fastest]!;
-  await writeFile(file, JSON.stringify(chromeTrace(commands, javascript)));
+  const trace = JSON.stringify(chromeTrace(commands, javascript));
+  await explained(file, DOING, () => writeFile(file, trace));
   const row = (name: string, spent: number, figures: Readonly<Record<string, number | string | null>>) => ({
     bench: "trace" as const,
     name,

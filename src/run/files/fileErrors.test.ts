@@ -27,6 +27,15 @@ describe("explainFileError", () => {
     expect(explainFileError(refusal(code), "/runs/a", "make it")).toBeInstanceOf(RunError);
   });
 
+  test.each([
+    ["ENOENT", /x is not there/],
+    ["EISDIR", /x is a folder/],
+  ])("%s says so", (code, says) => {
+    const error = explainFileError(refusal(code), "/runs/x", "write the trace") as RunError;
+    expect(error).toBeInstanceOf(RunError);
+    expect(error.what).toMatch(says);
+  });
+
   test("gives back what it does not know", () => {
     const other = refusal("EMFILE");
     expect(explainFileError(other, "x", "y")).toBe(other);

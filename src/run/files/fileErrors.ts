@@ -46,6 +46,20 @@ export function explainFileError(error: unknown, path: string, doing: string): u
         fields,
         cause: error,
       });
+    case "ENOENT":
+      return new RunError(`cannot ${doing}: ${path} is not there`, {
+        why: "the folder does not exist, or was moved or deleted in the meantime",
+        fix: "make the folder, or give another path",
+        fields,
+        cause: error,
+      });
+    case "EISDIR":
+      return new RunError(`cannot ${doing}: ${path} is a folder`, {
+        why: "a file is to be written there",
+        fix: "give the path of a file",
+        fields,
+        cause: error,
+      });
     default:
       return error;
   }

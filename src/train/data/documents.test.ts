@@ -1,4 +1,5 @@
-import { mkdir, readFile, symlink, writeFile } from "node:fs/promises";
+import { spawnSync } from "node:child_process";
+import { chmod, mkdir, readFile, symlink, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
@@ -131,7 +132,7 @@ describe("text files", () => {
     const folder = await folderOf({ "a.txt": "", "b.txt": "\n" });
     const { files } = await findDocumentFiles([folder]);
     expect((await refusal(read(files))).message).toMatch(/^2 files hold no text/);
-    expect((await refusal(read(files.slice(0, 1)))).message).toContain("a.txt hold no text");
+    expect((await refusal(read(files.slice(0, 1)))).message).toContain("a.txt holds no text");
   });
 
   test.each<[string, readonly number[], number]>([
@@ -251,4 +252,21 @@ describe("Parquet files", () => {
         `${name} cannot be read as Parquet`,
       );
   });
+});
+
+test("a folder that may not be read is named, and not left out in silence", async () => {
+  const folder = await folderOf({ "a.txt": "a" });
+  await mkdir(join(folder, "closed"), { mode: 0o000 });
+  await chmod(folder, 0o755);
+  const module = JSON.stringify(join(import.meta.dirname, "documents.ts"));
+  const script = `
+    import { findDocumentFiles } from ${module};
+    await findDocumentFiles([${JSON.stringify(folder)}]).catch((error) => console.log(error.code, error.what));`;
+  // Root may read everything: then nobody tries.
+  const user = process.getuid?.() === 0 ? { uid: 65534 } : {};
+  const { stdout } = spawnSync(process.execPath, ["--input-type=module", "-e", script], {
+    encoding: "utf8",
+    ...user,
+  });
+  expect(stdout.trim()).toBe(`ERR_DATA ${join(folder, "closed")} cannot be read`);
 });

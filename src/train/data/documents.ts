@@ -4,6 +4,7 @@
  * One text file is one document; a line of .jsonl and a row of .parquet are one each (column `text`). A folder is
  * read recursively in the order of its paths, so that the same folder gives the same documents.
  */
+import type { Dirent } from "node:fs";
 import { readdir, readFile, stat } from "node:fs/promises";
 import { basename, dirname, extname, join } from "node:path";
 import { asyncBufferFromFile, parquetReadObjects } from "hyparquet";
@@ -33,7 +34,7 @@ export async function findDocumentFiles(paths: readonly string[]): Promise<Docum
       files.push(path);
       continue;
     }
-    const entries = await readdir(path, { recursive: true, withFileTypes: true });
+    const entries = await entriesBelow(path);
     const found = entries
       // Links to files count as files; `stat` below a link to a folder would not know where to end.
       .filter((entry) => entry.isFile() || entry.isSymbolicLink())
@@ -50,6 +51,21 @@ export async function findDocumentFiles(paths: readonly string[]): Promise<Docum
   });
 }
 
+/** @throws {DataError} naming the folder that may not be read: a part of the data is not left out in silence */
+async function entriesBelow(path: string): Promise<readonly Dirent[]> {
+  try {
+    return await readdir(path, { recursive: true, withFileTypes: true });
+  } catch (cause) {
+    const folder = cause instanceof Error && "path" in cause ? String(cause.path) : path;
+    throw new DataError(`${folder} cannot be read`, {
+      why: cause instanceof Error ? cause.message : String(cause),
+      fix: "give yourself the right to read it, or give --data the files and folders beside it",
+      fields: { path: folder },
+      cause,
+    });
+  }
+}
+
 /** The documents of the files, one after another; empty ones are left out. */
 export async function* readDocuments(files: readonly string[]): AsyncGenerator<Document, void, undefined> {
   let hasText = false;
@@ -61,11 +77,14 @@ export async function* readDocuments(files: readonly string[]): AsyncGenerator<D
     }
   }
   if (hasText) return;
-  throw new DataError(`${files.length === 1 ? files[0] : `${files.length} files`} hold no text`, {
-    why: "a model learns from text, and every document is empty",
-    fix: "give --data a file with text in it",
-    fields: { files },
-  });
+  throw new DataError(
+    files.length === 1 ? `${files[0]} holds no text` : `${files.length} files hold no text`,
+    {
+      why: "a model learns from text, and every document is empty",
+      fix: "give --data a file with text in it",
+      fields: { files },
+    },
+  );
 }
 
 async function* readFileDocuments(path: string): AsyncGenerator<Document, void, undefined> {

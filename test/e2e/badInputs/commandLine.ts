@@ -18,6 +18,31 @@ export const badCommandLines: readonly BadInput[] = [
     make: () => ["generate"],
     says: /checkpoint-or-run[\s\S]*fix: minke generate --help/,
   },
+  {
+    name: "a path that is empty",
+    make: () => ["generate", ""],
+    says: /path of the model is empty[\s\S]*variable/,
+  },
+  {
+    name: "a model that nobody can measure beside others",
+    make: () => ["bench", "peers", "--preset", "nope"],
+    says: /"nope" is nothing that can be measured/,
+  },
+  {
+    name: "a product where ops of a model are timed",
+    make: () => ["bench", "kernels", "--preset", "gemm"],
+    says: /"gemm" is nothing that can be measured/,
+  },
+  {
+    name: "a trace below a folder that is not there",
+    make: () => ["bench", "step", "--preset", "nano", "--trace", "nowhere/trace.json"],
+    says: /cannot write the trace: nowhere\/trace\.json is not there/,
+  },
+  {
+    name: "a folder for a trace",
+    make: () => ["bench", "step", "--preset", "nano", "--trace", "."],
+    says: /cannot write the trace: \. is a folder/,
+  },
   { name: "an argument too many", make: () => ["inspect", "a", "b"], says: /too many arguments/ },
   {
     name: "a misspelt preset",
@@ -138,6 +163,11 @@ export const badCommandLines: readonly BadInput[] = [
     name: "a token that is no id",
     make: () => ["tokenizer", "decode", "12", "x"],
     says: /"x" is no token id/,
+  },
+  {
+    name: "an id that is empty",
+    make: () => ["tokenizer", "decode", ""],
+    says: /"" is no token id/,
   },
   {
     name: "an id beyond the vocabulary",

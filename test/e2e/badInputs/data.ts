@@ -96,6 +96,44 @@ export const badData: readonly BadInput[] = [
     says: /text\.txt\/bpe/,
   },
   {
+    name: "a vocabulary too large for its documents",
+    make: () => ["tokenizer", "train", "--data", "text.txt", "--vocab-size", "50000", "--out", "bpe"],
+    says: /larger than the documents allow[\s\S]*--vocab-size \d+ or less/,
+  },
+  {
+    name: "another tokenizer for a run",
+    make: async ({ copyRun }) => [
+      ...["tokenizer", "train", "--data", "text.txt", "--vocab-size", "300"],
+      ...["--out", await copyRun()],
+    ],
+    says: /--out run already holds run\.json/,
+  },
+  {
+    name: "rows where others lie",
+    make: async ({ copyRun }) => [
+      "data",
+      "prepare",
+      "--data",
+      "text.txt",
+      "--out",
+      `${await copyRun()}/data`,
+    ],
+    says: /--out run\/data already holds index\.json/,
+  },
+  {
+    name: "rows longer than any context",
+    make: () => ["data", "prepare", "--data", "text.txt", "--out", "rows", "--row-length", "99999999"],
+    says: /--row-length "99999999" is not a whole number from 1 to 1048576/,
+  },
+  {
+    name: "rows of documents that hold no text",
+    make: async ({ folder }) => {
+      await writeFile(join(folder, "empty.txt"), "");
+      return ["data", "prepare", "--data", "empty.txt", "--out", "new/rows"];
+    },
+    says: /empty\.txt holds no text/,
+  },
+  {
     name: "prepared rows that were damaged",
     make: async ({ folder, copyRun }) => {
       const run = await copyRun();
