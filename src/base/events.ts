@@ -242,7 +242,7 @@ export interface CheckpointWritten {
   readonly path: string;
   readonly bytes: number;
   readonly seconds: number;
-  readonly reason: "scheduled" | "best" | "last" | "interrupted";
+  readonly reason: "scheduled" | "last" | "interrupted";
 }
 
 /** A checkpoint that the rule of what to keep has let go. */
