@@ -60,6 +60,7 @@ export { countPositive, reduceSum } from "./ops/reduce.ts";
 export { type RopeLayout, type RopeTable, rope } from "./ops/rope.ts";
 export { type SampleSettings, sampleToken } from "./ops/sample.ts";
 export { swiglu } from "./ops/swiglu.ts";
+export { panelElements } from "./panels.ts";
 export { Parameter, type ParameterOptions } from "./parameter.ts";
 export { recomputed } from "./recomputed.ts";
 export { Recording } from "./recording.ts";

@@ -8,7 +8,20 @@ import { totalmem } from "node:os";
 import type { OpenDevice } from "../../api/index.ts";
 import { invariant } from "../../base/index.ts";
 import { generateIds } from "../../engine/index.ts";
-import { QueueDevice, scale, TracedBackend, type TracedCommand } from "../../tensor/index.ts";
+import {
+  absMax,
+  dequantizeTiles,
+  fill,
+  panelElements,
+  QueueDevice,
+  quantizeColumns,
+  quantizeTiles,
+  quantizeWeight,
+  scale,
+  TracedBackend,
+  type TracedCommand,
+  tilesOf,
+} from "../../tensor/index.ts";
 import { sumByOp } from "./opTable.ts";
 import type { BenchFlags, BenchRow } from "./row.ts";
 import { TimedTraining } from "./workload.ts";
@@ -93,16 +106,35 @@ function withAdamw(device: QueueDevice, training: TimedTraining): readonly Progr
       },
     },
     {
-      // No model of ours scales a tensor by itself.
       name: "alone",
       async run() {
-        const tokens = config.batchRows * config.rowLength;
-        using _scope = device.scope();
-        scale(device.empty([tokens, config.model.hiddenSize], "f32"), 0.5);
+        runAlone(device, config.batchRows * config.rowLength, config.model.hiddenSize);
         await device.drain();
       },
     },
   ];
+}
+
+/** Ops that no model in f32 or bf16 runs: scaling a tensor by itself, and what FP8 stores. */
+function runAlone(device: QueueDevice, tokens: number, hidden: number): void {
+  using _scope = device.scope();
+  scale(device.empty([tokens, hidden], "f32"), 0.5);
+  const x = device.empty([tokens, hidden], "bf16");
+  fill(x, 0.5);
+  absMax(x);
+  const rule = { powerOfTwo: false, floor: 1e-4 };
+  const cached = quantizeTiles(x, rule);
+  dequantizeTiles(cached, "bf16");
+  quantizeColumns(cached, rule);
+  const master = device.empty([hidden, hidden], "f32");
+  fill(master, 0.5);
+  const elements = panelElements(hidden, hidden);
+  const codes = {
+    panels: device.empty([1, elements], "f8e4m3"),
+    panelsT: device.empty([1, elements], "f8e4m3"),
+    scales: device.empty([1, tilesOf(hidden), tilesOf(hidden)], "f32"),
+  };
+  quantizeWeight(master, codes, [1, hidden, hidden], false);
 }
 
 /** The program's commands, each with the least time of all rounds, and the register peak between them. */

@@ -78,3 +78,17 @@ fn operands_that_overlap_in_part_are_refused_when_one_is_written() {
     });
     assert!(both_read.is_ok());
 }
+
+#[test]
+fn twelve_bit_numbers_take_three_bytes_a_pair_at_any_address() {
+    decode(&[67.0, 5.0], |a| {
+        let codes = a.codes("codes")?;
+        assert_eq!(codes.dtype(), Dtype::E5m6);
+        assert_eq!((codes.bytes(8)?.len(), codes.bytes(0)?.len()), (12, 0));
+        assert!(codes.bytes(638)?.len() == 957 && codes.bytes(640).is_err());
+        assert!(codes.bytes(usize::MAX).is_err());
+        Ok(())
+    })
+    .unwrap();
+    assert!(decode(&[0.0, 5.0], |a| a.f8s("codes").map(|_| ())).is_err());
+}

@@ -18,6 +18,8 @@ pub trait Code: Copy + Send + Sync + 'static {
     const NAN: u32;
     /// Nearest code, ties to even, saturating; NaN and infinities become NaN.
     fn cast(value: f32) -> u32;
+    /// The same for a number that is finite and rounds to no more than the greatest.
+    fn cast_small(value: f32) -> u32;
     fn widen(code: u32) -> f32;
     /// Bytes of `len` numbers; `len` is even in formats that need it.
     fn bytes(len: usize) -> usize;
@@ -34,7 +36,12 @@ impl Code for E4m3 {
 
     #[inline(always)]
     fn cast(value: f32) -> u32 {
-        cast::<3, 7>(value, 0x7e, Self::NAN)
+        cast::<3, 7, 7>(value, Self::GREATEST, Self::NAN)
+    }
+
+    #[inline(always)]
+    fn cast_small(value: f32) -> u32 {
+        with_sign::<7>(value, magnitude_code::<3, 7, 7>(value.to_bits() & 0x7fff_ffff))
     }
 
     #[inline(always)]
@@ -57,7 +64,12 @@ impl Code for E5m6 {
 
     #[inline(always)]
     fn cast(value: f32) -> u32 {
-        cast::<6, 15>(value, 0x7bf, Self::NAN)
+        cast::<6, 15, 11>(value, Self::GREATEST, Self::NAN)
+    }
+
+    #[inline(always)]
+    fn cast_small(value: f32) -> u32 {
+        with_sign::<11>(value, magnitude_code::<6, 15, 11>(value.to_bits() & 0x7fff_ffff))
     }
 
     #[inline(always)]
@@ -82,27 +94,34 @@ impl Code for E5m6 {
 const NAN_BITS: u32 = 0x7fc0_0000;
 const INFINITY_BITS: u32 = 0x7f80_0000;
 
-/// With `M` bits of mantissa and this bias; the sign goes above them.
+/// With `M` bits of mantissa, this bias, and `BITS` bits below the sign.
 #[inline(always)]
-fn cast<const M: u32, const BIAS: u32>(value: f32, greatest: u32, nan: u32) -> u32 {
-    let bits = value.to_bits();
-    let magnitude = bits & 0x7fff_ffff;
-    let cut = 23 - M;
-    let half = (1 << (cut - 1)) - 1;
-    let rounded = magnitude.wrapping_add(half + ((magnitude >> cut) & 1)) >> cut;
-    let normal = rounded.wrapping_sub((127 - BIAS) << M).min(greatest);
-    // The ulp of this power of two is the step of the subnormals.
-    let magic = (127 + 24 - BIAS - M) << 23;
-    let subnormal = (f32::from_bits(magnitude) + f32::from_bits(magic))
-        .to_bits()
-        .wrapping_sub(magic);
-    let finite = if magnitude < (128 - BIAS) << 23 {
-        subnormal
-    } else {
-        normal
-    };
-    let code = if magnitude >= INFINITY_BITS { nan } else { finite };
-    code | bits >> 31 << (nan.count_ones())
+fn cast<const M: u32, const BIAS: u32, const BITS: u32>(value: f32, greatest: f32, nan: u32) -> u32 {
+    let magnitude = value.to_bits() & 0x7fff_ffff;
+    let finite = magnitude_code::<M, BIAS, BITS>(magnitude.min(greatest.to_bits()));
+    with_sign::<BITS>(value, if magnitude >= INFINITY_BITS { nan } else { finite })
+}
+
+/// Code of a magnitude that rounds to no more than the greatest, given as bits of an f32.
+///
+/// Adding 2^(e + 23 - M) to a number of exponent e leaves M bits of its fraction, rounded to nearest even: the sum's
+/// low bits are the number in steps of its binade, 2^M to 2^(M + 1). Numbers below the least normal one take
+/// that one's exponent, which makes them subnormal. Adding (e - least) 2^M gives the code; its constant part
+/// is even and rides on the power of two, and what the sum has above the code is cut off.
+#[inline(always)]
+fn magnitude_code<const M: u32, const BIAS: u32, const BITS: u32>(magnitude: u32) -> u32 {
+    let least = 128 - BIAS;
+    let exponent = magnitude.max(least << 23) & INFINITY_BITS;
+    let mask = (1 << BITS) - 1;
+    let constant = (least << M).wrapping_neg() & mask;
+    let power = exponent + ((23 - M) << 23) + constant;
+    let sum = f32::from_bits(magnitude) + f32::from_bits(power);
+    sum.to_bits().wrapping_add(exponent >> (23 - M)) & mask
+}
+
+#[inline(always)]
+fn with_sign<const BITS: u32>(value: f32, code: u32) -> u32 {
+    code | (value.to_bits() >> (31 - BITS)) & (1 << BITS)
 }
 
 /// Bits of the f32 with this magnitude, special codes apart.
@@ -151,4 +170,73 @@ pub fn greatest_bits<T: crate::bf16::Element>(x: &[T], mut greatest: u32) -> u32
         greatest = greatest.max(v.to_f32().to_bits() & 0x7fff_ffff);
     }
     greatest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pool::FloatMode;
+
+    /// By its definition, in f64: the nearest multiple of the binade's step, ties to even.
+    fn plain<C: Code>(value: f32, mantissa: i32, least: i32) -> f64 {
+        let magnitude = (value as f64).abs();
+        let exponent = (magnitude.log2().floor() as i32).max(least);
+        let step = 2f64.powi(exponent - mantissa);
+        let steps = magnitude / step + 2f64.powi(52) - 2f64.powi(52);
+        (steps * step).min(C::GREATEST as f64).copysign(value as f64)
+    }
+
+    fn check<C: Code>(mantissa: i32, least: i32, sign: u32) {
+        let _mode = FloatMode::enter();
+        // A prime stride meets every exponent and every pattern of the bits that decide.
+        for bits in (0..=u32::MAX).step_by(40_961) {
+            let value = f32::from_bits(bits);
+            let code = C::cast(value);
+            if !value.is_finite() {
+                assert_eq!(code, C::NAN | (bits >> 31) * sign, "{bits:x}");
+                assert!(C::widen(code).is_nan());
+                continue;
+            }
+            let wanted = plain::<C>(value, mantissa, least);
+            assert_eq!(C::widen(code) as f64, wanted, "{value:e}");
+            assert_eq!(C::widen(code).is_sign_negative(), bits >> 31 == 1);
+            if value.abs() <= C::GREATEST {
+                assert_eq!(C::cast_small(value), code, "{value:e}");
+            }
+        }
+        for code in 0..2 * sign {
+            let value = C::widen(code);
+            assert!(!value.is_finite() || C::cast(value) == code, "{code:x}");
+        }
+    }
+
+    #[test]
+    fn casts_give_the_nearest_number_whatever_the_float_mode() {
+        check::<E4m3>(3, -6, 0x80);
+        check::<E5m6>(6, -14, 0x800);
+    }
+
+    #[test]
+    fn numbers_halfway_between_two_codes_go_to_the_even_one() {
+        for code in 0..0x7e {
+            let middle = (E4m3::widen(code) + E4m3::widen(code + 1)) / 2.0;
+            assert_eq!(E4m3::cast(middle), code + code % 2);
+        }
+        for code in 0..0x7bf {
+            let middle = (E5m6::widen(code) + E5m6::widen(code + 1)) / 2.0;
+            assert_eq!(E5m6::cast(middle), code + code % 2);
+        }
+    }
+
+    #[test]
+    fn a_scale_is_the_greatest_over_the_formats_greatest_or_the_next_power_of_two() {
+        let rule = |power_of_two, floor| Rule { power_of_two, floor };
+        assert_eq!(rule(false, 0.0).scale::<E4m3>(7.0), 7.0 / 448.0);
+        assert_eq!(rule(true, 0.0).scale::<E4m3>(7.0), 2f32.powi(-6));
+        assert_eq!(rule(true, 0.0).scale::<E4m3>(7.000_000_5), 2f32.powi(-5));
+        assert_eq!(rule(false, 1e-4).scale::<E5m6>(0.0), 1e-4 / 65024.0);
+        assert_eq!(rule(false, 0.0).scale::<E4m3>(1e-30), 1.0);
+        assert!(rule(false, 1e-4).scale::<E4m3>(f32::NAN).is_nan());
+        assert!(rule(true, 1e-4).scale::<E4m3>(f32::INFINITY).is_nan());
+    }
 }

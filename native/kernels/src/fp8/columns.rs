@@ -163,6 +163,10 @@ impl Job<'_> {
                 &mut scales
             )
         );
+        let mut factors = scales;
+        if self.rule.power_of_two {
+            factors = factors.map(|scale| 1.0 / scale);
+        }
         // SAFETY: a task owns these columns of its tile's rows, in codes and in scales.
         unsafe {
             let out = self.scales.part(tile.scale_row * self.k + column, width);
@@ -170,7 +174,10 @@ impl Job<'_> {
             for r in tile.from..tile.to {
                 let codes = self.codes.part(r * self.k + column, width);
                 let values = &values[(r - tile.from) * TILE..][..width];
-                by_isa!(ctx.isa, divide(values, &scales, self.rule.power_of_two, codes));
+                by_isa!(
+                    ctx.isa,
+                    divide(values, &scales, &factors, self.rule, self.given.is_none(), codes)
+                );
             }
         }
     }
@@ -240,12 +247,37 @@ isa_twins! {
 }
 
 isa_twins! {
-    /// Codes of values / scales, column by column; a scale that is NaN makes its column NaN, without a sign.
-    fn divide(values: &[f32], scales: &[f32; TILE], power_of_two: bool, codes: &mut [u8]) {
-        for ((code, value), scale) in codes.iter_mut().zip(values).zip(scales) {
-            let quotient = if power_of_two { value * (1.0 / scale) } else { value / scale };
-            let cast = E4m3::cast(quotient);
-            *code = if scale.is_nan() { E4m3::NAN as u8 } else { cast as u8 };
+    /// Codes of values / scales, column by column, where `factors` are the scales or, powers of two, their reciprocals.
+    fn divide(values: &[f32], scales: &[f32; TILE], factors: &[f32; TILE], rule: Rule, own: bool, codes: &mut [u8]) {
+        match (rule.power_of_two, own) {
+            (true, true) => cast_columns::<true, true>(values, scales, factors, codes),
+            (true, false) => cast_columns::<true, false>(values, scales, factors, codes),
+            (false, true) => cast_columns::<false, true>(values, scales, factors, codes),
+            (false, false) => cast_columns::<false, false>(values, scales, factors, codes),
         }
+    }
+}
+
+/// A scale that is NaN makes its column NaN, without a sign. With `SMALL` no quotient exceeds the greatest.
+#[inline(always)]
+fn cast_columns<const POWER: bool, const SMALL: bool>(
+    values: &[f32],
+    scales: &[f32; TILE],
+    factors: &[f32; TILE],
+    codes: &mut [u8],
+) {
+    let (n, codes) = (values.len().min(TILE), &mut codes[..values.len()]);
+    for i in 0..n {
+        let quotient = if POWER {
+            values[i] * factors[i]
+        } else {
+            values[i] / factors[i]
+        };
+        let code = if SMALL {
+            E4m3::cast_small(quotient)
+        } else {
+            E4m3::cast(quotient)
+        };
+        codes[i] = (if scales[i].is_nan() { E4m3::NAN } else { code }) as u8;
     }
 }

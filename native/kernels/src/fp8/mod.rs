@@ -3,6 +3,7 @@
 mod abs_max;
 pub mod codec;
 mod columns;
+mod panel_codes;
 mod segment;
 mod tiles;
 mod weight;

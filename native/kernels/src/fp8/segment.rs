@@ -7,75 +7,120 @@ use crate::bf16::Element;
 
 /// A format that segments of rows are written in and read from.
 pub trait Stored: Code {
-    /// Writes the codes of `quotients`.
-    fn write(quotients: &[f32], codes: &mut [u8]);
+    /// Writes the codes of x times or through `by`. With `SMALL`, no quotient is greater than the format's greatest.
+    fn write<T: Element, const SMALL: bool>(x: &[T], by: Scaling, codes: &mut [u8]);
     /// Reads as many numbers as `values` has places.
     fn read(codes: &[u8], values: &mut [f32]);
 }
 
+/// How numbers are scaled before they are cast.
+#[derive(Clone, Copy)]
+pub enum Scaling {
+    DivideBy(f32),
+    /// The reciprocal of a power of two: exact, so that the product has the quotient's bits.
+    Times(f32),
+}
+
+impl Scaling {
+    #[inline(always)]
+    pub fn of(scale: f32, power_of_two: bool) -> Scaling {
+        if power_of_two {
+            Scaling::Times(1.0 / scale)
+        } else {
+            Scaling::DivideBy(scale)
+        }
+    }
+}
+
+#[inline(always)]
+fn code_of<C: Code, const SMALL: bool>(quotient: f32) -> u32 {
+    if SMALL {
+        C::cast_small(quotient)
+    } else {
+        C::cast(quotient)
+    }
+}
+
 impl Stored for E4m3 {
     #[inline(always)]
-    fn write(quotients: &[f32], codes: &mut [u8]) {
-        for (code, q) in codes[..quotients.len()].iter_mut().zip(quotients) {
-            *code = E4m3::cast(*q) as u8;
+    fn write<T: Element, const SMALL: bool>(x: &[T], by: Scaling, codes: &mut [u8]) {
+        let codes = &mut codes[..x.len()];
+        match by {
+            Scaling::DivideBy(scale) => {
+                for i in 0..x.len() {
+                    codes[i] = code_of::<E4m3, SMALL>(x[i].to_f32() / scale) as u8;
+                }
+            }
+            Scaling::Times(factor) => {
+                for i in 0..x.len() {
+                    codes[i] = code_of::<E4m3, SMALL>(x[i].to_f32() * factor) as u8;
+                }
+            }
         }
     }
 
     #[inline(always)]
     fn read(codes: &[u8], values: &mut [f32]) {
-        for (value, code) in values.iter_mut().zip(codes) {
-            *value = E4m3::widen(*code as u32);
+        let codes = &codes[..values.len()];
+        for i in 0..values.len() {
+            values[i] = E4m3::widen(codes[i] as u32);
         }
     }
 }
 
 impl Stored for E5m6 {
     #[inline(always)]
-    fn write(quotients: &[f32], codes: &mut [u8]) {
-        let mut words = [0u32; TILE];
-        for (word, q) in words.iter_mut().zip(quotients) {
-            *word = E5m6::cast(*q);
+    fn write<T: Element, const SMALL: bool>(x: &[T], by: Scaling, codes: &mut [u8]) {
+        let mut words = [0u16; TILE];
+        let words = &mut words[..x.len()];
+        match by {
+            Scaling::DivideBy(scale) => {
+                for i in 0..x.len() {
+                    words[i] = code_of::<E5m6, SMALL>(x[i].to_f32() / scale) as u16;
+                }
+            }
+            Scaling::Times(factor) => {
+                for i in 0..x.len() {
+                    words[i] = code_of::<E5m6, SMALL>(x[i].to_f32() * factor) as u16;
+                }
+            }
         }
-        for (pair, three) in words.chunks_exact(2).zip(codes.chunks_exact_mut(3)) {
-            let bytes = (pair[0] | pair[1] << 12).to_le_bytes();
-            three.copy_from_slice(&bytes[..3]);
+        let codes = &mut codes[..E5m6::bytes(x.len())];
+        for i in 0..x.len() / 2 {
+            let (a, b) = (words[2 * i], words[2 * i + 1]);
+            codes[3 * i] = a as u8;
+            codes[3 * i + 1] = (a >> 8) as u8 | (b << 4) as u8;
+            codes[3 * i + 2] = (b >> 4) as u8;
         }
     }
 
     #[inline(always)]
     fn read(codes: &[u8], values: &mut [f32]) {
-        let mut words = [0u32; TILE];
-        for (pair, three) in words.chunks_exact_mut(2).zip(codes.chunks_exact(3)) {
-            let word = u32::from_le_bytes([three[0], three[1], three[2], 0]);
-            pair[0] = word & 0xfff;
-            pair[1] = word >> 12;
+        let mut words = [0u16; TILE];
+        let words = &mut words[..values.len()];
+        let codes = &codes[..E5m6::bytes(values.len())];
+        for i in 0..values.len() / 2 {
+            let (low, middle, high) = (codes[3 * i], codes[3 * i + 1], codes[3 * i + 2]);
+            words[2 * i] = low as u16 | (middle as u16 & 15) << 8;
+            words[2 * i + 1] = (middle >> 4) as u16 | (high as u16) << 4;
         }
-        for (value, word) in values.iter_mut().zip(&words) {
-            *value = E5m6::widen(*word);
+        for i in 0..values.len() {
+            values[i] = E5m6::widen(words[i] as u32);
         }
     }
 }
 
-/// x / scale for a segment, as codes. The reciprocal of a power of two is exact, so that it may multiply instead.
+/// x / scale for a segment, as codes: NaN throughout if the scale is.
 #[inline(always)]
-pub fn quantize<T: Element, C: Stored>(x: &[T], scale: f32, power_of_two: bool, codes: &mut [u8]) {
-    let mut quotients = [0f32; TILE];
-    let quotients = &mut quotients[..x.len()];
-    if power_of_two {
-        let inverse = 1.0 / scale;
-        for (q, v) in quotients.iter_mut().zip(x) {
-            *q = v.to_f32() * inverse;
-        }
+pub fn quantize<T: Element, C: Stored, const SMALL: bool>(
+    x: &[T],
+    scale: f32,
+    power_of_two: bool,
+    codes: &mut [u8],
+) {
+    if scale.is_nan() {
+        C::write::<f32, false>(&[f32::NAN; TILE][..x.len()], Scaling::DivideBy(1.0), codes);
     } else {
-        for (q, v) in quotients.iter_mut().zip(x) {
-            *q = v.to_f32() / scale;
-        }
+        C::write::<T, SMALL>(x, Scaling::of(scale, power_of_two), codes);
     }
-    C::write(quotients, codes);
-}
-
-/// A segment of a tile whose scale is NaN.
-#[inline(always)]
-pub fn all_nan<C: Stored>(len: usize, codes: &mut [u8]) {
-    C::write(&[f32::NAN; TILE][..len], codes);
 }

@@ -9,7 +9,7 @@
 //! versions   v1 (this file)
 
 use super::codec::{Code, E4m3, E5m6, Rule, TILE, greatest_bits};
-use super::segment::{Stored, all_nan, quantize};
+use super::segment::{Stored, quantize};
 use crate::args::{Args, Dtype, Floats, Operand, elements};
 use crate::bf16::Element;
 use crate::error::KernelError;
@@ -134,17 +134,12 @@ fn tile_of<T: Element, C: Stored>(x: &[T], given: Option<f32>, rule: Rule, codes
         None => f32::from_bits(greatest_bits(x, 0)),
     };
     let scale = rule.scale::<C>(amax);
-    put::<T, C>(x, scale, rule, codes);
-    scale
-}
-
-#[inline(always)]
-fn put<T: Element, C: Stored>(x: &[T], scale: f32, rule: Rule, codes: &mut [u8]) {
-    if scale.is_nan() {
-        all_nan::<C>(x.len(), codes);
-    } else {
-        quantize::<T, C>(x, scale, rule.power_of_two, codes);
+    // Only a maximum from elsewhere can be exceeded.
+    match given {
+        Some(_) => quantize::<T, C, false>(x, scale, rule.power_of_two, codes),
+        None => quantize::<T, C, true>(x, scale, rule.power_of_two, codes),
     }
+    scale
 }
 
 isa_twins! {
@@ -169,7 +164,7 @@ isa_twins! {
                 let scale = rule.scale::<C>(amax);
                 for r in first..last {
                     let codes = &mut codes[C::bytes(r * k + start)..C::bytes(r * k + end)];
-                    put::<T, C>(&x[r * k + start..r * k + end], scale, rule, codes);
+                    quantize::<T, C, false>(&x[r * k + start..r * k + end], scale, rule.power_of_two, codes);
                     scales[r * tiles + t] = scale;
                 }
             }

@@ -9,7 +9,8 @@
 //! versions   v1 (this file)
 
 use super::codec::{E4m3, Rule, TILE, greatest_bits};
-use super::segment::{all_nan, quantize};
+use super::panel_codes::{Block, of_columns, of_rows};
+use super::segment::quantize;
 use super::tiles::given_amax;
 use crate::args::{Args, Floats, elements};
 use crate::bf16::Element;
@@ -19,9 +20,6 @@ use crate::gemm::{panel_len, panels::panels_len};
 use crate::ops::Ctx;
 use crate::pool::Disjoint;
 use crate::{by_isa, isa_twins, with_floats};
-
-/// Codes of one block, row by row, 0 beyond the matrix.
-type Block = [[u8; TILE]; TILE];
 
 struct Job<'a> {
     master: Floats<'a>,
@@ -73,7 +71,7 @@ impl Job<'_> {
         let (height, width) = (TILE.min(n - row), TILE.min(k - column));
         let start = (matrix * n + row) * k + column;
         let master = self.master.range(start, (height - 1) * k + width);
-        let mut codes = [[0; TILE]; TILE];
+        let mut codes = Block([[0; TILE]; TILE]);
         let scale = with_floats!(master, |w| by_isa!(
             ctx.isa,
             block_codes(w, k, height, width, self.given, self.rule, &mut codes)
@@ -112,10 +110,11 @@ isa_twins! {
         };
         let scale = rule.scale::<E4m3>(amax);
         for r in 0..height {
-            if scale.is_nan() {
-                all_nan::<E4m3>(width, &mut codes[r]);
-            } else {
-                quantize::<T, E4m3>(&w[r * stride..][..width], scale, rule.power_of_two, &mut codes[r]);
+            let (w, codes) = (&w[r * stride..][..width], &mut codes.0[r]);
+            match given {
+                None if width == TILE => quantize::<T, E4m3, true>(&w[..TILE], scale, rule.power_of_two, codes),
+                None => quantize::<T, E4m3, true>(w, scale, rule.power_of_two, codes),
+                Some(_) => quantize::<T, E4m3, false>(w, scale, rule.power_of_two, codes),
             }
         }
         scale
@@ -123,26 +122,13 @@ isa_twins! {
 }
 
 isa_twins! {
-    /// Rows `first..first + 32` of a block as lines of 32 pairs along the columns.
     fn panel_of_rows(codes: &Block, first: usize, lines: &mut [u8]) {
-        for (pair, line) in lines.chunks_exact_mut(2 * PANEL).enumerate() {
-            for i in 0..PANEL {
-                line[2 * i] = codes[first + i][2 * pair];
-                line[2 * i + 1] = codes[first + i][2 * pair + 1];
-            }
-        }
+        of_rows(codes, first, lines);
     }
 }
 
 isa_twins! {
-    /// Columns `first..first + 32` of a block as lines of 32 pairs along the rows.
     fn panel_of_columns(codes: &Block, first: usize, lines: &mut [u8]) {
-        for (pair, line) in lines.chunks_exact_mut(2 * PANEL).enumerate() {
-            let (even, odd) = (&codes[2 * pair], &codes[2 * pair + 1]);
-            for i in 0..PANEL {
-                line[2 * i] = even[first + i];
-                line[2 * i + 1] = odd[first + i];
-            }
-        }
+        of_columns(codes, first, lines);
     }
 }
