@@ -4,6 +4,7 @@ import {
   dequantizeBlocks,
   e4m3FromNumber,
   e4m3ToNumber,
+  e5m6ToNumber,
   type Quantized,
   QueueDevice,
   quantizeBlocks,
@@ -28,6 +29,12 @@ describe("casts", () => {
     const { values } = golden("values");
     expect(values.length).toBe(256);
     expect(Float64Array.from(values, (_, code) => e4m3ToNumber(code))).toEqual(values);
+  });
+
+  test("every E5M6 code has the value of the f16 that begins with its bits", () => {
+    const { values } = golden("e5m6_values");
+    expect(values.length).toBe(4096);
+    expect(Float64Array.from(values, (_, code) => e5m6ToNumber(code))).toEqual(values);
   });
 
   test("numbers get the codes of PyTorch's cast; but an infinity becomes NaN, where PyTorch makes 448 of it", () => {

@@ -27,7 +27,7 @@ def codes_of(x: Tensor) -> Tensor:
 
 
 def casts() -> dict[str, Tensor]:
-    """Every code's value; numbers of all sizes, every value, and every midpoint of two with its neighbours."""
+    """Every code's value, those of E5M6 as f16 has them with four zeros behind; numbers of all sizes, every value, and every midpoint of two with its neighbours."""
     codes = torch.arange(256, dtype=torch.uint8)
     values = codes.view(E4M3).float()
     finite = values[values.isfinite()].sort().values
@@ -36,7 +36,8 @@ def casts() -> dict[str, Tensor]:
     sizes = 2.0 ** torch.randint(-20, 14, (4096,), generator=GENERATOR)
     special = torch.tensor([448.0, 448.1, 463.9, 464.0, 464.1, 480.0, 1e4, 3e38, torch.inf, torch.nan, 1e-45, 1e-40, 0.0])
     x = torch.cat([torch.randn(4096, generator=GENERATOR) * sizes, finite, middle, *beside, special, -special])
-    return {"values": values, "x_bits": x.view(torch.int32), "codes": codes_of(x)}
+    halves = (torch.arange(4096) << 4).to(torch.uint16).view(torch.float16)
+    return {"values": values, "e5m6_values": halves.float(), "x_bits": x.view(torch.int32), "codes": codes_of(x)}
 
 
 def power_of_two(scale: Tensor) -> Tensor:
