@@ -5,6 +5,8 @@ import { addRmsNormKernels } from "./addRmsNorm.ts";
 import { attentionKernels } from "./attention.ts";
 import { elementwiseKernels } from "./elementwise.ts";
 import { embeddingKernels } from "./embedding.ts";
+import { fp8GradWeightKernels } from "./fp8/fp8GradWeight.ts";
+import { fp8MatmulKernels } from "./fp8/fp8Matmul.ts";
 import { latentKvKernels } from "./latentKv.ts";
 import { linearKernels } from "./linear.ts";
 import { linearCrossEntropyKernels } from "./linearCrossEntropy.ts";
@@ -31,6 +33,8 @@ export const allKernels: readonly Kernel[] = [
   packWeightKernel,
   ...linearKernels,
   ...groupedLinearKernels,
+  ...fp8MatmulKernels,
+  ...fp8GradWeightKernels,
   ...elementwiseKernels,
   ...addRmsNormKernels,
   ...embeddingKernels,
