@@ -5,6 +5,7 @@ import { addRmsNormKernels } from "./addRmsNorm.ts";
 import { attentionKernels } from "./attention.ts";
 import { elementwiseKernels } from "./elementwise.ts";
 import { embeddingKernels } from "./embedding.ts";
+import { quantizeKernels } from "./fp8/quantizeKernels.ts";
 import { latentKvKernels } from "./latentKv.ts";
 import { linearKernels } from "./linear.ts";
 import { linearCrossEntropyKernels } from "./linearCrossEntropy.ts";
@@ -29,6 +30,7 @@ import { swigluKernels } from "./swiglu.ts";
 
 export const allKernels: readonly Kernel[] = [
   packWeightKernel,
+  ...quantizeKernels,
   ...linearKernels,
   ...groupedLinearKernels,
   ...elementwiseKernels,
