@@ -5,8 +5,21 @@ export { NativeBackend, type NativeOptions } from "./backend/native/native.ts";
 export { TracedBackend, type TracedCommand } from "./backend/native/traced.ts";
 export { PlanBackend } from "./backend/plan/plan.ts";
 export { ReferenceBackend } from "./backend/reference/reference.ts";
+export { type BlockCodes, dequantizeBlocks, quantizeBlocks } from "./blocks.ts";
 export { QueueDevice, Scope } from "./device.ts";
 export { BYTES_PER_ELEMENT, bf16FromNumber, bf16ToNumber, type Dtype } from "./dtype.ts";
+export {
+  type CodeDtype,
+  e4m3FromNumber,
+  e4m3ToNumber,
+  e5m6FromNumber,
+  e5m6ToNumber,
+  powerOfTwoCeil,
+  type ScaleRule,
+  TILE,
+  tileScale,
+  tilesOf,
+} from "./fp8.ts";
 export { HostScalar, type Param } from "./hostScalar.ts";
 export type { Floats, Kernel, Values } from "./kernel.ts";
 export {
@@ -19,6 +32,15 @@ export { addRmsNorm, rmsNorm } from "./ops/addRmsNorm.ts";
 export { type AttentionDims, attention } from "./ops/attention.ts";
 export { add, axpy, cast, copyInto, fill, scale } from "./ops/elementwise.ts";
 export { embedding } from "./ops/embedding.ts";
+export { absMax } from "./ops/fp8/absMax.ts";
+export { type ColumnOptions, columnScaleRows, quantizeColumns } from "./ops/fp8/quantizeColumns.ts";
+export {
+  dequantizeTiles,
+  type Quantized,
+  type QuantizeOptions,
+  quantizeTiles,
+} from "./ops/fp8/quantizeTiles.ts";
+export { quantizeWeight, type WeightCodes } from "./ops/fp8/quantizeWeight.ts";
 export { latentKv } from "./ops/latentKv.ts";
 export { linear } from "./ops/linear.ts";
 export { linearCrossEntropy, type TokenLosses } from "./ops/linearCrossEntropy.ts";

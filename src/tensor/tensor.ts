@@ -180,7 +180,7 @@ export class Tensor {
     return { base: this.storage.base, offset: this.offset * width, dtype: this.dtype, length: this.size };
   }
 
-  /** The numbers, once the queue has reached this point; bf16 arrives widened to f32. */
+  /** The numbers, once the queue has reached this point; bf16 and smaller floats arrive widened to f32. */
   async read(): Promise<Values> {
     this.storage.retain();
     try {

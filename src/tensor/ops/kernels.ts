@@ -7,6 +7,7 @@ import { elementwiseKernels } from "./elementwise.ts";
 import { embeddingKernels } from "./embedding.ts";
 import { fp8GradWeightKernels } from "./fp8/fp8GradWeight.ts";
 import { fp8MatmulKernels } from "./fp8/fp8Matmul.ts";
+import { quantizeKernels } from "./fp8/quantizeKernels.ts";
 import { latentKvKernels } from "./latentKv.ts";
 import { linearKernels } from "./linear.ts";
 import { linearCrossEntropyKernels } from "./linearCrossEntropy.ts";
@@ -31,6 +32,7 @@ import { swigluKernels } from "./swiglu.ts";
 
 export const allKernels: readonly Kernel[] = [
   packWeightKernel,
+  ...quantizeKernels,
   ...linearKernels,
   ...groupedLinearKernels,
   ...fp8MatmulKernels,

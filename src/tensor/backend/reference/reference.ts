@@ -7,6 +7,7 @@
  */
 import { BackendError, invariant } from "../../../base/index.ts";
 import { BYTES_PER_ELEMENT, bf16FromNumber, bf16ToNumber, type Dtype } from "../../dtype.ts";
+import { e4m3FromNumber, e4m3ToNumber, packE5m6, unpackE5m6 } from "../../fp8.ts";
 import { type Param, paramValue } from "../../hostScalar.ts";
 import type { Kernel, Values } from "../../kernel.ts";
 import type { Backend, Operand } from "../backend.ts";
@@ -151,12 +152,20 @@ function decode({ bytes, dtype, length }: Located): Values {
       return Float64Array.from(codes, bf16ToNumber);
     }
     case "f8e4m3":
-      throw new RangeError("the reference backend has no arithmetic on f8e4m3");
+      return Float64Array.from(bytes, e4m3ToNumber);
+    case "e5m6":
+      return unpackE5m6(bytes);
   }
 }
 
+/** Rounds what the kernel left in a decoded copy; other dtypes were written in place. */
 function encode(values: Values, { bytes, dtype, length }: Located): void {
-  if (dtype !== "bf16") return; // decode() returned the storage itself
-  const codes = new Uint16Array(bytes.buffer, bytes.byteOffset, length);
-  for (let i = 0; i < length; i++) codes[i] = bf16FromNumber(values[i]!);
+  if (dtype === "bf16") {
+    const codes = new Uint16Array(bytes.buffer, bytes.byteOffset, length);
+    for (let i = 0; i < length; i++) codes[i] = bf16FromNumber(values[i]!);
+  } else if (dtype === "f8e4m3") {
+    for (let i = 0; i < length; i++) bytes[i] = e4m3FromNumber(values[i]!);
+  } else if (dtype === "e5m6") {
+    packE5m6(values, bytes);
+  }
 }

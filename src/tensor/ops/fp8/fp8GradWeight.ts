@@ -6,6 +6,7 @@
  *
  * Source: DeepSeek-V3 report, sections 3.3.1 and 3.3.2.
  */
+import { TILE } from "../../fp8.ts";
 import { defineKernel, type Floats, type Kernel } from "../../kernel.ts";
 import { type Accumulation, scaledSum } from "./scaledSum.ts";
 
@@ -26,7 +27,7 @@ export const fp8GroupedGradWeightKernel: Kernel = defineKernel({
   reference({ offsets, dw, ...factors }, { N, K, E, promotion, accumulatorBits }) {
     for (let e = 0; e < E; e++) {
       const from = offsets[e]!;
-      const tokens = { from, to: offsets[e + 1]!, scaleRow: Math.floor(from / 128) + e };
+      const tokens = { from, to: offsets[e + 1]!, scaleRow: Math.floor(from / TILE) + e };
       const expert = dw.subarray(e * N * K, (e + 1) * N * K);
       addGradient(factors, tokens, expert, N, K, { promotion, accumulatorBits });
     }

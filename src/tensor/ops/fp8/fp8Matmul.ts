@@ -7,6 +7,7 @@
  *
  * Source: DeepSeek-V3 report, section 3.3, Figures 6 and 7.
  */
+import { TILE } from "../../fp8.ts";
 import { defineKernel, type Floats, type Kernel } from "../../kernel.ts";
 import { panelElements, panelIndex } from "../../panels.ts";
 import { type Accumulation, scaledSum } from "./scaledSum.ts";
@@ -79,10 +80,9 @@ function multiplyRow(
   const products = new Float64Array(K);
   for (let n = 0; n < N; n++) {
     for (let k = 0; k < K; k++) {
-      // FP8 panels lie as bf16 panels do.
-      products[k] = x[row * K + k]! * panels[panelIndex(n, k, K, "bf16")]!;
+      products[k] = x[row * K + k]! * panels[panelIndex(n, k, K, "f8e4m3")]!;
     }
-    const block = Math.floor(n / 128);
+    const block = Math.floor(n / TILE);
     const scaleOf = (tile: number): number => {
       const at = transposed === 1 ? tile * tilesOf(N) + block : block * tilesOf(K) + tile;
       return Math.fround(xScales[row * tilesOf(K) + tile]! * scales[at]!);
@@ -92,7 +92,7 @@ function multiplyRow(
 }
 
 function tilesOf(length: number): number {
-  return Math.ceil(length / 128);
+  return Math.ceil(length / TILE);
 }
 
 export const fp8MatmulKernels: readonly Kernel[] = [fp8MatmulKernel, fp8GroupedMatmulKernel];

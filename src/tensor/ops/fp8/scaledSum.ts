@@ -11,9 +11,8 @@
  * Source: DeepSeek-V3 report, section 3.3.2, Figure 7.
  */
 import { invariant } from "../../../base/index.ts";
+import { TILE } from "../../fp8.ts";
 
-/** Numbers that share a scale along the summed dimension. */
-const TILE = 128;
 /** Products that one instruction of the tensor core takes. */
 const GROUP = 32;
 const FRACTION_BITS = 14;
