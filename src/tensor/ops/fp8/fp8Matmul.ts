@@ -7,7 +7,7 @@
  *
  * Source: DeepSeek-V3 report, section 3.3, Figures 6 and 7.
  */
-import { TILE } from "../../fp8.ts";
+import { TILE, tilesOf } from "../../fp8.ts";
 import { defineKernel, type Floats, type Kernel } from "../../kernel.ts";
 import { panelElements, panelIndex } from "../../panels.ts";
 import { type Accumulation, scaledSum } from "./scaledSum.ts";
@@ -89,10 +89,6 @@ function multiplyRow(
     };
     y[n] = scaledSum(products, scaleOf, accumulation);
   }
-}
-
-function tilesOf(length: number): number {
-  return Math.ceil(length / TILE);
 }
 
 export const fp8MatmulKernels: readonly Kernel[] = [fp8MatmulKernel, fp8GroupedMatmulKernel];
