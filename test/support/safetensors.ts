@@ -26,6 +26,7 @@ function decode(dtype: string, buffer: ArrayBuffer): GoldenTensor["values"] {
   if (dtype === "F32") return new Float32Array(buffer);
   if (dtype === "F64") return new Float64Array(buffer);
   if (dtype === "I32") return new Int32Array(buffer);
+  if (dtype === "U8") return Int32Array.from(new Uint8Array(buffer));
   if (dtype === "I64") return Int32Array.from(new BigInt64Array(buffer), Number);
   if (dtype === "BF16") {
     const bits = Uint32Array.from(new Uint16Array(buffer), (code) => code * 65536);

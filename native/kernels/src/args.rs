@@ -105,7 +105,7 @@ impl<'a> Args<'a> {
             return Err(KernelError::new(name, message));
         }
         let limit = self.memory.size as f64;
-        if !(address >= 0.0 && address <= limit && address % dtype.bytes() as f64 == 0.0) {
+        if !(address >= 0.0 && address <= limit && address % dtype.alignment() as f64 == 0.0) {
             let message = format!(
                 "address {address} is no place for {} in an arena of {} bytes",
                 dtype.name(),
@@ -152,6 +152,25 @@ impl<'a> Args<'a> {
 
     pub fn i32s_optional(&mut self, name: &'static str) -> Result<Option<Operand<'a>>, KernelError> {
         self.operand(name, &[Dtype::I32])
+    }
+
+    /// An operand of one of these dtypes.
+    pub fn one_of(&mut self, name: &'static str, allowed: &[Dtype]) -> Result<Operand<'a>, KernelError> {
+        self.required(name, allowed)
+    }
+
+    /// Codes of a small float: f8e4m3 or e5m6.
+    pub fn codes(&mut self, name: &'static str) -> Result<Operand<'a>, KernelError> {
+        self.required(name, &[Dtype::F8E4m3, Dtype::E5m6])
+    }
+
+    /// E4M3 codes.
+    pub fn f8s(&mut self, name: &'static str) -> Result<Operand<'a>, KernelError> {
+        self.required(name, &[Dtype::F8E4m3])
+    }
+
+    pub fn f8s_optional(&mut self, name: &'static str) -> Result<Option<Operand<'a>>, KernelError> {
+        self.operand(name, &[Dtype::F8E4m3])
     }
 
     /// An operand of any dtype.

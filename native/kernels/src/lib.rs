@@ -16,6 +16,7 @@ pub mod pool;
 pub mod queue;
 
 pub mod attention;
+pub mod fp8;
 pub mod gemm;
 pub mod loss;
 pub mod moe;

@@ -5,7 +5,7 @@ use crate::args::Args;
 use crate::error::KernelError;
 use crate::isa::Isa;
 use crate::pool::Pool;
-use crate::{attention, gemm, loss, moe, optim, pointwise, random, sampling};
+use crate::{attention, fp8, gemm, loss, moe, optim, pointwise, random, sampling};
 
 /// What a kernel runs with.
 pub struct Ctx<'a> {
@@ -21,6 +21,7 @@ pub fn table() -> Vec<(&'static str, Kernel)> {
     [
         gemm::OPS,
         gemm::fp8::OPS,
+        fp8::OPS,
         pointwise::OPS,
         attention::OPS,
         moe::OPS,

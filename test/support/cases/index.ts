@@ -7,10 +7,12 @@ import { lossCases } from "./loss.ts";
 import { moeCases } from "./moe.ts";
 import { optimCases } from "./optim.ts";
 import { pointwiseCases, randomCases } from "./pointwise.ts";
+import { quantizeCases } from "./quantize.ts";
 import { sampleCases } from "./sampling.ts";
 
 export const allCases: readonly OpCase[] = [
   ...linearCases,
+  ...quantizeCases,
   ...groupedLinearCases,
   ...pointwiseCases,
   ...randomCases,

@@ -7,6 +7,8 @@ pub enum Dtype {
     Bf16,
     F8E4m3,
     I32,
+    /// Twelve bits: two numbers in three bytes.
+    E5m6,
 }
 
 impl Dtype {
@@ -16,6 +18,7 @@ impl Dtype {
             1.0 => Some(Dtype::Bf16),
             2.0 => Some(Dtype::F8E4m3),
             3.0 => Some(Dtype::I32),
+            5.0 => Some(Dtype::E5m6),
             _ => None,
         }
     }
@@ -26,14 +29,26 @@ impl Dtype {
             Dtype::Bf16 => "bf16",
             Dtype::F8E4m3 => "f8e4m3",
             Dtype::I32 => "i32",
+            Dtype::E5m6 => "e5m6",
         }
     }
 
-    pub fn bytes(self) -> usize {
+    /// Bytes of `len` numbers; none if no address could say so.
+    pub fn bytes(self, len: usize) -> Option<usize> {
+        match self {
+            Dtype::F32 | Dtype::I32 => len.checked_mul(4),
+            Dtype::Bf16 => len.checked_mul(2),
+            Dtype::F8E4m3 => Some(len),
+            Dtype::E5m6 => len.checked_mul(3).map(|half_bytes| half_bytes.div_ceil(2)),
+        }
+    }
+
+    /// Addresses are multiples of this.
+    pub fn alignment(self) -> usize {
         match self {
             Dtype::F32 | Dtype::I32 => 4,
             Dtype::Bf16 => 2,
-            Dtype::F8E4m3 => 1,
+            Dtype::F8E4m3 | Dtype::E5m6 => 1,
         }
     }
 }

@@ -37,8 +37,8 @@ impl<'a> Operand<'a> {
         if self.dtype != dtype {
             return Err(self.error(format!("is {}, not {}", self.dtype.name(), dtype.name())));
         }
-        let end = len
-            .checked_mul(dtype.bytes())
+        let end = dtype
+            .bytes(len)
             .and_then(|bytes| self.address.checked_add(bytes))
             .filter(|end| *end <= self.memory.size)
             .ok_or_else(|| {
@@ -126,14 +126,16 @@ impl<'a> Operand<'a> {
     /// `len` numbers of whatever dtype, as bytes to read.
     pub fn bytes(&self, len: usize) -> Result<&'a [u8], KernelError> {
         let start = self.checked(len, self.dtype, false)?;
-        // SAFETY: as in `slice`.
-        Ok(unsafe { std::slice::from_raw_parts(start, len * self.dtype.bytes()) })
+        let bytes = self.dtype.bytes(len).unwrap_or(0);
+        // SAFETY: as in `slice`; a length that wraps was refused.
+        Ok(unsafe { std::slice::from_raw_parts(start, bytes) })
     }
 
     /// `len` numbers of whatever dtype, as bytes to write.
     pub fn bytes_mut(&self, len: usize) -> Result<&'a mut [u8], KernelError> {
         let start = self.checked(len, self.dtype, true)?;
-        // SAFETY: as in `slice_mut`.
-        Ok(unsafe { std::slice::from_raw_parts_mut(start, len * self.dtype.bytes()) })
+        let bytes = self.dtype.bytes(len).unwrap_or(0);
+        // SAFETY: as in `slice_mut`; a length that wraps was refused.
+        Ok(unsafe { std::slice::from_raw_parts_mut(start, bytes) })
     }
 }

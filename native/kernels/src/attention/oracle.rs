@@ -309,7 +309,7 @@ impl Command {
             .iter()
             .flat_map(|line| line.0)
             .collect();
-        let width = dtype.bytes();
+        let width = dtype.alignment();
         bytes[..count * width]
             .chunks(width)
             .map(|b| match dtype {

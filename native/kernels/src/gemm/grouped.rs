@@ -57,7 +57,7 @@ pub(super) fn gather<'a>(
 }
 
 /// Refuses offsets that do not run from 0 to R, ascending.
-pub(super) fn check_offsets(offsets: &[i32], r: usize) -> Result<(), KernelError> {
+pub(crate) fn check_offsets(offsets: &[i32], r: usize) -> Result<(), KernelError> {
     let ascending = offsets.windows(2).all(|pair| pair[0] <= pair[1]);
     let whole = offsets.first() == Some(&0) && offsets.last().map(|last| *last as usize) == Some(r);
     if ascending && whole {

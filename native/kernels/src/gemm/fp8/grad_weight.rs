@@ -15,7 +15,7 @@ use super::decode::E4m3;
 use super::scaling::Factors;
 #[cfg(target_arch = "x86_64")]
 use super::tiles as amx_tiles;
-use super::{Accumulation, TILE, codes, codes_of, tensor_core};
+use super::{Accumulation, TILE, codes_of, tensor_core};
 use crate::args::{Args, FloatsMut, elements};
 use crate::error::KernelError;
 use crate::gemm::grouped::{check_offsets, run_parts};
@@ -291,8 +291,8 @@ fn whole(dw: &mut [f32], k: usize) -> (Target, Addend) {
 
 /// The op: dy, dyScales, x, xScales, dw; T, N, K, promotion, accumulatorBits.
 pub fn op(ctx: &Ctx, a: &mut Args) -> Result<(), KernelError> {
-    let (dy, dy_scales) = (codes(a, "dy")?, a.f32s("dyScales")?);
-    let (x, x_scales) = (codes(a, "x")?, a.f32s("xScales")?);
+    let (dy, dy_scales) = (a.f8s("dy")?, a.f32s("dyScales")?);
+    let (x, x_scales) = (a.f8s("x")?, a.f32s("xScales")?);
     let dw = a.f32s("dw")?;
     let (t, n, k) = (a.usize("T")?, a.usize("N")?, a.usize("K")?);
     let accumulation = Accumulation::take(a)?;
@@ -326,8 +326,8 @@ pub fn op(ctx: &Ctx, a: &mut Args) -> Result<(), KernelError> {
 
 /// The op: dy, dyScales, x, xScales, offsets, dw; R, N, K, E, promotion, accumulatorBits.
 pub fn grouped_op(ctx: &Ctx, a: &mut Args) -> Result<(), KernelError> {
-    let (dy, dy_scales) = (codes(a, "dy")?, a.f32s("dyScales")?);
-    let (x, x_scales) = (codes(a, "x")?, a.f32s("xScales")?);
+    let (dy, dy_scales) = (a.f8s("dy")?, a.f32s("dyScales")?);
+    let (x, x_scales) = (a.f8s("x")?, a.f32s("xScales")?);
     let offsets = a.i32s("offsets")?;
     let dw = a.f32s("dw")?;
     let (r, n, k, e) = (a.usize("R")?, a.usize("N")?, a.usize("K")?, a.usize("E")?);

@@ -25,8 +25,9 @@ mod tests;
 #[cfg(target_arch = "x86_64")]
 mod tiles;
 
-use crate::args::{Args, Dtype, Operand};
+use crate::args::{Args, Operand};
 use crate::error::KernelError;
+use crate::fp8::codec::TILE;
 use crate::ops::Kernel;
 
 use decode::E4m3;
@@ -39,8 +40,6 @@ pub const OPS: &[(&str, Kernel)] = &[
     ("fp8GroupedGradWeight", grad_weight::grouped_op),
 ];
 
-/// Numbers along the summed dimension that share a scale.
-const TILE: usize = 128;
 /// Fraction bits that the accumulator of an H800's tensor core keeps.
 const TENSOR_CORE_BITS: usize = 14;
 
@@ -74,17 +73,7 @@ impl Accumulation {
     }
 }
 
-/// An operand of E4M3 codes.
-fn codes<'a>(a: &mut Args<'a>, name: &'static str) -> Result<Operand<'a>, KernelError> {
-    let operand = a.any(name)?;
-    if operand.dtype() == Dtype::F8E4m3 {
-        return Ok(operand);
-    }
-    let message = format!("is {}, the op takes f8e4m3", operand.dtype().name());
-    Err(KernelError::new(name, message))
-}
-
-/// Its first `len` codes.
+/// The first `len` codes of an operand.
 fn codes_of<'a>(operand: &Operand<'a>, len: usize) -> Result<&'a [E4m3], KernelError> {
     Ok(E4m3::of(operand.bytes(len)?))
 }

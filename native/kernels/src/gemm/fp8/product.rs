@@ -15,7 +15,7 @@ use super::decode::{E4m3, decode_lines};
 use super::scaling::Factors;
 #[cfg(target_arch = "x86_64")]
 use super::tiles as amx_tiles;
-use super::{Accumulation, TILE, codes, codes_of, tensor_core};
+use super::{Accumulation, TILE, codes_of, tensor_core};
 use crate::args::{Args, Operand, elements};
 use crate::error::KernelError;
 use crate::gemm::grouped::{check_offsets, run_parts};
@@ -355,8 +355,8 @@ fn block_scales<'a>(
 
 /// The op: x, xScales, panels, wScales, y; M, N, K, transposed, promotion, accumulatorBits.
 pub fn op(ctx: &Ctx, a: &mut Args) -> Result<(), KernelError> {
-    let (x, x_scales) = (codes(a, "x")?, a.f32s("xScales")?);
-    let (panels, w_scales) = (codes(a, "panels")?, a.f32s("wScales")?);
+    let (x, x_scales) = (a.f8s("x")?, a.f32s("xScales")?);
+    let (panels, w_scales) = (a.f8s("panels")?, a.f32s("wScales")?);
     let y = a.floats("y")?;
     let (m, n, k) = (a.usize("M")?, a.usize("N")?, a.usize("K")?);
     let transposed = a.flag("transposed")?;
@@ -388,10 +388,10 @@ pub fn op(ctx: &Ctx, a: &mut Args) -> Result<(), KernelError> {
 
 /// The op: x, xScales, rows?, offsets, panels, wScales, y; R, N, K, E, transposed, promotion, accumulatorBits.
 pub fn grouped_op(ctx: &Ctx, a: &mut Args) -> Result<(), KernelError> {
-    let (x, x_scales) = (codes(a, "x")?, a.f32s("xScales")?);
+    let (x, x_scales) = (a.f8s("x")?, a.f32s("xScales")?);
     let rows = a.i32s_optional("rows")?;
     let offsets = a.i32s("offsets")?;
-    let (panels, w_scales) = (codes(a, "panels")?, a.f32s("wScales")?);
+    let (panels, w_scales) = (a.f8s("panels")?, a.f32s("wScales")?);
     let y = a.floats("y")?;
     let (r, n, k, e) = (a.usize("R")?, a.usize("N")?, a.usize("K")?, a.usize("E")?);
     let transposed = a.flag("transposed")?;

@@ -88,7 +88,10 @@ pub unsafe fn multiply(
                 unsafe {
                     let to = turns.as_mut_ptr().add(turn * SUMS);
                     let from = b(panel).add(pair * PANEL);
-                    amx::accumulate(rows, steps, a.tile(row, rows, block.pair + pair), from, to, true);
+                    // Blocks of 16 products begin in the middle of a line of A.
+                    let line = (block.pair + pair) / RUN * RUN;
+                    let words = a.tile(row, rows, line).add(block.pair + pair - line);
+                    amx::accumulate(rows, steps, words, from, to, true);
                 }
                 let next = Waiting {
                     tile,

@@ -1,0 +1,19 @@
+//! What FP8 training stores: codes and the scales of their tiles, made from numbers as they are now.
+
+mod abs_max;
+pub mod codec;
+mod columns;
+mod segment;
+mod tiles;
+mod weight;
+
+use crate::ops::Kernel;
+
+/// This family's ops, in the order of their codes.
+pub const OPS: &[(&str, Kernel)] = &[
+    ("quantizeTiles", tiles::quantize_tiles),
+    ("dequantizeTiles", tiles::dequantize_tiles),
+    ("quantizeColumns", columns::quantize_columns),
+    ("quantizeWeight", weight::quantize_weight),
+    ("absMax", abs_max::abs_max),
+];
