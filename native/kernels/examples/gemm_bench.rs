@@ -284,6 +284,123 @@ fn bench_grouped(course: &Course, (tokens, top, experts): (usize, usize, usize),
     );
 }
 
+/// Operands in memory that holds the same pattern of small numbers in every format.
+struct Arena {
+    bytes: Vec<u64>,
+    used: usize,
+}
+
+impl Arena {
+    /// Codes 0x24 to 0x3b, as bf16 and as halves of an f32 numbers of that size, too.
+    fn new(bytes: usize) -> Arena {
+        let byte = |i: usize| (0x24 + (i * 7919 % 2003) % 24) as u64;
+        Arena {
+            bytes: (0..bytes / 8 + 128)
+                .map(|i| (0..8).fold(0, |word, b| word << 8 | byte(8 * i + b)))
+                .collect(),
+            used: 0,
+        }
+    }
+
+    /// `len` numbers of a dtype: its code and bytes.
+    fn place(&mut self, len: usize, (dtype, bytes): (f64, usize)) -> [f64; 2] {
+        let at = self.used;
+        self.used = (at + len * bytes).next_multiple_of(64);
+        assert!(self.used + 64 <= self.bytes.len() * 8, "an arena of that size");
+        [at as f64, dtype]
+    }
+
+    fn run(&self, ctx: &Ctx, name: &str, operands: &[[f64; 2]], numbers: &[usize]) {
+        let numbers = numbers.iter().map(|number| *number as f64);
+        let words: Vec<f64> = operands.iter().flatten().copied().chain(numbers).collect();
+        let base = (self.bytes.as_ptr() as usize).next_multiple_of(64) as *mut u8;
+        // SAFETY: the bytes are ours, and one op at a time has them.
+        let memory = unsafe { Memory::from_raw(base, self.bytes.len() * 8 - 64) };
+        let table = table();
+        let (_, kernel) = table.iter().find(|(op, _)| *op == name).expect("the op");
+        kernel(ctx, &mut Args::new(&memory, &words, &Ledger::default())).expect("a legal command");
+    }
+}
+
+const F32: (f64, usize) = (0.0, 4);
+const BF16: (f64, usize) = (1.0, 2);
+const F8: (f64, usize) = (2.0, 1);
+const ABSENT: [f64; 2] = [-1.0, 0.0];
+
+/// FP8 beside bf16 of the same shape, in turns: the best rate of each.
+fn duel(course: &Course, name: &str, flops: f64, mut bf16: impl FnMut(), mut fp8: impl FnMut()) {
+    let (threads, isa) = (course.ctx.pool.threads(), course.ctx.isa);
+    let clock = if threads == 1 { cpu_seconds } else { wall_seconds };
+    let (mut best, start) = ([f64::MAX; 2], Instant::now());
+    while start.elapsed().as_secs_f64() < course.seconds {
+        for (best, work) in best.iter_mut().zip([&mut bf16 as &mut dyn FnMut(), &mut fp8]) {
+            let before = clock();
+            work();
+            *best = best.min(clock() - before);
+        }
+    }
+    let [bf16, fp8] = best.map(|seconds| flops / seconds / 1e9);
+    println!(
+        "{name:<34} {isa:<10} {threads} thr fp8 {fp8:>7.1} GFLOP/s, bf16 {bf16:>7.1}: {:>5.1} %",
+        100.0 * fp8 / bf16
+    );
+}
+
+fn bench_fp8(course: &Course, (m, n, k): (usize, usize, usize)) {
+    let (tiles, blocks, panels) = (k.div_ceil(128), n.div_ceil(128), n.div_ceil(32) * panel_len(k));
+    let mut arena = Arena::new(4 * (m * k + panels + m * n + m * tiles + blocks * tiles) + 1024);
+    let (x, x8, x_scales) = (
+        arena.place(m * k, BF16),
+        arena.place(m * k, F8),
+        arena.place(m * tiles, F32),
+    );
+    let (w, w8, w_scales) = (
+        arena.place(panels, BF16),
+        arena.place(panels, F8),
+        arena.place(blocks * tiles, F32),
+    );
+    let y = arena.place(m * n, BF16);
+    let flops = 2.0 * (m * n * k) as f64;
+    for promotion in [128, 16] {
+        duel(
+            course,
+            &format!("fp8 {m}x{n}x{k}, every {promotion}"),
+            flops,
+            || arena.run(&course.ctx, "matmul", &[x, w, ABSENT, y], &[m, n, k]),
+            || {
+                let operands = [x8, x_scales, w8, w_scales, y];
+                arena.run(&course.ctx, "fp8Matmul", &operands, &[m, n, k, 0, promotion, 0]);
+            },
+        );
+    }
+}
+
+fn bench_fp8_grad(course: &Course, (t, n, k): (usize, usize, usize)) {
+    let tiles = t.div_ceil(128);
+    let mut arena = Arena::new(4 * (t * (n + k) + n * k + tiles * (n + k)) + 1024);
+    let (dy, dy8, dy_scales) = (
+        arena.place(t * n, BF16),
+        arena.place(t * n, F8),
+        arena.place(tiles * n, F32),
+    );
+    let (x, x8, x_scales) = (
+        arena.place(t * k, BF16),
+        arena.place(t * k, F8),
+        arena.place(tiles * k, F32),
+    );
+    let dw = arena.place(n * k, F32);
+    duel(
+        course,
+        &format!("fp8 grad {n}x{k}, {t} tokens"),
+        2.0 * (t * n * k) as f64,
+        || arena.run(&course.ctx, "matmulGradWeight", &[dy, x, dw], &[t, n, k, 1]),
+        || {
+            let operands = [dy8, dy_scales, x8, x_scales, dw];
+            arena.run(&course.ctx, "fp8GradWeight", &operands, &[t, n, k, 128, 0]);
+        },
+    );
+}
+
 fn main() {
     let filter = std::env::args().nth(1).unwrap_or_default();
     let seconds = std::env::args().nth(2).map_or(0.35, |text| {
@@ -301,6 +418,23 @@ fn main() {
                     if wanted(&format!("matmul {kind:?} {isa} {threads}")) {
                         bench_matmul(&course, shape, kind);
                     }
+                }
+            }
+            if wanted(&format!("fp8 {isa} {threads}")) {
+                for shape in SHAPES
+                    .into_iter()
+                    .chain([(4096, 4096, 1024)])
+                    .filter(|(m, _, _)| *m >= 96)
+                {
+                    bench_fp8(&course, shape);
+                }
+                for shape in [
+                    (2048, 512, 1024),
+                    (2048, 1024, 2048),
+                    (2048, 256, 704),
+                    (256, 512, 512),
+                ] {
+                    bench_fp8_grad(&course, shape);
                 }
             }
             for kind in [Kind::Bf16, Kind::F32] {

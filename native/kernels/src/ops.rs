@@ -20,6 +20,7 @@ pub type Kernel = fn(&Ctx, &mut Args) -> Result<(), KernelError>;
 pub fn table() -> Vec<(&'static str, Kernel)> {
     [
         gemm::OPS,
+        gemm::fp8::OPS,
         fp8::OPS,
         pointwise::OPS,
         attention::OPS,

@@ -5,6 +5,8 @@ import { addRmsNormKernels } from "./addRmsNorm.ts";
 import { attentionKernels } from "./attention.ts";
 import { elementwiseKernels } from "./elementwise.ts";
 import { embeddingKernels } from "./embedding.ts";
+import { fp8GradWeightKernels } from "./fp8/fp8GradWeight.ts";
+import { fp8MatmulKernels } from "./fp8/fp8Matmul.ts";
 import { quantizeKernels } from "./fp8/quantizeKernels.ts";
 import { latentKvKernels } from "./latentKv.ts";
 import { linearKernels } from "./linear.ts";
@@ -33,6 +35,8 @@ export const allKernels: readonly Kernel[] = [
   ...quantizeKernels,
   ...linearKernels,
   ...groupedLinearKernels,
+  ...fp8MatmulKernels,
+  ...fp8GradWeightKernels,
   ...elementwiseKernels,
   ...addRmsNormKernels,
   ...embeddingKernels,

@@ -4,9 +4,10 @@
 //! Reading order: `micro` (one tile in registers), `panels` and `pack` (the layouts), `source` (when nothing need be packed), `product` (one thread's
 //! part), `output` (where its sums go), `plan` (the cut into tasks), then the ops. bf16 in AMX registers: `micro::amx`,
 //! `tiles` (the order of one thread's tiles), `pack_tiles` (`pack` by 512-bit registers, `shuffle` inside them), `tile_factors` (a tile on
-//! its way into the next product). Other kernels use `matmul`
+//! its way into the next product). E4M3 codes with scales: `fp8`. Other kernels use `matmul`
 //! and `matmul_grad_weight` (whole regions) or `matmul_alone` (inside a task of theirs).
 
+pub mod fp8;
 pub mod grad_weight;
 pub mod grouped;
 pub mod matmul;

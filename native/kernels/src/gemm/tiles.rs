@@ -62,7 +62,7 @@ impl Finished {
 
 impl PackedRows<'_> {
     /// Tiles, first row and rows of each.
-    fn tiles(&self) -> impl Iterator<Item = (usize, usize)> + use<> {
+    pub fn tiles(&self) -> impl Iterator<Item = (usize, usize)> + use<> {
         let rows = self.rows;
         (0..rows)
             .step_by(ROWS)
@@ -70,7 +70,7 @@ impl PackedRows<'_> {
     }
 
     /// The words of the tile at `row` of `rows` rows, from pair `pair` on.
-    fn tile(&self, row: usize, rows: usize, pair: usize) -> *const u32 {
+    pub fn tile(&self, row: usize, rows: usize, pair: usize) -> *const u32 {
         let height = amx::packed_rows(rows);
         let from = row * self.pairs.next_multiple_of(RUN);
         let words = &self.words[from..from + height * self.pairs.next_multiple_of(RUN)];

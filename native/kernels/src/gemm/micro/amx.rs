@@ -52,7 +52,7 @@ pub unsafe fn accumulate(
     let tall = rows > REGISTER_ROWS;
     // SAFETY: A has `whole` runs and one more for the rest; B has `steps` lines.
     unsafe {
-        if whole > 0 || fresh {
+        if whole > 0 || (fresh && rest == 0) {
             configure(RUN);
             begin(tall, sums, fresh);
             multiply(tall, whole, a, b);
@@ -61,7 +61,7 @@ pub unsafe fn accumulate(
         if rest > 0 {
             // The registers change their shape, which loses the sums: they wait in memory.
             configure(rest);
-            begin(tall, sums, false);
+            begin(tall, sums, fresh && whole == 0);
             multiply(
                 tall,
                 1,

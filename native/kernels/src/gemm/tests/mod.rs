@@ -9,17 +9,17 @@ use gradients::grad_weight;
 use crate::args::{Args, Ledger, Memory};
 use crate::bf16;
 use crate::error::KernelError;
-use crate::gemm::OPS;
 use crate::isa::Isa;
-use crate::ops::Ctx;
+use crate::ops::{Ctx, table};
 use crate::pool::Pool;
 
-const F32: f64 = 0.0;
-const BF16: f64 = 1.0;
+pub(in crate::gemm) const F32: f64 = 0.0;
+pub(in crate::gemm) const BF16: f64 = 1.0;
+const F8: f64 = 2.0;
 const I32: f64 = 3.0;
 
 /// A little arena whose every byte is a NaN until something is placed, so that reading padding shows.
-struct Bench {
+pub(in crate::gemm) struct Bench {
     bytes: Vec<u64>,
     used: usize,
     isa: Isa,
@@ -27,7 +27,7 @@ struct Bench {
 }
 
 impl Bench {
-    fn new(isa: Isa, threads: usize) -> Bench {
+    pub(in crate::gemm) fn new(isa: Isa, threads: usize) -> Bench {
         Bench {
             bytes: vec![u64::MAX; 4 << 20],
             used: 0,
@@ -36,19 +36,19 @@ impl Bench {
         }
     }
 
-    fn base(&self) -> usize {
+    pub(in crate::gemm) fn base(&self) -> usize {
         (self.bytes.as_ptr() as usize).next_multiple_of(64)
     }
 
     /// Reserves room and a NaN gap behind it.
-    fn room(&mut self, bytes: usize) -> f64 {
+    pub(in crate::gemm) fn room(&mut self, bytes: usize) -> f64 {
         let address = self.used;
         self.used = (address + bytes + 64).next_multiple_of(64);
         assert!(self.used + 64 <= self.bytes.len() * 8);
         address as f64
     }
 
-    fn put(&mut self, values: &[f32], dtype: f64) -> [f64; 2] {
+    pub(in crate::gemm) fn put(&mut self, values: &[f32], dtype: f64) -> [f64; 2] {
         let size = if dtype == BF16 { 2 } else { 4 };
         let address = self.room(values.len() * size);
         let start = (self.base() + address as usize) as *mut u8;
@@ -65,7 +65,15 @@ impl Bench {
         [address, dtype]
     }
 
-    fn put_i32(&mut self, values: &[i32]) -> [f64; 2] {
+    pub(in crate::gemm) fn put_codes(&mut self, codes: &[u8]) -> [f64; 2] {
+        let address = self.room(codes.len());
+        let start = (self.base() + address as usize) as *mut u8;
+        // SAFETY: `room` reserved it.
+        unsafe { std::ptr::copy_nonoverlapping(codes.as_ptr(), start, codes.len()) };
+        [address, F8]
+    }
+
+    pub(in crate::gemm) fn put_i32(&mut self, values: &[i32]) -> [f64; 2] {
         let address = self.room(values.len() * 4);
         let start = (self.base() + address as usize) as *mut i32;
         for (i, value) in values.iter().enumerate() {
@@ -75,11 +83,11 @@ impl Bench {
         [address, I32]
     }
 
-    fn garbage(&mut self, len: usize, dtype: f64) -> [f64; 2] {
+    pub(in crate::gemm) fn garbage(&mut self, len: usize, dtype: f64) -> [f64; 2] {
         [self.room(len * 4), dtype]
     }
 
-    fn get(&self, operand: [f64; 2], len: usize) -> Vec<f32> {
+    pub(in crate::gemm) fn get(&self, operand: [f64; 2], len: usize) -> Vec<f32> {
         let start = (self.base() + operand[0] as usize) as *const u8;
         (0..len)
             .map(|i| unsafe {
@@ -92,14 +100,20 @@ impl Bench {
             .collect()
     }
 
-    fn run(&self, name: &str, operands: &[[f64; 2]], numbers: &[usize]) -> Result<(), KernelError> {
+    pub(in crate::gemm) fn run(
+        &self,
+        name: &str,
+        operands: &[[f64; 2]],
+        numbers: &[usize],
+    ) -> Result<(), KernelError> {
         let words: Vec<f64> = operands
             .iter()
             .flatten()
             .copied()
             .chain(numbers.iter().map(|n| *n as f64))
             .collect();
-        let (_, kernel) = OPS.iter().find(|(op, _)| *op == name).expect(name);
+        let table = table();
+        let (_, kernel) = table.iter().find(|(op, _)| *op == name).expect(name);
         let ctx = Ctx {
             pool: &self.pool,
             isa: self.isa,
@@ -109,7 +123,12 @@ impl Bench {
         kernel(&ctx, &mut Args::new(&memory, &words, &Ledger::default()))
     }
 
-    fn packed(&mut self, w: &[f32], (b, n, k): (usize, usize, usize), dtype: f64) -> [f64; 2] {
+    pub(in crate::gemm) fn packed(
+        &mut self,
+        w: &[f32],
+        (b, n, k): (usize, usize, usize),
+        dtype: f64,
+    ) -> [f64; 2] {
         let master = self.put(w, F32);
         let panels = self.garbage(b * super::panels_len(n, k), dtype);
         self.run("packWeight", &[master, panels, ABSENT], &[b, n, k])
@@ -118,7 +137,7 @@ impl Bench {
     }
 }
 
-const ABSENT: [f64; 2] = [-1.0, 0.0];
+pub(in crate::gemm) const ABSENT: [f64; 2] = [-1.0, 0.0];
 
 fn noise(len: usize, seed: u32) -> Vec<f32> {
     let mut state = seed.wrapping_mul(0x9e37_79b9) | 1;
