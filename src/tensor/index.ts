@@ -20,6 +20,7 @@ export {
   tileScale,
   tilesOf,
 } from "./fp8.ts";
+export { type Fp8Format, type Fp8Recipe, reportRecipe, type TileFormat } from "./fp8Format.ts";
 export { HostScalar, type Param } from "./hostScalar.ts";
 export type { Floats, Kernel, Values } from "./kernel.ts";
 export {
@@ -33,6 +34,7 @@ export { type AttentionDims, attention } from "./ops/attention.ts";
 export { add, axpy, cast, copyInto, fill, scale } from "./ops/elementwise.ts";
 export { embedding } from "./ops/embedding.ts";
 export { absMax } from "./ops/fp8/absMax.ts";
+export { keptAs } from "./ops/fp8/keptAs.ts";
 export { type ColumnOptions, columnScaleRows, quantizeColumns } from "./ops/fp8/quantizeColumns.ts";
 export {
   dequantizeTiles,
@@ -55,6 +57,8 @@ export { type AdamwSettings, adamwStep, type Moments } from "./ops/optimizer/ada
 export { ema } from "./ops/optimizer/ema.ts";
 export { globalGradNorm } from "./ops/optimizer/gradNorm.ts";
 export { type MuonSettings, muonStep } from "./ops/optimizer/muon.ts";
+export type { Activation } from "./ops/projection/projection.ts";
+export { inputOf } from "./ops/projection/projectionOf.ts";
 export { blockWords, philox, randomNormal } from "./ops/random.ts";
 export { countPositive, reduceSum } from "./ops/reduce.ts";
 export { type RopeLayout, type RopeTable, rope } from "./ops/rope.ts";

@@ -2,10 +2,15 @@
  * A trained tensor: its master copy, its gradient, and the packed copies that kernels read.
  *
  * The master is f32 (f64 in gradient checks). Matrices also have panels in the compute dtype, and for
- * training the panels of the transpose, for input gradients; the optimizer writes both.
+ * training the panels of the transpose, for input gradients; the optimizer writes both. FP8 panels have a scale for
+ * each block of 128x128 besides, and are written once the whole weight is known.
  */
 import { invariant } from "../base/index.ts";
 import type { Dtype } from "./dtype.ts";
+import { tilesOf } from "./fp8.ts";
+import type { Fp8Format } from "./fp8Format.ts";
+import { absMax } from "./ops/fp8/absMax.ts";
+import { quantizeWeight } from "./ops/fp8/quantizeWeight.ts";
 import { packWeight } from "./ops/packWeight.ts";
 import { panelElements } from "./panels.ts";
 import type { Shape } from "./shape.ts";
@@ -17,6 +22,17 @@ export interface ParameterOptions {
   readonly master: Dtype;
   /** Whether gradients will be asked for: makes the gradient buffer and the transposed panels. */
   readonly isTrained: boolean;
+  /** How it is multiplied, if `compute` is f8e4m3. */
+  readonly fp8?: Fp8Format;
+}
+
+/** The packed copies of a matrix. */
+interface Packed {
+  readonly panels: Tensor;
+  readonly panelsT: Tensor | null;
+  /** [B, ceil(N / 128), ceil(K / 128)] f32, of FP8 panels */
+  readonly scales: Tensor | null;
+  readonly fp8: Fp8Format | null;
 }
 
 export class Parameter {
@@ -27,37 +43,39 @@ export class Parameter {
   readonly grad: Tensor | null;
   readonly panels: Tensor | null;
   readonly panelsT: Tensor | null;
+  readonly scales: Tensor | null;
+  /** Null: multiplied in the dtype of its panels. */
+  readonly fp8: Fp8Format | null;
 
-  private constructor(
-    path: string,
-    master: Tensor,
-    grad: Tensor | null,
-    panels: Tensor | null,
-    panelsT: Tensor | null,
-  ) {
+  private constructor(path: string, master: Tensor, grad: Tensor | null, packed: Packed | null) {
     this.path = path;
     this.shape = master.shape;
     this.master = master;
     this.grad = grad;
-    this.panels = panels;
-    this.panelsT = panelsT;
+    this.panels = packed?.panels ?? null;
+    this.panelsT = packed?.panelsT ?? null;
+    this.scales = packed?.scales ?? null;
+    this.fp8 = packed?.fp8 ?? null;
   }
 
   static make(device: Device, path: string, shape: Shape, options: ParameterOptions): Parameter {
-    const { compute, isTrained } = options;
+    const { compute, isTrained, fp8 = null } = options;
+    invariant((compute === "f8e4m3") === (fp8 !== null), `${path} says how its ${compute} is multiplied`);
     const master = device.temporary(shape, options.master);
     const grad = isTrained ? device.temporary(shape, options.master) : null;
-    if (compute === null) return new Parameter(path, master, grad, null, null);
+    if (compute === null) return new Parameter(path, master, grad, null);
     const [B, N, K] = matrixDims(shape, path);
     const panels = device.temporary([B, panelElements(N, K)], compute);
     const panelsT = isTrained ? device.temporary([B, panelElements(K, N)], compute) : null;
-    return new Parameter(path, master, grad, panels, panelsT);
+    const scales = fp8 === null ? null : device.temporary([B, tilesOf(N), tilesOf(K)], "f32");
+    return new Parameter(path, master, grad, { panels, panelsT, scales, fp8 });
   }
 
   /** The same weights with a gradient buffer of their own: MTP shares embedding and head with the main model. */
   tied(path: string): Parameter {
     const grad = this.grad === null ? null : this.master.device.temporary(this.shape, this.grad.dtype);
-    return new Parameter(path, this.master, grad, this.panels, this.panelsT);
+    const { panels, panelsT, scales, fp8 } = this;
+    return new Parameter(path, this.master, grad, panels === null ? null : { panels, panelsT, scales, fp8 });
   }
 
   /** Number of trained values. */
@@ -70,11 +88,17 @@ export class Parameter {
     return this.shape.length === 1 ? [1, 1, this.size] : matrixDims(this.shape, this.path);
   }
 
-  /** Writes the packed copies anew from the master: after initialising or loading. */
+  /** Writes the packed copies anew from the master: after initialising or loading, in FP8 after every update. */
   repack(): void {
-    if (this.panels === null) return;
-    const [B, N, K] = this.dims;
-    packWeight(this.master, this.panels, this.panelsT, B, N, K);
+    const { master, panels, panelsT, scales, fp8, dims } = this;
+    if (panels === null) return;
+    if (fp8 === null || scales === null) {
+      packWeight(master, panels, panelsT, ...dims);
+      return;
+    }
+    using _scope = master.device.scope();
+    const amax = fp8.weight.scaling === "tensor" ? absMax(master) : null;
+    quantizeWeight(master, { panels, panelsT, scales }, dims, fp8.weight.powerOfTwo, amax);
   }
 
   /** Releases what this parameter owns. A tied one owns its gradient only. */
@@ -84,6 +108,7 @@ export class Parameter {
     this.master.dispose();
     this.panels?.dispose();
     this.panelsT?.dispose();
+    this.scales?.dispose();
   }
 }
 

@@ -2,7 +2,7 @@
 import type { Tensor } from "./tensor.ts";
 
 /** Lets a tape give `tensor` back after the forward pass and make it again on the way back. Returns it. */
-export function recomputed(tensor: Tensor): Tensor {
-  tensor.device.tape?.recompute(tensor);
+export function recomputed(tensor: Tensor, when: "on request" | "always" = "on request"): Tensor {
+  tensor.device.tape?.recompute(tensor, when);
   return tensor;
 }

@@ -1,8 +1,12 @@
 import { describe, expect, test } from "vitest";
 import { makeOracleDevice } from "../../test/support/gradient.ts";
 import { normals } from "../../test/support/random.ts";
+import { ALIGNMENT } from "./arena.ts";
 import type { QueueDevice } from "./device.ts";
+import type { TileFormat } from "./fp8Format.ts";
 import { add, copyInto, scale } from "./ops/elementwise.ts";
+import { keptAs } from "./ops/fp8/keptAs.ts";
+import { dequantizeTiles, quantizeTiles } from "./ops/fp8/quantizeTiles.ts";
 import { linear } from "./ops/linear.ts";
 import { swiglu } from "./ops/swiglu.ts";
 import { Parameter } from "./parameter.ts";
@@ -218,5 +222,88 @@ describe("Tape", () => {
       tape.seed(y, ones(device, y));
     }
     expect(device.arena.liveBytes).toBe(before);
+  });
+});
+
+describe("what is kept as tiles", () => {
+  const format: TileFormat = {
+    dtype: "f8e4m3",
+    powerOfTwo: false,
+    floor: 0,
+    width: 1,
+    scaling: "tile",
+  };
+  const [R, F] = [4, 32];
+
+  /** dx of swiglu over a tensor that an op has made, and what the tape held between the ways. */
+  async function gradient(keep: (x: Tensor) => Tensor): Promise<{ readonly dx: Float32Array; held: number }> {
+    const device = makeOracleDevice();
+    using tape = new Tape(device);
+    using x = device.temporary([R, 2 * F], "f32");
+    x.write(normals(R * 2 * F, 7));
+    const standing = device.arena.liveBytes;
+    {
+      using _scope = device.scope();
+      const y = device.withTape(tape, () => swiglu(keep(add(x, x)), "f32"));
+      tape.watch(x);
+      tape.seed(y, ones(device, y));
+    }
+    const held = device.arena.liveBytes - standing;
+    tape.backward();
+    return { dx: (await tape.gradOf(x)!.read()) as Float32Array, held };
+  }
+
+  test("is read back rounded: the gradient is that of the rounded numbers, in fewer bytes", async () => {
+    const [exact, kept] = [await gradient((x) => x), await gradient((x) => keptAs(x, format))];
+    expect(await gradient((x) => keptAs(x, null))).toEqual(exact);
+    expect(exact.held - kept.held).toBe(R * 2 * F * 4 - R * 2 * F - ALIGNMENT);
+    const device = makeOracleDevice();
+    using _scope = device.scope();
+    const sum = device.from(
+      normals(R * 2 * F, 7).map((value) => 2 * value),
+      [R, 2 * F],
+      "f32",
+    );
+    const rounded = dequantizeTiles(quantizeTiles(sum, format), "f32");
+    using tape = new Tape(device);
+    const y = device.withTape(tape, () => swiglu(rounded, "f32"));
+    tape.watch(rounded);
+    tape.seed(y, ones(device, y));
+    tape.backward();
+    const wanted = (await tape.gradOf(rounded)!.read()) as Float32Array;
+    // add hands on the gradient of each of its two equal inputs.
+    expect(kept.dx).toEqual(wanted.map((value) => 2 * value));
+    expect(kept.dx).not.toEqual(exact.dx);
+  });
+
+  test("makes again, of tiles, what is always recomputed from it, and gives all of it back", async () => {
+    const device = makeOracleDevice();
+    const w = weight(device, 2, F);
+    using x = device.temporary([R, 2 * F], "f32");
+    x.write(normals(R * 2 * F, 7));
+    const standing = device.arena.liveBytes;
+    const names: string[] = [];
+    const { run } = device;
+    device.run = (kernel, ...rest) => {
+      names.push(kernel.name);
+      run.call(device, kernel, ...rest);
+    };
+    {
+      using tape = new Tape(device);
+      {
+        using _scope = device.scope();
+        const hidden = device.withTape(tape, () => {
+          const gateUp = keptAs(add(x, x), format);
+          return linear(recomputed(swiglu(gateUp, "f32"), "always"), w, "f32");
+        });
+        tape.seed(hidden, ones(device, hidden));
+      }
+      names.length = 0;
+      tape.backward();
+    }
+    // Weight gradient and SwiGLU's own both need the input: it is read back once.
+    expect(names.filter((name) => name === "dequantizeTiles")).toHaveLength(1);
+    expect(names.indexOf("swiglu")).toBe(names.indexOf("dequantizeTiles") + 1);
+    expect(device.arena.liveBytes).toBe(standing);
   });
 });

@@ -6,7 +6,8 @@
  *
  * The tape holds what gradients read, and nothing else. With `recomputes` it does not even hold the tensors that
  * `recomputed` names: on the way back the first op that needs one has it made again, by the same kernels from
- * the same numbers, and it stays until the last that reads it has had its turn.
+ * the same numbers, and it stays until the last that reads it has had its turn. What `keptAs` names is held in fewer
+ * bits and comes back by the same way, rounded.
  */
 import { invariant } from "../base/index.ts";
 import type { QueueDevice } from "./device.ts";
@@ -50,15 +51,38 @@ export class Tape implements Recorder {
     this.#entries.push({ entry, reads });
   }
 
-  recompute({ storage }: Tensor): void {
-    if (!this.#recomputes) return;
-    const writes = (tensors: readonly Tensor[]): boolean =>
-      tensors.some((tensor) => tensor.storage === storage);
+  recompute(tensor: Tensor, when: "on request" | "always" = "on request"): void {
+    if (!this.#recomputes && when === "on request") return;
     // Usually one; two where an op in place came after the one that made the tensor.
-    const writers = this.#entries.filter(({ entry }) => writes(entry.outputs));
-    const remakes = writers.map(({ entry }) => entry.remakes?.find(({ outputs }) => writes(outputs)));
+    const writers = this.#writersOf(tensor);
+    const remakes = writers.map(({ entry }) =>
+      entry.remakes?.find(({ outputs }) => shareStorage(outputs, tensor)),
+    );
     const makers = remakes.filter((remake) => remake !== undefined);
-    if (makers.length === 0 || makers.length < writers.length) return;
+    if (makers.length === writers.length) this.#giveUp(tensor, writers, makers);
+  }
+
+  recomputeWith(tensor: Tensor, source: Tensor): void {
+    if (this.#makers.has(source.storage)) this.recompute(tensor);
+  }
+
+  keepAs(tensor: Tensor, from: Remake): void {
+    // What the last writer left is read: an op in place before it is not done again.
+    const writers = this.#writersOf(tensor).slice(0, 1);
+    this.#giveUp(
+      tensor,
+      writers,
+      writers.map(() => from),
+    );
+  }
+
+  #writersOf(tensor: Tensor): readonly HeldEntry[] {
+    return this.#entries.filter(({ entry }) => shareStorage(entry.outputs, tensor));
+  }
+
+  /** From now on reads of the tensor are counted; its makers' own reads are held as long as its writers. */
+  #giveUp({ storage }: Tensor, writers: readonly HeldEntry[], makers: readonly Remake[]): void {
+    if (makers.length === 0 || this.#makers.has(storage)) return;
     const readBefore = this.#entries.flatMap(({ reads }) => reads.filter((read) => read.storage === storage));
     this.#makers.set(storage, makers);
     for (const _ of readBefore) {
@@ -204,6 +228,10 @@ export class Tape implements Recorder {
     before.storage.release();
     this.#grads.set(tensor.storage, sum);
   }
+}
+
+function shareStorage(tensors: readonly Tensor[], { storage }: Tensor): boolean {
+  return tensors.some((tensor) => tensor.storage === storage);
 }
 
 function present(tensors: readonly (Tensor | null)[]): readonly Tensor[] {

@@ -46,7 +46,11 @@ export interface TensorScope {
 export interface Recorder {
   record(entry: TapeEntry): void;
   /** Allows a tensor to be given back after its last reader in the forward pass, and to be made again. */
-  recompute(tensor: Tensor): void;
+  recompute(tensor: Tensor, when?: "on request" | "always"): void;
+  /** The same for what is made of `source`, if that is given back. */
+  recomputeWith(tensor: Tensor, source: Tensor): void;
+  /** Gives a tensor back after its last reader in the forward pass; later readers get what `from` makes. */
+  keepAs(tensor: Tensor, from: Remake): void;
 }
 
 /** How one op hands gradients back. Input part and weight part are apart: DualPipe runs them apart. */

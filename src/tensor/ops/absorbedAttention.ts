@@ -17,7 +17,7 @@ import { defineKernel, type Kernel } from "../kernel.ts";
 import { requireShape } from "../shape.ts";
 import type { Tensor } from "../tensor.ts";
 import { type AttentionDims, addScaled, dot, logSumExp } from "./attention.ts";
-import { rounding } from "./linear.ts";
+import { rounding } from "./matmul.ts";
 
 export const absorbedAttentionKernel: Kernel = defineKernel({
   name: "absorbedAttention",

@@ -11,7 +11,7 @@ import { defineKernel, type Kernel } from "../kernel.ts";
 import type { Parameter } from "../parameter.ts";
 import { requireDtype, requireShape } from "../shape.ts";
 import type { Tensor } from "../tensor.ts";
-import { rounding } from "./linear.ts";
+import { rounding } from "./matmul.ts";
 
 export const embeddingKernel: Kernel = defineKernel({
   name: "embedding",

@@ -9,11 +9,11 @@ import { fp8GradWeightKernels } from "./fp8/fp8GradWeight.ts";
 import { fp8MatmulKernels } from "./fp8/fp8Matmul.ts";
 import { quantizeKernels } from "./fp8/quantizeKernels.ts";
 import { latentKvKernels } from "./latentKv.ts";
-import { linearKernels } from "./linear.ts";
 import { linearCrossEntropyKernels } from "./linearCrossEntropy.ts";
+import { matmulKernels } from "./matmul.ts";
 import { combineKernels } from "./moe/combine.ts";
 import { dispatchKernels } from "./moe/dispatch.ts";
-import { groupedLinearKernels } from "./moe/groupedLinear.ts";
+import { groupedMatmulKernels } from "./moe/groupedMatmul.ts";
 import { mixtureKernels } from "./moe/mixture.ts";
 import { routeKernels } from "./moe/route.ts";
 import { routerBiasKernels } from "./moe/routerBias.ts";
@@ -32,9 +32,9 @@ import { swigluKernels } from "./swiglu.ts";
 
 export const allKernels: readonly Kernel[] = [
   packWeightKernel,
+  ...matmulKernels,
+  ...groupedMatmulKernels,
   ...quantizeKernels,
-  ...linearKernels,
-  ...groupedLinearKernels,
   ...fp8MatmulKernels,
   ...fp8GradWeightKernels,
   ...elementwiseKernels,

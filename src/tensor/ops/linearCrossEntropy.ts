@@ -19,7 +19,7 @@ import { PANEL_WIDTH, panelIndex } from "../panels.ts";
 import type { Parameter } from "../parameter.ts";
 import { requireDtype, requireShape } from "../shape.ts";
 import type { Tensor } from "../tensor.ts";
-import { rounding } from "./linear.ts";
+import { rounding } from "./matmul.ts";
 import { statisticsDtype } from "./norm.ts";
 
 /** Tokens whose logits may exist at once; native/kernels/src/loss/linear_cross_entropy.rs has the same number. */

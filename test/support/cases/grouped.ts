@@ -3,7 +3,7 @@
 import {
   groupedMatmulGradWeightKernel,
   groupedMatmulKernel,
-} from "../../../src/tensor/ops/moe/groupedLinear.ts";
+} from "../../../src/tensor/ops/moe/groupedMatmul.ts";
 import { packReference } from "../../../src/tensor/ops/packWeight.ts";
 import { panelElements } from "../../../src/tensor/panels.ts";
 import type { CaseOperand, OpCase } from "../opCase.ts";

@@ -1,5 +1,5 @@
 import type { Dtype } from "../../../src/tensor/index.ts";
-import { matmulGradWeightKernel, matmulKernel } from "../../../src/tensor/ops/linear.ts";
+import { matmulGradWeightKernel, matmulKernel } from "../../../src/tensor/ops/matmul.ts";
 import { packWeightKernel } from "../../../src/tensor/ops/packWeight.ts";
 import { panelElements, panelIndex } from "../../../src/tensor/panels.ts";
 import type { OpCase } from "../opCase.ts";

@@ -9,17 +9,17 @@
  *
  * Source: DeepSeek-V3 report, section 2.1.2, eq. (12).
  */
-import { invariant } from "../../../base/index.ts";
 import type { Dtype } from "../../dtype.ts";
 import { defineKernel, type Kernel } from "../../kernel.ts";
 import type { Parameter } from "../../parameter.ts";
 import { requireShape } from "../../shape.ts";
 import type { Tensor } from "../../tensor.ts";
 import { cast } from "../elementwise.ts";
-import { computeCode } from "../linear.ts";
+import type { RowGroups } from "../projection/projection.ts";
+import { projectionOf } from "../projection/projectionOf.ts";
 import { combine } from "./combine.ts";
 import { type DispatchPlan, planTensors } from "./dispatch.ts";
-import { groupedMatmulGradWeightKernel, groupedMatmulKernel, requireExperts } from "./groupedLinear.ts";
+import { requireExperts } from "./groupedLinear.ts";
 
 export const mixtureBackwardKernel: Kernel = defineKernel({
   name: "mixtureBackward",
@@ -72,17 +72,16 @@ export function mixture(
   dtype: Dtype,
 ): Tensor {
   const { device } = hidden;
-  const { panels, panelsT } = w;
   const { slotRow, offsets, rows: tokens } = plan;
-  const [E, D, F] = [w.shape[0]!, w.shape[1]!, w.shape[2]!];
+  const [D, F] = [w.shape[1]!, w.shape[2]!];
   const [T, K] = [slotRow.dim(0), slotRow.dim(-1)];
   const R = T * K;
-  invariant(panels !== null, `${w.path} has no packed copy`);
   requireExperts(hidden, R, w, plan);
   requireShape(weights, [T, K], "mixture: weights");
+  const projection = projectionOf(w);
+  const groups: RowGroups = { offsets, count: R, xRows: null, dyRows: tokens };
   using answers = device.temporary([R, D], dtype);
-  const ask = { x: hidden, rows: null, offsets, panels, y: answers };
-  device.run(groupedMatmulKernel, ask, { R, N: D, K: F, E }, w.path);
+  projection.forward(hidden, groups, answers);
   const y = combine(answers, plan, weights, shared, dtype);
   device.tape?.record({
     op: "mixture",
@@ -92,11 +91,10 @@ export function mixture(
     inputGrad(dy) {
       if (dy === null) return [null, null, null];
       const dShared = shared === null ? null : cast(dy, shared.dtype);
-      if (panelsT === null) return [null, null, dShared];
+      if (w.panelsT === null) return [null, null, dShared];
       const dHidden = device.empty(hidden.shape, hidden.dtype);
       const dWeights = device.empty(weights.shape, weights.dtype);
-      const back = { x: dy, rows: tokens, offsets, panels: panelsT, y: dHidden };
-      device.run(groupedMatmulKernel, back, { R, N: F, K: D, E }, w.path);
+      projection.backInput(dy, groups, dHidden);
       const weigh = { dHidden, hidden, slotRow, weights, dWeights };
       device.run(mixtureBackwardKernel, weigh, { T, K, F });
       return [dHidden, dWeights, dShared];
@@ -105,8 +103,7 @@ export function mixture(
       if (dy === null || w.grad === null) return;
       const weighed = device.empty(hidden.shape, hidden.dtype);
       device.run(weighRowsKernel, { x: hidden, slotRow, weights, y: weighed }, { T, K, F });
-      const sum = { dy, dyRows: tokens, x: weighed, xRows: null, offsets, dw: w.grad };
-      device.run(groupedMatmulGradWeightKernel, sum, { R, N: D, K: F, E, compute: computeCode(w) }, w.path);
+      projection.backWeight(dy, weighed, groups);
     },
   });
   return y;

@@ -85,8 +85,10 @@ export function adamwStep(
   norm: Tensor | null,
   settings: AdamwSettings,
 ): void {
-  const { master: w, grad, panels, panelsT, path } = parameter;
+  const { master: w, grad, fp8, path } = parameter;
   invariant(grad !== null, `${path} is trained`);
+  // The scale of an FP8 block needs all of its weights first.
+  const { panels, panelsT } = fp8 === null ? parameter : { panels: null, panelsT: null };
   const step = paramValue(settings.step);
   invariant(step >= 1, `AdamW counts its steps from 1, not ${step}`);
   const { m, v } = moments;
@@ -95,6 +97,7 @@ export function adamwStep(
   if (norm !== null) requireShape(norm, [1], `adamw at ${path}: norm`);
   const [B, N, K] = parameter.dims;
   w.device.run(adamwKernel, { w, grad, m, v, norm, panels, panelsT }, { B, N, K, ...settings }, path);
+  if (fp8 !== null) parameter.repack();
 }
 
 export const adamwKernels: readonly Kernel[] = [adamwKernel];

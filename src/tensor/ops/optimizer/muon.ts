@@ -19,7 +19,7 @@ import { panelElements } from "../../panels.ts";
 import type { Parameter } from "../../parameter.ts";
 import { requireShape } from "../../shape.ts";
 import type { Tensor } from "../../tensor.ts";
-import { rounding } from "../linear.ts";
+import { rounding } from "../matmul.ts";
 import { packReference, packTransposedReference } from "../packWeight.ts";
 
 /** Of the polynomial a x + b x^3 + c x^5: steep at 0, between about 0.7 and 1.2 after five rounds. */
@@ -139,18 +139,23 @@ export function muonStep(
   norm: Tensor | null,
   settings: MuonSettings,
 ): void {
-  const { master: w, grad, panels, panelsT, path } = parameter;
+  const { master: w, grad, fp8, path } = parameter;
   invariant(grad !== null, `${path} is trained`);
   invariant(
-    panels !== null,
+    parameter.panels !== null,
     `${path} is a matrix that is multiplied: Muon has no meaning for vectors and tables`,
   );
   requireShape(momentum, parameter.shape, `muon at ${path}: m`);
   if (norm !== null) requireShape(norm, [1], `muon at ${path}: norm`);
   const [B, N, K] = parameter.dims;
-  using workspace = w.device.temporary([B, muonWorkspace(N, K)], "f32");
+  using _scope = w.device.scope();
+  const workspace = w.device.empty([B, muonWorkspace(N, K)], "f32");
+  // FP8 is no format for the rounds: they run in bf16, and the scale of a block needs all of its weights first.
+  const { panels, panelsT } =
+    fp8 === null ? parameter : { panels: w.device.empty([B, panelElements(N, K)], "bf16"), panelsT: null };
   const operands = { w, grad, m: momentum, norm, panels, panelsT, workspace };
   w.device.run(muonKernel, operands, { B, N, K, ...settings }, path);
+  if (fp8 !== null) parameter.repack();
 }
 
 export const muonKernels: readonly Kernel[] = [muonKernel];
