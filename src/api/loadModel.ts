@@ -17,7 +17,7 @@ import { loadTokenizer } from "./prepareRun.ts";
 export interface LoadOptions {
   readonly threads?: number;
   /** By default that of the weights on disk. */
-  readonly precision?: "f32" | "bf16";
+  readonly precision?: "f32" | "bf16" | "fp8";
   readonly backend?: "native" | "reference";
 }
 

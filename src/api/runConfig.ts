@@ -16,7 +16,7 @@ const requestSchema: z.ZodType<RunRequest> = z.strictObject({
   data: z.array(z.string()).optional(),
   minutes: z.number().positive().optional(),
   seed: z.number().optional(),
-  precision: z.enum(["f32", "bf16"]).optional(),
+  precision: z.enum(["f32", "bf16", "fp8"]).optional(),
   set: z.array(z.string()).optional(),
 }) as z.ZodType<RunRequest>;
 
@@ -38,11 +38,10 @@ export function newConfig(request: RunRequest, steps: number): TrainConfig {
   const settings = request.set ?? [];
   // Settings of the model come first: rows, batches and schedules follow from it.
   const modelSettings = settings.filter((setting) => setting.startsWith("model."));
-  const base = defaultTrainConfig(preset, steps, presetConfig(preset));
+  const base = defaultTrainConfig(preset, steps, presetConfig(preset), request.precision);
   const model = modelSettings.length === 0 ? base.model : withSettings(base, modelSettings).model;
   const config = {
-    ...defaultTrainConfig(preset, steps, model),
-    ...(request.precision === undefined ? {} : { precision: request.precision }),
+    ...defaultTrainConfig(preset, steps, model, request.precision),
     ...(request.seed === undefined ? {} : { seed: request.seed }),
   };
   const data = { ...config.data, paths: [...(request.data ?? [])] };
@@ -50,7 +49,16 @@ export function newConfig(request: RunRequest, steps: number): TrainConfig {
 }
 
 /** What weights, optimizer state and prepared rows were made for. */
-const boundToRun = ["preset", "model", "precision", "seed", "rowLength", "gradientShards", "data"] as const;
+const boundToRun = [
+  "preset",
+  "model",
+  "precision",
+  "fp8",
+  "seed",
+  "rowLength",
+  "gradientShards",
+  "data",
+] as const;
 
 export function resumedConfig(
   manifest: RunManifest,

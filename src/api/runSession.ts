@@ -11,7 +11,6 @@ import {
   writeTrainState,
 } from "../checkpoint/index.ts";
 import { generateIds, type Runner } from "../engine/index.ts";
-import { precisions } from "../model/index.ts";
 import { type RunFolder, writeFileAtomic } from "../run/index.ts";
 import type { Isa } from "../tensor/index.ts";
 import { writeTokenizerConfig, writeTokenizerJson } from "../text/index.ts";
@@ -74,7 +73,7 @@ export async function startSession(
         device,
         model: session.model,
         config: config.model,
-        precision: precisions[config.precision],
+        precision: session.precision,
         rope: session.rope,
       };
       const ids = tokenizer.encode(prompt);
@@ -119,10 +118,10 @@ export async function startSession(
   };
 }
 
-/** Runs of one class give equal bits: AMX sums bf16 products in an order of its own. */
+/** Runs of one class give equal bits: AMX sums bf16 and FP8 products in an order of its own. */
 function numericClass(isa: Isa | null, precision: TrainConfig["precision"]): string {
   if (isa === null) return "reference";
-  return isa === "amx" && precision === "bf16" ? "amx" : "fma";
+  return isa === "amx" && precision !== "f32" ? "amx" : "fma";
 }
 
 async function restore(

@@ -20,7 +20,7 @@ import {
 } from "../base/index.ts";
 import { countParameters, trainingFlopsPerToken } from "../model/index.ts";
 import { BEFORE_FIRST_STEP, openEventLog, openTensorBoard, writeReport } from "../run/index.ts";
-import { estimateStep, plannedRows, type TrainConfig, trainLoop } from "../train/index.ts";
+import { besideBf16, estimateStep, plannedRows, type TrainConfig, trainLoop } from "../train/index.ts";
 import { type OpenDevice, openDevice } from "./openDevice.ts";
 import { type OpenedRun, openRunFolder, type StartedRun, startRun } from "./startRun.ts";
 import { checkTrainOptions, type TrainOptions } from "./trainOptions.ts";
@@ -212,6 +212,7 @@ async function startedEvent(
   command: readonly string[],
 ): Promise<RunEventBody> {
   const estimate = await estimateStep(config);
+  const beside = await besideBf16(config, estimate);
   const { main, mtpModule, active } = countParameters(config.model);
   return {
     type: "run.started",
@@ -232,6 +233,7 @@ async function startedEvent(
       nativeBytes: estimate.nativeBytes,
       rssBytes: bytesBeforeTensors + estimate.nativeBytes,
       parts: estimate.parts,
+      ...(beside.length === 0 ? {} : { besideBf16: beside }),
     },
     ...plan(config),
   };
@@ -257,6 +259,8 @@ async function describeMachine({ native, threads }: OpenDevice, config: TrainCon
     backend: native === null ? "reference" : "native",
     kernels: native?.isa ?? null,
     precision: config.precision,
-    peakFlopsPerSecond: native === null ? null : await native.peak(config.precision, PEAK_SECONDS),
+    // FP8 is multiplied in bf16 registers.
+    peakFlopsPerSecond:
+      native === null ? null : await native.peak(config.precision === "f32" ? "f32" : "bf16", PEAK_SECONDS),
   };
 }

@@ -12,7 +12,7 @@ export interface TrainOptions {
   readonly minutes?: number;
   readonly seed?: number;
   readonly threads?: number;
-  readonly precision?: "f32" | "bf16";
+  readonly precision?: TrainConfig["precision"];
   readonly backend?: "native" | "reference";
   /** The run's folder; a fresh one in ./runs by default. */
   readonly run?: string;

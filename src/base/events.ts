@@ -78,6 +78,12 @@ export interface MemoryEstimate {
   readonly rssBytes: number;
   /** Bytes by purpose: weights, gradients, moments, activations... */
   readonly parts: Readonly<Record<string, number>>;
+  /** What takes fewer bytes in FP8, beside what it would take in bf16; absent in other precisions. */
+  readonly besideBf16?: readonly {
+    readonly name: string;
+    readonly bytes: number;
+    readonly bf16Bytes: number;
+  }[];
 }
 
 export interface RunStarted {

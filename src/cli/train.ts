@@ -13,7 +13,7 @@ interface Flags {
   readonly minutes?: number;
   readonly seed?: number;
   readonly threads?: number;
-  readonly precision?: "f32" | "bf16";
+  readonly precision?: "f32" | "bf16" | "fp8";
   readonly run?: string;
   readonly resume?: boolean;
   readonly set?: readonly string[];
@@ -35,7 +35,11 @@ export function trainCommand(): Command {
     )
     .option("--seed <s>", "of weights, order and samples", numberOption("--seed", 0, true))
     .option("--threads <n>", "threads that compute; all by default", threadsOption)
-    .option("--precision <p>", "bf16 (default) or f32", choiceOption("--precision", ["f32", "bf16"]))
+    .option(
+      "--precision <p>",
+      "bf16 (default), f32 or fp8",
+      choiceOption("--precision", ["f32", "bf16", "fp8"]),
+    )
     .option("--run <dir>", "the run's folder; a fresh one below runs/ by default")
     .option("--resume", "go on from the run's newest checkpoint")
     .option("--set <path=value>", "change one setting; may be repeated", listOption)

@@ -14,7 +14,13 @@ export type { LatentCache, Pass } from "./layers/pass.ts";
 export { maxViolation, updateRouterBias } from "./moe/balance.ts";
 export type { MoeReport } from "./moe/moe.ts";
 export type { MtpOutput } from "./mtp.ts";
-export { type Precision, type PrecisionName, precisions } from "./precision.ts";
+export {
+  fp8Precision,
+  type Precision,
+  type PrecisionName,
+  type ProjectionPart,
+  precisions,
+} from "./precision.ts";
 export { presetConfig, presets } from "./presets.ts";
 export { makeRopeTable } from "./rope.ts";
 export { type MainOutput, Transformer } from "./transformer.ts";

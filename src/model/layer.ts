@@ -28,12 +28,13 @@ export function settle(
   sumIs: "kept" | "recomputed" = "kept",
 ): { readonly sum: Tensor; readonly y: Tensor } {
   if (update === null) {
-    return { sum: residual, y: recomputed(rmsNorm(residual, gain, eps, precision.activation)) };
+    const y = rmsNorm(residual, gain, eps, precision.activation);
+    return { sum: residual, y: recomputed(y, precision.recompute) };
   }
   const { sum, y } = addRmsNorm(residual, update, gain, eps, precision.residual, precision.activation);
-  if (sumIs === "recomputed") recomputed(sum);
+  if (sumIs === "recomputed") recomputed(sum, precision.recompute);
   for (const tensor of [residual, update]) tensor.device.giveUp(tensor);
-  return { sum, y: recomputed(y) };
+  return { sum, y: recomputed(y, precision.recompute) };
 }
 
 export class Layer {

@@ -9,8 +9,11 @@
  * Dims: T tokens, D hiddenSize, H heads, N qkNopeHeadDim, R qkRopeHeadDim, C kvLoraRank, V vHeadDim.
  */
 import {
+  type Activation,
   absorbedAttention,
   attention,
+  inputOf,
+  keptAs,
   latentKv,
   linear,
   type Parameter,
@@ -38,10 +41,14 @@ export class Mla {
     this.config = config;
     this.layer = layer;
     this.query = makeQuery(config, make, path);
-    this.kvAProj = make.matrix(`${path}.kvAProjWithMqa.weight`, [C + R, D]);
+    this.kvAProj = make.projection(`${path}.kvAProjWithMqa.weight`, [C + R, D], "attention");
     this.kvALayernorm = make.gain(`${path}.kvALayernorm.weight`, C);
-    this.kvBProj = make.matrix(`${path}.kvBProj.weight`, [H * (config.qkNopeHeadDim + V), C]);
-    this.oProj = make.matrix(`${path}.oProj.weight`, [D, H * V]);
+    this.kvBProj = make.projection(
+      `${path}.kvBProj.weight`,
+      [H * (config.qkNopeHeadDim + V), C],
+      "attention",
+    );
+    this.oProj = make.projection(`${path}.oProj.weight`, [D, H * V], "attentionOutput");
   }
 
   /** @param x [T, D] normed; returns [T, D], to be added to the residual stream */
@@ -53,14 +60,15 @@ export class Mla {
       kvLoraRank: C,
       vHeadDim: V,
     } = this.config;
-    const { activation } = pass.precision;
+    const { activation, held } = pass.precision;
     const scale = softmaxScale(this.config);
 
-    const qPlain = this.query.forward(x, pass); //                               [T, H*(N+R)]     (6)-(7)
+    const input = inputOf(x, this.kvAProj);
+    const qPlain = this.query.forward(input, pass); //                               [T, H*(N+R)]     (6)-(7)
     const layout = { heads: H, stride: N + R, offset: N, width: R };
     const q = recomputed(rope(qPlain, pass.rope, pass.positions, layout)); //                         (8)
 
-    const kvA = linear(x, this.kvAProj, activation); //                          [T, C+R]         (1)
+    const kvA = linear(input, this.kvAProj, activation); //                          [T, C+R]         (1)
     const fresh = latentKv(
       kvA,
       this.kvALayernorm,
@@ -85,25 +93,25 @@ export class Mla {
     const kv = recomputed(linear(fresh.latent, this.kvBProj, activation)); //    [T, H*(N+V)]     (2), (5)
     const dims = { heads: H, nope: N, rope: R, value: V };
     const o = attention(q, kv, fresh.kRope, pass.seqOffsets, dims, scale, activation); // [T, H*V] (4), (9)-(10)
-    return linear(o, this.oProj, activation); //                                 [T, D]           (11)
+    return linear(keptAs(o, held.attentionOutput), this.oProj, activation); //                                 [T, D]           (11)
   }
 }
 
 /** How a token asks: through a latent of its own, or, in the smaller relatives, directly. */
 interface Query {
-  forward(x: Tensor, pass: Pass): Tensor;
+  forward(x: Activation, pass: Pass): Tensor;
 }
 
 function makeQuery(config: ModelConfig, make: ParameterFactory, path: string): Query {
   const { qLoraRank, hiddenSize: D, latentNormEps } = config;
   const width = config.numAttentionHeads * qkHeadDim(config);
   if (qLoraRank === null) {
-    const qProj = make.matrix(`${path}.qProj.weight`, [width, D]);
+    const qProj = make.projection(`${path}.qProj.weight`, [width, D], "attention");
     return { forward: (x, pass) => linear(x, qProj, pass.precision.activation) };
   }
-  const qAProj = make.matrix(`${path}.qAProj.weight`, [qLoraRank, D]);
+  const qAProj = make.projection(`${path}.qAProj.weight`, [qLoraRank, D], "attention");
   const qALayernorm = make.gain(`${path}.qALayernorm.weight`, qLoraRank);
-  const qBProj = make.matrix(`${path}.qBProj.weight`, [width, qLoraRank]);
+  const qBProj = make.projection(`${path}.qBProj.weight`, [width, qLoraRank], "attention");
   return {
     forward(x, { precision: { activation } }) {
       const latent = linear(x, qAProj, activation); //                           [T, qLoraRank]

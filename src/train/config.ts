@@ -5,6 +5,7 @@
  * curve. Defaults are the report's (section 4.2), scaled as docs/training.md explains.
  */
 import type { ModelConfig } from "../model/index.ts";
+import type { Fp8Recipe } from "../tensor/index.ts";
 
 export interface OptimizerConfig {
   /** Of the hidden matrices; embedding, head and norms take AdamW in both cases. */
@@ -92,7 +93,9 @@ export interface CheckpointConfig {
 export interface TrainConfig {
   readonly preset: string;
   readonly model: ModelConfig;
-  readonly precision: "f32" | "bf16";
+  readonly precision: "f32" | "bf16" | "fp8";
+  /** Without effect unless precision is fp8. */
+  readonly fp8: Fp8Recipe;
   readonly seed: number;
   /** Tokens in a row. */
   readonly rowLength: number;

@@ -2,6 +2,7 @@
 import { z } from "zod";
 import { ConfigError, parseConfig } from "../base/index.ts";
 import { type ModelConfig, modelConfigSchema, presetConfig } from "../model/index.ts";
+import { type Fp8Recipe, reportRecipe } from "../tensor/index.ts";
 import type { TrainConfig } from "./config.ts";
 import { recipes } from "./recipes.ts";
 
@@ -18,11 +19,30 @@ const rule = (path: string[], error: string, fix: string): z.core.$ZodCustomPara
   params: { fix },
 });
 
+const fp8Schema: z.ZodType<Fp8Recipe> = z
+  .object({
+    scaling: z.enum(["tile", "tensor"]),
+    gradientTile: z.enum(["1x128", "128x128"]),
+    promotion: z.literal([0, 16, 32, 64, 128]),
+    accumulatorBits: z.literal([0, 14]),
+    powerOfTwo: z.enum(["named", "all", "none"]),
+  })
+  .refine(
+    (c) => c.promotion > 0 || c.accumulatorBits === 14,
+    rule(
+      ["promotion"],
+      "sums without promotion are made by the 14-bit emulation alone",
+      "set fp8.accumulatorBits=14 too, or fp8.promotion=16, 32, 64 or 128",
+    ),
+  );
+
 export const trainConfigSchema: z.ZodType<TrainConfig> = z
   .object({
     preset: z.string(),
     model: modelConfigSchema,
-    precision: z.enum(["f32", "bf16"]),
+    precision: z.enum(["f32", "bf16", "fp8"]),
+    // Runs from before FP8 have no such key.
+    fp8: fp8Schema.default(reportRecipe),
     seed: countOrZero,
     rowLength: count,
     steps: count,
@@ -130,6 +150,7 @@ export function defaultTrainConfig(
   preset: string,
   steps: number,
   model: ModelConfig = presetConfig(preset),
+  precision: TrainConfig["precision"] = "bf16",
 ): TrainConfig {
   const rowLength = model.maxPositionEmbeddings;
   const recipe = Object.hasOwn(recipes, preset) ? recipes[preset] : undefined;
@@ -145,7 +166,8 @@ export function defaultTrainConfig(
     {
       preset,
       model,
-      precision: "bf16",
+      precision,
+      fp8: reportRecipe,
       seed: 0,
       rowLength,
       steps,
@@ -161,7 +183,7 @@ export function defaultTrainConfig(
         weightDecay: 0.1,
         clipNorm: 1,
         momentum: 0.95,
-        moments: "f32",
+        moments: precision === "fp8" ? "bf16" : "f32",
         emaDecay: null,
         ...recipe.optimizer,
       },

@@ -4,13 +4,17 @@ import type { ModelConfig } from "../model/index.ts";
 import { countParameters } from "../model/index.ts";
 import { QueueDevice, ReferenceBackend } from "../tensor/index.ts";
 import type { TrainConfig } from "./config.ts";
-import { estimateStep } from "./estimate.ts";
+import { defaultTrainConfig } from "./configSchema.ts";
+import { besideBf16, estimateStep } from "./estimate.ts";
 
-const { optimizer, data } = tinyTrainConfig();
+const { optimizer, data, fp8 } = tinyTrainConfig();
 
 const cases: readonly [string, Partial<TrainConfig>, Partial<ModelConfig>][] = [
   ["f32, two micro-batches", {}, {}],
   ["bf16", { precision: "bf16" }, {}],
+  ["FP8", { precision: "fp8" }, {}],
+  ["FP8 with recomputation", { precision: "fp8", recompute: "selective" }, {}],
+  ["FP8, one scale a tensor", { precision: "fp8", fp8: { ...fp8, scaling: "tensor" } }, {}],
   ["one micro-batch", { microBatchRows: 4 }, {}],
   ["a tree of four blocks", { microBatchRows: 1, gradientShards: 4 }, {}],
   ["no MTP", {}, { numNextnPredictLayers: 0 }],
@@ -68,6 +72,18 @@ describe("estimateStep", () => {
     ];
     expect(small.parts.activations).toBeLessThan(0.6 * large.parts.activations);
     expect({ ...small.parts, activations: 0 }).toEqual({ ...large.parts, activations: 0 });
+  });
+
+  test.each([
+    ["micro", 0.59, 0.65],
+    ["nano", 0.55, 0.65],
+    ["mini", 0.53, 0.67],
+  ])("%s in FP8 multiplies weights of %d of the bytes and keeps activations of %d", async (preset, w, a) => {
+    const config = defaultTrainConfig(preset, 100, undefined, "fp8");
+    const [weights, activations] = await besideBf16(config, await estimateStep(config));
+    expect(weights!.bytes / weights!.bf16Bytes).toBeLessThan(w);
+    expect(activations!.bytes / activations!.bf16Bytes).toBeLessThan(a);
+    expect(await besideBf16({ ...config, precision: "bf16" }, await estimateStep(config))).toEqual([]);
   });
 
   test("takes no longer for a step of a million rows than for one of two micro-batches", async () => {

@@ -4,7 +4,7 @@
  * The allocator is the real one, so the high-water mark of native memory is exact; the process around it is
  * measured as it stands.
  */
-import { PlanBackend, QueueDevice } from "../tensor/index.ts";
+import { type Parameter, PlanBackend, QueueDevice, type Tensor } from "../tensor/index.ts";
 import type { TrainConfig } from "./config.ts";
 import { scheduleAt } from "./schedule.ts";
 import { TrainSession } from "./session.ts";
@@ -12,6 +12,10 @@ import { TrainSession } from "./session.ts";
 export interface StepEstimate {
   /** Highest address that tensors will reach, in bytes. */
   readonly nativeBytes: number;
+  /** Of the weights that are multiplied: their packed copies and FP8 scales. */
+  readonly gemmWeightBytes: number;
+  /** Activations that a micro-batch keeps from its forward pass for its way back. */
+  readonly cachedActivationBytes: number;
   /** Bytes by purpose. */
   readonly parts: Readonly<Record<"weights" | "gradients" | "moments" | "averages" | "activations", number>>;
 }
@@ -35,12 +39,35 @@ export async function estimateStep(config: TrainConfig): Promise<StepEstimate> {
   const nativeBytes = device.arena.highWaterBytes;
   return {
     nativeBytes,
+    gemmWeightBytes: bytes(parameters.flatMap(packed)),
+    cachedActivationBytes: session.runner.cachedBytes,
     parts: {
-      weights: bytes(parameters.flatMap((p) => [p.master, p.panels, p.panelsT])),
+      weights: bytes(parameters.flatMap((p) => [p.master, ...packed(p)])),
       gradients: bytes([...parameters, ...tied.map(({ alias }) => alias)].map((p) => p.grad)),
       moments: bytes(session.optimizer.moments.flatMap(({ m, v }) => [m, v])),
       averages: bytes(session.optimizer.averages),
       activations: nativeBytes - standing,
     },
   };
+}
+
+/** What FP8 takes fewer bytes for, beside the same run in bf16; nothing for a run in another precision. */
+export async function besideBf16(
+  config: TrainConfig,
+  estimate: StepEstimate,
+): Promise<readonly { readonly name: string; readonly bytes: number; readonly bf16Bytes: number }[]> {
+  if (config.precision !== "fp8") return [];
+  const bf16 = await estimateStep({ ...config, precision: "bf16" });
+  return [
+    { name: "weights to multiply", bytes: estimate.gemmWeightBytes, bf16Bytes: bf16.gemmWeightBytes },
+    {
+      name: "cached activations",
+      bytes: estimate.cachedActivationBytes,
+      bf16Bytes: bf16.cachedActivationBytes,
+    },
+  ];
+}
+
+function packed({ panels, panelsT, scales }: Parameter): readonly (Tensor | null)[] {
+  return [panels, panelsT, scales];
 }

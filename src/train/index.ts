@@ -4,7 +4,7 @@ export { type Document, findDocumentFiles, readDocuments } from "./data/document
 export { type DataIndex, type PreparedData, prepareData } from "./data/prepare.ts";
 export { RowSampler } from "./data/sampler.ts";
 export { splitDocuments } from "./data/splitDocuments.ts";
-export { estimateStep, type StepEstimate } from "./estimate.ts";
+export { besideBf16, estimateStep, type StepEstimate } from "./estimate.ts";
 export { measureBaselines } from "./eval/baselines.ts";
 export { evaluate } from "./eval/evaluate.ts";
 export { type LoopHooks, trainLoop } from "./loop.ts";

@@ -1,5 +1,12 @@
 /** A model in training on one device: weights, moments, rotary tables and the step that moves them. */
-import { makeRopeTable, ParameterFactory, type Precision, precisions, Transformer } from "../model/index.ts";
+import {
+  fp8Precision,
+  makeRopeTable,
+  ParameterFactory,
+  type Precision,
+  precisions,
+  Transformer,
+} from "../model/index.ts";
 import type { QueueDevice, RopeTable } from "../tensor/index.ts";
 import type { TrainConfig } from "./config.ts";
 import { Optimizer } from "./optimizer.ts";
@@ -27,7 +34,7 @@ export class TrainSession {
   constructor(device: QueueDevice, config: TrainConfig, roles: TokenRoles) {
     this.device = device;
     this.config = config;
-    this.precision = precisions[config.precision];
+    this.precision = config.precision === "fp8" ? fp8Precision(config.fp8) : precisions[config.precision];
     this.factory = new ParameterFactory(device, config.model, { precision: this.precision, isTrained: true });
     this.model = new Transformer(config.model, this.factory);
     this.optimizer = new Optimizer(device, this.factory.parameters, config.optimizer);

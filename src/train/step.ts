@@ -83,6 +83,7 @@ export class StepRunner {
   readonly #microBatch: Recording;
   readonly #takeNorm: Recording;
   readonly #update: Recording;
+  #cachedBytes = 0;
   /** The last update used the gradients up; a step that was skipped, and the first, must clear them. */
   #hasZeroGradients = false;
 
@@ -137,6 +138,11 @@ export class StepRunner {
     this.#hasZeroGradients = true;
   }
 
+  /** What the way back of a micro-batch finds in memory: all that its forward pass left there. */
+  get cachedBytes(): number {
+    return this.#cachedBytes;
+  }
+
   dispose(): void {
     this.#totals.dispose();
     disposeBatch(this.#batch);
@@ -179,6 +185,7 @@ export class StepRunner {
 
   #enqueueMicroBatch(): void {
     const { device, model, rope, precision, recomputes } = this.parts;
+    const standing = device.arena.liveBytes;
     using tape = new Tape(device, { recomputes });
     // The forward scope ends before the backward pass, so that what only the tape holds is freed as it is used up.
     {
@@ -190,6 +197,7 @@ export class StepRunner {
       this.#totals.add(losses);
       seedLosses(tape, losses);
     }
+    this.#cachedBytes = device.arena.liveBytes - standing;
     tape.backward();
   }
 

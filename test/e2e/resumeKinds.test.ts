@@ -22,6 +22,8 @@ const kinds: readonly [string, readonly string[]][] = [
     ["schedule.rampStart=0.25", "schedule.rampUntil=0.8", "data.maskDocuments=true", "recompute=selective"],
   ],
   ["a tree of gradients, f32", ["gradientShards=2", "schedule.rampStart=1", "precision=f32"]],
+  ["FP8, moments in bf16", ["precision=fp8", "optimizer.moments=bf16"]],
+  ["FP8 with Muon and recomputation", ["precision=fp8", "optimizer.kind=muon", "recompute=selective"]],
   ["dense layers alone, no MTP", ["model.firstKDenseReplace=2", "model.numNextnPredictLayers=0"]],
   ["two MTP modules", ["model.numNextnPredictLayers=2"]],
 ];

@@ -35,6 +35,8 @@ const dense = { firstKDenseReplace: 2, numNextnPredictLayers: 0 };
 const cases: readonly [string, TrainConfig][] = [
   ["f32", tinyTrainConfig()],
   ["bf16", tinyTrainConfig({ precision: "bf16" })],
+  ["FP8", tinyTrainConfig({ precision: "fp8" })],
+  ["FP8, no query latent", tinyTrainConfig({ precision: "fp8" }, { qLoraRank: null })],
   ["masked documents, bf16", tinyTrainConfig({ precision: "bf16", data: { ...data, maskDocuments: true } })],
   ["a tree of two blocks", tinyTrainConfig({ microBatchRows: 1, gradientShards: 2 })],
   ["no query latent, two shared experts", tinyTrainConfig({}, { qLoraRank: null, nSharedExperts: 2 })],

@@ -65,6 +65,8 @@ const cases: readonly [string, Partial<TrainConfig>][] = [
   ["a tree of two blocks", { microBatchRows: 1, gradientShards: 2 }],
   ["one micro-batch a step", { microBatchRows: 4 }],
   ["with recomputation", { precision: "bf16", recompute: "selective" }],
+  ["FP8", { precision: "fp8", optimizer: { ...optimizer, moments: "bf16" } }],
+  ["FP8 and Muon", { precision: "fp8", optimizer: { ...optimizer, kind: "muon" }, recompute: "selective" }],
 ];
 
 describe.skipIf(nativeIsMissing)("steps that are replayed", () => {

@@ -7,15 +7,15 @@
  */
 import {
   type Device,
-  type Dtype,
   fill,
   Parameter,
+  type ParameterOptions,
   randomNormal,
   type Shape,
   type Tensor,
 } from "../../tensor/index.ts";
 import type { ModelConfig } from "../config.ts";
-import type { Precision } from "../precision.ts";
+import type { Precision, ProjectionPart } from "../precision.ts";
 
 /** State that is no parameter: no gradient, no decay. The router bias is the only kind. */
 export interface ModelBuffer {
@@ -47,24 +47,31 @@ export class ParameterFactory {
     this.options = options;
   }
 
-  /** A projection [N, K], or one per expert [E, N, K], multiplied in the compute dtype. */
+  /** A projection [N, K] of a layer, or one per expert [E, N, K]: in FP8 if the precision has it. */
+  projection(path: string, shape: Shape, part: ProjectionPart): Parameter {
+    const { fp8 } = this.options.precision;
+    if (fp8 === null) return this.matrix(path, shape);
+    return this.#make(path, shape, { compute: "f8e4m3", fp8: fp8[part] }, "normal");
+  }
+
+  /** A projection [N, K] that is multiplied in the compute dtype, under FP8 too: the head, MTP's join. */
   matrix(path: string, shape: Shape): Parameter {
-    return this.#make(path, shape, this.options.precision.compute, "normal");
+    return this.#make(path, shape, { compute: this.options.precision.compute }, "normal");
   }
 
   /** A projection that is multiplied in f32 whatever the compute dtype: the router. */
   exactMatrix(path: string, shape: Shape): Parameter {
-    return this.#make(path, shape, this.options.precision.router, "normal");
+    return this.#make(path, shape, { compute: this.options.precision.router }, "normal");
   }
 
   /** A table [V, D] of which rows are looked up. */
   table(path: string, shape: Shape): Parameter {
-    return this.#make(path, shape, null, "normal");
+    return this.#make(path, shape, { compute: null }, "normal");
   }
 
   /** A norm's gain [D]. */
   gain(path: string, size: number): Parameter {
-    return this.#make(path, [size], null, "ones");
+    return this.#make(path, [size], { compute: null }, "ones");
   }
 
   /** A vector of zeros that no gradient reaches. */
@@ -91,10 +98,15 @@ export class ParameterFactory {
     for (const { value } of this.buffers) fill(value, 0);
   }
 
-  #make(path: string, shape: Shape, compute: Dtype | null, start: Start): Parameter {
+  #make(
+    path: string,
+    shape: Shape,
+    packed: Pick<ParameterOptions, "compute" | "fp8">,
+    start: Start,
+  ): Parameter {
     const { precision, isTrained } = this.options;
     const parameter = Parameter.make(this.device, path, shape, {
-      compute,
+      ...packed,
       master: precision.master,
       isTrained,
     });

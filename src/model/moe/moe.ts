@@ -9,6 +9,8 @@
 import {
   type DispatchPlan,
   groupedLinear,
+  inputOf,
+  keptAs,
   mixture,
   type Parameter,
   planDispatch,
@@ -44,8 +46,8 @@ export class Moe {
     const { hiddenSize: D, nRoutedExperts: E, nSharedExperts, moeIntermediateSize: F } = config;
     this.config = config;
     this.router = new Router(config, make, `${path}.gate`);
-    this.gateUpProj = make.matrix(`${path}.experts.gateUpProj`, [E, 2 * F, D]);
-    this.downProj = make.matrix(`${path}.experts.downProj`, [E, D, F]);
+    this.gateUpProj = make.projection(`${path}.experts.gateUpProj`, [E, 2 * F, D], "experts");
+    this.downProj = make.projection(`${path}.experts.downProj`, [E, D, F], "expertsOutput");
     this.sharedExperts =
       nSharedExperts === 0 ? null : new Mlp(make, `${path}.sharedExperts`, D, nSharedExperts * F);
   }
@@ -53,13 +55,17 @@ export class Moe {
   /** @param x [T, D] normed */
   forward(x: Tensor, pass: Pass): { readonly y: Tensor; readonly report: MoeReport } {
     const { nRoutedExperts: E, nGroup: G, numExpertsPerTok: topK } = this.config;
-    const { activation } = pass.precision;
+    const { activation, held, recompute } = pass.precision;
 
     const { affinity, expertIds, weights } = this.router.forward(x, pass); //          eq. (13)-(16)
     const plan = planDispatch(expertIds, E, E / G);
-    const ask = (): Tensor => recomputed(swiglu(groupedLinear(x, this.gateUpProj, plan, activation)));
+    const input = inputOf(x, this.gateUpProj); // what is dispatched
+    const ask = (): Tensor => {
+      const gateUp = keptAs(groupedLinear(input, this.gateUpProj, plan, activation), held.swigluInput);
+      return recomputed(swiglu(gateUp), recompute);
+    };
     const hidden = scoped(x.device, ask, (tensor) => [tensor]); //                      [T*K, F]
-    const shared = this.sharedExperts?.forward(x, pass) ?? null; //                      [T, D]
+    const shared = this.sharedExperts?.forward(input, pass) ?? null; //                      [T, D]
     const y = mixture(hidden, this.downProj, plan, weights, shared, activation); //      [T, D]  eq. (12)
 
     const alpha = pass.balanceAlpha;

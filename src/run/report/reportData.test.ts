@@ -61,6 +61,14 @@ describe("reportData", () => {
     expect(shown((await dataOf()).facts.memory)).not.toHaveProperty("tensors, measured at most");
   });
 
+  test("puts what FP8 saves beside bf16", async () => {
+    const started = example["run.started"];
+    const besideBf16 = [{ name: "cached activations", bytes: 3 * 2 ** 20, bf16Bytes: 5 * 2 ** 20 }];
+    const event = { ...started, memory: { ...started.memory, besideBf16 } };
+    const { facts } = reportData(await collectHistory([event]));
+    expect(shown(facts.memory)).toMatchObject({ "cached activations, expected": "3 MiB, 0.60 of bf16" });
+  });
+
   test("counts only the validation split as evaluation", async () => {
     const training = { ...example["evaluation.completed"], split: "train" as const };
     expect((await dataOf(training)).evaluations).toEqual([]);

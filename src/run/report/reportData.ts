@@ -188,6 +188,9 @@ function memoryFacts({ memory }: EventOf<"run.started">, steps: ReportData["step
     fact("process, expected", formatBytes(memory.rssBytes)),
     ...measured,
     ...Object.entries(memory.parts).map(([name, bytes]) => fact(`expected for ${name}`, formatBytes(bytes))),
+    ...(memory.besideBf16 ?? []).map(({ name, bytes, bf16Bytes }) =>
+      fact(`${name}, expected`, `${formatBytes(bytes)}, ${(bytes / bf16Bytes).toFixed(2)} of bf16`),
+    ),
   ];
 }
 

@@ -4,6 +4,7 @@ import { syntheticRun } from "../../../test/support/syntheticRun.ts";
 import {
   ConfigError,
   describeError,
+  type EventOf,
   type RunEvent,
   type RunEventBody,
   stampEvent,
@@ -32,6 +33,14 @@ describe("narrate", () => {
                   data.source="sotu" data.fimRate=0.1
                   data.validationEvery=20"
     `);
+  });
+
+  test("a start in FP8 says what it saves against bf16", () => {
+    const event = first("run.started") as EventOf<"run.started">;
+    const besideBf16 = [{ name: "weights to multiply", bytes: 27e6, bf16Bytes: 50e6 }];
+    const lines = told({ ...event, memory: { ...event.memory, besideBf16 } });
+    expect(lines[4]).toBe("            weights to multiply 25.7 MiB, 0.54 of bf16");
+    expect(lines.length).toBe(told(event).length + 1);
   });
 
   test("what happens is one line each", () => {

@@ -120,6 +120,9 @@ function startLines(event: EventOf<"run.started">, columns: number): NarratedLin
     plain(
       `${label("memory")}${formatBytes(memory.rssBytes)} expected; tensors ${formatBytes(memory.nativeBytes)}: ${parts.join(", ")}`,
     ),
+    ...(memory.besideBf16 ?? []).map(({ name, bytes, bf16Bytes }) =>
+      plain(`${label("")}${name} ${formatBytes(bytes)}, ${(bytes / bf16Bytes).toFixed(2)} of bf16`),
+    ),
     plain(
       `${label("plan")}${formatInteger(event.plannedSteps)} steps, ${formatCount(event.plannedTokens)} tokens`,
     ),
