@@ -43,6 +43,24 @@ describe("minke ablate", () => {
     expect(left).toEqual(["text.txt"]);
   });
 
+  test("trains FP8 without each part of its recipe, and bf16 beside it", async () => {
+    const { stdout } = await ablate(["fp8", "--json"]);
+    const rows = stdout
+      .trimEnd()
+      .split("\n")
+      .map((line) => JSON.parse(line) as { arm: string; loss: { mean: number } });
+    expect(rows.map(({ arm }) => arm)).toEqual([
+      "bf16",
+      "FP8",
+      "FP8, one scale a tensor",
+      "FP8, gradients in 128x128 blocks",
+      "FP8, 14-bit sums",
+      "FP8, 14-bit sums, no promotion",
+    ]);
+    // No two arms computed the same thing.
+    expect(new Set(rows.map(({ loss }) => loss.mean)).size).toBe(rows.length);
+  });
+
   test("prints a table with an interval for each mean; a dense model has no load to balance", async () => {
     const { stdout } = await ablate(["--only", "moe"]);
     const [question, head, ...arms] = stdout.trim().split("\n");

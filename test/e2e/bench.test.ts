@@ -76,12 +76,14 @@ describe.skipIf(nativeIsMissing)("minke bench", () => {
     const args = ["bench", "costs", "--preset", "micro", "--rounds", "2", "--json"];
     const { stdout, code } = await minke(args, { cwd: await scratchFolder() });
     const rows = jsonLines(stdout);
-    expect([code, rows.length]).toEqual([0, 9]);
-    const [mtp, recomputation, routing, experts, ...steps] = rows;
+    expect([code, rows.length]).toEqual([0, 11]);
+    const [mtp, recomputation, routing, fp8, experts, ...steps] = rows;
     // One layer more and the head once more, over one dense layer, one of experts and the head.
     expect(mtp!["flopsShare"]).toBeGreaterThan(0.4);
     expect(recomputation!["savedShare"]).toBeGreaterThan(0.35);
     expect(routing!["busiestOverEven"]).toBeGreaterThan(1);
+    expect(fp8!["weightBytesShare"]).toBeLessThan(0.6);
+    expect(fp8!["cachedBytesShare"]).toBeLessThan(0.65);
     expect(experts!["tokensShare"]).toBeGreaterThan(0);
     for (const { seconds, tokensPerSecond } of steps)
       expect(Number(seconds) * Number(tokensPerSecond)).toBeCloseTo(2048, 6);

@@ -61,6 +61,7 @@ const surface: Readonly<Record<string, readonly string[]>> = {
   "bench peers": ["--preset <name>", "--precision <p>", "--threads <n>", "--rounds <n>", "--json"],
   "bench serve": ["--preset <name>", "--precision <p>", "--threads <n>", "--rounds <n>", "--json"],
   ablate: [
+    "[names...]",
     "--data <path>",
     "--preset <name>",
     "--steps <n>",

@@ -3,7 +3,7 @@ import { rm } from "node:fs/promises";
 import { join } from "node:path";
 import { Command } from "commander";
 import { newConfig, trainModel } from "../../api/index.ts";
-import { DataError } from "../../base/index.ts";
+import { DataError, UsageError } from "../../base/index.ts";
 import { interruptible } from "../interrupt.ts";
 import { choiceOption, listOption, numberOption, threadsOption } from "../options.ts";
 import { temporaryFolder } from "../temporaryFolder.ts";
@@ -28,23 +28,26 @@ What is compared, each arm with the first of its group, seed by seed:
   balance    router bias (the preset's recipe), sequence balance loss alone, neither
   moe        experts, or dense layers of the same FLOPs per token; both without MTP
   optimizer  AdamW or Muon, at the preset's learning rate and decay
+  fp8        bf16, FP8, and FP8 without each part of its recipe; only if it is named
 
-All four are six arms; with the defaults each run is 200 steps of 2,048 tokens, all of them 18 runs: some minutes on two
+The first four are six arms; with the defaults each run is 200 steps of 2,048 tokens, all of them 18 runs: some minutes on two
 cores. Two seeds give an interval, but a wide one: five tell more. Ctrl-C prints the runs that are finished.
 
 Examples:
   minke ablate --data texts/ --only mtp --seeds 5
+  minke ablate fp8 --data texts/ --preset nano --steps 500
   minke ablate --data book.txt --preset shakespeare --only moe,balance --steps 300 --json
 `;
 
 export function ablateCommand(): Command {
   return new Command("ablate")
     .description("train with and without a part of the design, with several seeds, and compare")
+    .argument("[names...]", "of mtp, balance, moe, optimizer, fp8; the first four by default")
     .requiredOption("--data <path>", "text file, folder, .jsonl or .parquet; may be repeated", listOption)
     .option("--preset <name>", "unit, micro, shakespeare, nano or mini", "micro")
     .option("--steps <n>", "optimizer steps of every run", numberOption("--steps", 1, true), 200)
     .option("--seeds <n>", "runs of every arm", numberOption("--seeds", 1, true, 100), 3)
-    .option("--only <names>", "of mtp, balance, moe, optimizer; all by default")
+    .option("--only <names>", "the same with commas between them")
     .option("--set <path=value>", "change one setting of every run; may be repeated", listOption)
     .option("--threads <n>", "threads that compute; all by default", threadsOption)
     .option("--backend <name>", "native or reference", choiceOption("--backend", ["native", "reference"]))
@@ -53,8 +56,8 @@ export function ablateCommand(): Command {
     .action(runAblations);
 }
 
-async function runAblations(flags: Flags): Promise<void> {
-  const names = chosenAblations(flags.only);
+async function runAblations(words: readonly string[], flags: Flags): Promise<void> {
+  const names = chosenAblations(namesOf(words, flags.only));
   const { preset, set = [], steps } = flags;
   const config = newConfig({ preset, set }, steps);
   using interrupt = interruptible("ending the run, then printing what is finished");
@@ -65,6 +68,16 @@ async function runAblations(flags: Flags): Promise<void> {
     const ablation = planAblation(name, config.model, config.rowLength);
     if (!(await runArms(ablation, flags, folder, interrupt.signal, known))) break;
   }
+}
+
+function namesOf(words: readonly string[], only: string | undefined): string | undefined {
+  if (words.length === 0) return only;
+  if (only === undefined) return words.join(",");
+  throw new UsageError(`${words.join(" ")} and --only ${only} name ablations twice`, {
+    why: "both say which comparisons to make",
+    fix: "keep one of the two",
+    fields: { names: words, only },
+  });
 }
 
 /** False if it was interrupted. Whatever ends it, runs that are finished are printed: they took minutes. */

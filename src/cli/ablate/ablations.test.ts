@@ -37,8 +37,9 @@ describe("the ablations", () => {
     }
   });
 
-  test("are chosen by name, all by default, and a wrong name is told the right ones", () => {
-    expect(chosenAblations(undefined)).toEqual(ABLATIONS);
+  test("are chosen by name, all but FP8's by default, and a wrong name is told the right ones", () => {
+    expect(chosenAblations(undefined)).toEqual(ABLATIONS.filter((name) => name !== "fp8"));
+    expect(chosenAblations("fp8")).toEqual(["fp8"]);
     expect(chosenAblations("moe, mtp")).toEqual(["moe", "mtp"]);
     expect(() => chosenAblations("mtp,moee")).toThrow(UsageError);
     expect(() => chosenAblations("")).toThrow(/there is no ablation ""/);

@@ -15,7 +15,9 @@ export interface Ablation {
   readonly arms: readonly Arm[];
 }
 
-export const ABLATIONS = ["mtp", "balance", "moe", "optimizer"] as const;
+export const ABLATIONS = ["mtp", "balance", "moe", "optimizer", "fp8"] as const;
+/** FP8's arms ask how to compute, not what, and two of them emulate sums in plain code, slowly: only if it is named. */
+const BY_DEFAULT: readonly AblationName[] = ["mtp", "balance", "moe", "optimizer"];
 export type AblationName = (typeof ABLATIONS)[number];
 
 /**
@@ -69,7 +71,31 @@ export function planAblation(name: AblationName, model: ModelConfig, rowLength: 
           { name: "Muon", settings: ["optimizer.kind=muon"] },
         ],
       };
+    case "fp8":
+      return {
+        name,
+        question:
+          "what does FP8 cost, and what does each part of its recipe save? (report, 3.3 and appendix B)",
+        arms: [
+          { name: "bf16", settings: ["precision=bf16", MOMENTS] },
+          { name: "FP8", settings: inFp8() },
+          { name: "FP8, one scale a tensor", settings: inFp8("scaling=tensor") },
+          { name: "FP8, gradients in 128x128 blocks", settings: inFp8("gradientTile=128x128") },
+          { name: "FP8, 14-bit sums", settings: inFp8("accumulatorBits=14") },
+          {
+            name: "FP8, 14-bit sums, no promotion",
+            settings: inFp8("accumulatorBits=14", "promotion=0"),
+          },
+        ],
+      };
   }
+}
+
+/** Of all of FP8's arms, bf16's too: only the products differ. */
+const MOMENTS = "optimizer.moments=bf16";
+
+function inFp8(...settings: readonly string[]): readonly string[] {
+  return ["precision=fp8", MOMENTS, ...settings.map((setting) => `fp8.${setting}`)];
 }
 
 type DenseTwin = Pick<ModelConfig, "numNextnPredictLayers" | "firstKDenseReplace" | "intermediateSize">;
@@ -93,16 +119,19 @@ function settingsOf(model: Partial<ModelConfig>): readonly string[] {
   return Object.entries(model).map(([key, value]) => `model.${key}=${value}`);
 }
 
-/** @throws {UsageError} naming what there is */
+/**
+ * @param text  names with commas between them; undefined takes all but FP8's
+ * @throws      {UsageError} naming what there is
+ */
 export function chosenAblations(text: string | undefined): readonly AblationName[] {
-  if (text === undefined) return ABLATIONS;
+  if (text === undefined) return BY_DEFAULT;
   return text.split(",").map((word) => {
     const found = ABLATIONS.find((name) => name === word.trim());
     if (found !== undefined) return found;
-    throw new UsageError(`--only ${text}: there is no ablation ${JSON.stringify(word)}`, {
+    throw new UsageError(`${text}: there is no ablation ${JSON.stringify(word)}`, {
       why: `the ablations are ${ABLATIONS.join(", ")}`,
-      fix: `write for example --only ${ABLATIONS[0]},${ABLATIONS[1]}`,
-      fields: { only: text },
+      fix: `write for example minke ablate ${ABLATIONS[0]} ${ABLATIONS[1]}`,
+      fields: { names: text },
     });
   });
 }

@@ -9,7 +9,7 @@ import { benchCosts } from "./costs.ts";
 import { benchKernels } from "./kernels.ts";
 import { benchOps } from "./opRows.ts";
 import { benchPeers } from "./peers.ts";
-import { type BenchFlags, type BenchRow, OPS_HEADER, rowText, TRACE_HEADER } from "./row.ts";
+import { type BenchFlags, type BenchRow, OPS_HEADER, rowText, type StepFlags, TRACE_HEADER } from "./row.ts";
 import { serveBench } from "./serve.ts";
 import { benchStep } from "./step.ts";
 import { benchTrace, requireWritable } from "./trace.ts";
@@ -35,7 +35,7 @@ export function benchCommand(): Command {
         "--trace <file>",
         "also trace steps (5 at the least): the fastest as a table op by op, and as a Chrome trace in this file",
       )
-      .action((flags: BenchFlags) =>
+      .action((flags: StepFlags) =>
         withNative(flags, async (opened) => {
           if (flags.trace !== undefined) await requireWritable(flags.trace);
           await print(benchStep(opened, flags), flags);
@@ -47,7 +47,7 @@ export function benchCommand(): Command {
   bench.addCommand(
     verb(
       "costs",
-      "what MTP, recomputation, uneven routing and experts cost a step",
+      "what MTP, recomputation, uneven routing, FP8 and experts cost a step",
       "--preset nano --rounds 20",
     ).action((flags: BenchFlags) => withNative(flags, (opened) => print(benchCosts(opened, flags), flags))),
   );
@@ -78,11 +78,12 @@ const presetHelp: Readonly<Record<string, string>> = {
 };
 
 function verb(name: string, description: string, example: string): Command {
-  const precisionHelp = name === "peers" ? "has no effect: both are measured" : "bf16 or f32";
+  const precisions = name === "step" ? ["f32", "bf16", "fp8"] : ["f32", "bf16"];
+  const precisionHelp = name === "peers" ? "has no effect: both are measured" : precisions.join(", ");
   return new Command(name)
     .description(description)
     .option("--preset <name>", presetHelp[name], "nano")
-    .option("--precision <p>", precisionHelp, choiceOption("--precision", ["f32", "bf16"]), "bf16")
+    .option("--precision <p>", precisionHelp, choiceOption("--precision", precisions), "bf16")
     .option("--threads <n>", "threads that compute", threadsOption)
     .option(
       "--rounds <n>",
@@ -95,7 +96,7 @@ function verb(name: string, description: string, example: string): Command {
 }
 
 async function withNative(
-  flags: BenchFlags,
+  flags: StepFlags,
   run: (opened: OpenDevice) => Promise<void>,
   others: readonly string[] = [],
 ): Promise<void> {
@@ -140,12 +141,12 @@ async function peers(flags: BenchFlags): Promise<void> {
   }
 }
 
-async function printTable(header: string, rows: AsyncIterable<BenchRow>, flags: BenchFlags): Promise<void> {
+async function printTable(header: string, rows: AsyncIterable<BenchRow>, flags: StepFlags): Promise<void> {
   if (flags.json !== true) process.stdout.write(`\n${header}\n`);
   await print(rows, flags);
 }
 
-async function print(rows: AsyncIterable<BenchRow>, { json }: BenchFlags): Promise<void> {
+async function print(rows: AsyncIterable<BenchRow>, { json }: StepFlags): Promise<void> {
   for await (const row of rows)
     process.stdout.write(`${json === true ? JSON.stringify(row) : rowText(row)}\n`);
 }

@@ -7,7 +7,7 @@
 import type { OpenDevice } from "../../api/index.ts";
 import { UsageError } from "../../base/index.ts";
 import { trainingFlopsPerToken } from "../../model/index.ts";
-import { estimateStep, type TrainConfig } from "../../train/index.ts";
+import { besideBf16, estimateStep, type TrainConfig } from "../../train/index.ts";
 import { denseTwin } from "../ablate/ablations.ts";
 import { type BenchFlags, type BenchRow, timing } from "./row.ts";
 import { TimedTraining, type Variant, workloadConfig } from "./workload.ts";
@@ -17,6 +17,7 @@ const ARMS = {
   "no MTP": { change: withoutMtp },
   recomputing: { change: (config) => ({ ...config, recompute: "selective" }) },
   "even load": { isEven: true },
+  FP8: { change: inFp8 },
   dense: { change: dense },
 } satisfies Readonly<Record<string, Variant>>;
 
@@ -24,6 +25,10 @@ type ArmName = keyof typeof ARMS;
 
 function withoutMtp(config: TrainConfig): TrainConfig {
   return { ...config, model: { ...config.model, numNextnPredictLayers: 0 } };
+}
+
+function inFp8(config: TrainConfig): TrainConfig {
+  return { ...config, precision: "fp8", optimizer: { ...config.optimizer, moments: "bf16" } };
 }
 
 function dense(config: TrainConfig): TrainConfig {
@@ -89,6 +94,16 @@ export async function* benchCosts(opened: OpenDevice, flags: BenchFlags): AsyncG
   yield row("routing, over an even load", {
     ...over(ratio("whole", "even load")),
     busiestOverEven: busiest,
+  });
+  const inFp8 = ratio("FP8", "whole");
+  const fp8Config = trainings.get("FP8")!.config;
+  const [weights, activations] = await besideBf16(fp8Config, await estimateStep(fp8Config));
+  yield row(`FP8, over the step in ${flags.precision}`, {
+    ...over(inFp8),
+    tokensShare: 1 / inFp8.best,
+    medianTokensShare: 1 / inFp8.median,
+    weightBytesShare: weights!.bytes / weights!.bf16Bytes,
+    cachedBytesShare: activations!.bytes / activations!.bf16Bytes,
   });
   const toDense = ratio("no MTP", "dense");
   yield row("experts, over a dense model of equal FLOPs", {

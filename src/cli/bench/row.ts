@@ -11,6 +11,16 @@ export interface BenchFlags {
   readonly trace?: string;
 }
 
+/** A whole step can be taken in FP8 too. */
+export type StepFlags = Omit<BenchFlags, "precision"> & {
+  readonly precision: BenchFlags["precision"] | "fp8";
+};
+
+/** In which registers a precision multiplies: FP8 is decoded to bf16. */
+export function peakKind(precision: StepFlags["precision"]): BenchFlags["precision"] {
+  return precision === "f32" ? "f32" : "bf16";
+}
+
 type Figure = string | number | null;
 
 /** One measured row. A figure is named with its unit; shares are of the peak measured in the same run. */

@@ -1,16 +1,16 @@
 /** Training steps of a model on random tokens: tokens a second and the share of the machine's peak. */
 import type { OpenDevice } from "../../api/index.ts";
-import { type BenchFlags, type BenchRow, timing } from "./row.ts";
+import { type BenchRow, peakKind, type StepFlags, timing } from "./row.ts";
 import { peakRssBytes, type TimedStep, TimedTraining } from "./workload.ts";
 
-export async function* benchStep(opened: OpenDevice, flags: BenchFlags): AsyncGenerator<BenchRow> {
+export async function* benchStep(opened: OpenDevice, flags: StepFlags): AsyncGenerator<BenchRow> {
   const training = new TimedTraining(opened, flags);
   await training.step();
   const steps: TimedStep[] = [];
   let peak = 0;
   for (let round = 0; round < flags.rounds; round++) {
     steps.push(await training.step());
-    peak = Math.max(peak, await opened.native!.peak(flags.precision, 0.05));
+    peak = Math.max(peak, await opened.native!.peak(peakKind(flags.precision), 0.05));
   }
   const { best, median } = timing(steps.map(({ seconds }) => seconds));
   yield {

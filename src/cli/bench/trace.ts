@@ -10,7 +10,7 @@ import { explained } from "../../run/index.ts";
 import { QueueDevice, TracedBackend, type TracedCommand } from "../../tensor/index.ts";
 import { chromeTrace, type Slice } from "./chromeTrace.ts";
 import { profileStep } from "./opTable.ts";
-import { type BenchFlags, type BenchRow, timing } from "./row.ts";
+import { type BenchRow, peakKind, type StepFlags, timing } from "./row.ts";
 import { javascriptShare } from "./step.ts";
 import { type TimedStep, TimedTraining } from "./workload.ts";
 
@@ -43,7 +43,7 @@ interface TracedSteps {
 
 export async function* benchTrace(
   opened: OpenDevice,
-  flags: BenchFlags,
+  flags: StepFlags,
   file: string,
 ): AsyncGenerator<BenchRow> {
   const { steps, peak } = await traceSteps(opened, flags);
@@ -74,7 +74,7 @@ export async function* benchTrace(
   };
 }
 
-async function traceSteps(opened: OpenDevice, flags: BenchFlags): Promise<TracedSteps> {
+async function traceSteps(opened: OpenDevice, flags: StepFlags): Promise<TracedSteps> {
   const traced = new TracedBackend(opened.native!);
   // A device of its own over the same queue: the other one holds no tensors.
   const device = new QueueDevice(traced, totalmem());
@@ -87,7 +87,7 @@ async function traceSteps(opened: OpenDevice, flags: BenchFlags): Promise<Traced
   for (let i = 0; i < Math.max(LEAST_STEPS, flags.rounds); i++) {
     const taken = await training.step();
     steps.push({ ...taken, commands: traced.take(), javascript: javascriptSlices(taken.at, started) });
-    peak = Math.max(peak, await opened.native!.peak(flags.precision, 0.05));
+    peak = Math.max(peak, await opened.native!.peak(peakKind(flags.precision), 0.05));
   }
   traced.stop();
   training.dispose();

@@ -4,7 +4,7 @@ import { UsageError } from "../../base/index.ts";
 import { type ModelConfig, maxViolation, presetConfig, trainingFlopsPerToken } from "../../model/index.ts";
 import type { Tensor } from "../../tensor/index.ts";
 import { defaultTrainConfig, scheduleAt, type TrainConfig, TrainSession } from "../../train/index.ts";
-import type { BenchFlags } from "./row.ts";
+import type { StepFlags } from "./row.ts";
 
 /** Names that `--preset` takes; bench/peers/torch_model.py has the same. */
 export const WORKLOADS = ["micro", "nano", "mini", "dense-124m"] as const;
@@ -35,15 +35,14 @@ export function dense124m(): ModelConfig {
 }
 
 /** @throws {UsageError} naming what can be measured */
-export function workloadConfig(name: string, precision: "f32" | "bf16"): TrainConfig {
+export function workloadConfig(name: string, precision: TrainConfig["precision"]): TrainConfig {
   if (name === "dense-124m") {
-    const config = defaultTrainConfig("micro", 1000, dense124m());
+    const config = defaultTrainConfig("micro", 1000, dense124m(), precision);
     // llm.c's demo: 4 rows of 64 tokens.
-    return { ...config, preset: name, precision, rowLength: 64, batchRows: 4, microBatchRows: 4 };
+    return { ...config, preset: name, rowLength: 64, batchRows: 4, microBatchRows: 4 };
   }
   if ((WORKLOADS as readonly string[]).includes(name)) {
-    const config = defaultTrainConfig(name, 1000);
-    return { ...config, precision };
+    return defaultTrainConfig(name, 1000, undefined, precision);
   }
   throw new UsageError(`${JSON.stringify(name)} is nothing that can be measured`, {
     why: `the models that train here are ${WORKLOADS.join(", ")}`,
@@ -85,7 +84,7 @@ export class TimedTraining {
 
   constructor(
     opened: Pick<OpenDevice, "device">,
-    { preset, precision }: Pick<BenchFlags, "preset" | "precision">,
+    { preset, precision }: Pick<StepFlags, "preset" | "precision">,
     { change = (config) => config, isEven = false }: Variant = {},
   ) {
     this.#opened = opened;
