@@ -264,4 +264,36 @@ describe("a planted outlier", () => {
     expect(cosine(rest(narrow.dx), rest(exact.dx))).toBeGreaterThan(0.998);
     expect(distance(rest(blocks.dx), rest(exact.dx)).frobenius).toBeGreaterThan(0.5);
   });
+
+  test("in every batch leaves nothing to learn where the tensor has one scale; in tiles nearly all is learnt", async () => {
+    // Ordinary regression, y = M x; the outlier's own token counts for nothing.
+    const [tokens, outputs, inputs, rate] = [256, 8, 256, 0.4];
+    const wanted = normals(outputs * inputs, 11);
+    const remaining = async (format: Fp8Format): Promise<number> => {
+      let w = new Float64Array(outputs * inputs);
+      let last = Number.NaN;
+      for (let step = 0; step < 8; step++) {
+        const batch = normals(tokens * inputs, 20 + step);
+        batch[5 * inputs + 7] = 1e7;
+        const shapes = { xShape: [tokens, inputs], wShape: [outputs, inputs], w };
+        const noGradient = new Float64Array(tokens * outputs);
+        const { y } = await products({ ...shapes, x: batch, dy: noGradient }, format);
+        const target = (t: number, n: number): number => {
+          let sum = 0;
+          for (let k = 0; k < inputs; k++) sum += batch[t * inputs + k]! * wanted[n * inputs + k]!;
+          return sum;
+        };
+        const error = Float64Array.from(y, (value, i) => {
+          const t = Math.floor(i / outputs);
+          return t === 5 ? 0 : value - target(t, i % outputs);
+        });
+        last = error.reduce((sum, e) => sum + e * e, 0) / (tokens * outputs * inputs);
+        const { dw } = await products({ ...shapes, x: batch, dy: error.map((e) => e / tokens) }, format);
+        w = w.map((value, i) => value - rate * dw[i]!);
+      }
+      return last;
+    };
+    expect(await remaining(report)).toBeLessThan(0.1);
+    expect(await remaining(tensorWise)).toBeGreaterThan(0.9);
+  });
 });
