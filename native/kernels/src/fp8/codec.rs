@@ -193,7 +193,7 @@ mod tests {
             let value = f32::from_bits(bits);
             let code = C::cast(value);
             if !value.is_finite() {
-                assert_eq!(code, C::NAN | (bits >> 31) * sign, "{bits:x}");
+                assert_eq!(code, C::NAN + (bits >> 31) * sign, "{bits:x}");
                 assert!(C::widen(code).is_nan());
                 continue;
             }
