@@ -34,6 +34,8 @@ export { type AttentionDims, attention } from "./ops/attention.ts";
 export { add, axpy, cast, copyInto, fill, scale } from "./ops/elementwise.ts";
 export { embedding } from "./ops/embedding.ts";
 export { absMax } from "./ops/fp8/absMax.ts";
+export { fp8GradWeightKernel, fp8GroupedGradWeightKernel } from "./ops/fp8/fp8GradWeight.ts";
+export { fp8GroupedMatmulKernel, fp8MatmulKernel } from "./ops/fp8/fp8Matmul.ts";
 export { keptAs } from "./ops/fp8/keptAs.ts";
 export { type ColumnOptions, columnScaleRows, quantizeColumns } from "./ops/fp8/quantizeColumns.ts";
 export {

@@ -1,6 +1,6 @@
 /** Matrix products of the sizes that training has, interleaved with the register-peak probe. */
 import type { OpenDevice } from "../../api/index.ts";
-import { openGrouped, openProduct } from "./product.ts";
+import { openFp8Product, openGrouped, openProduct } from "./product.ts";
 import { type BenchFlags, type BenchRow, timing } from "./row.ts";
 
 const SIZES = [
@@ -11,12 +11,20 @@ const SIZES = [
   [1, 4096, 256],
 ] as const;
 
+const FP8_SIZES = [
+  [2048, 1024, 512],
+  [2048, 2048, 1024],
+  [256, 512, 512],
+] as const;
+
 export async function* benchKernels(
   { device, native, threads }: OpenDevice,
   { precision, rounds }: BenchFlags,
 ): AsyncGenerator<BenchRow> {
   const products = [
     ...SIZES.map(([M, N, K]) => openProduct(device, precision, M, N, K)),
+    // In turns with the rows above, so that the two are comparable.
+    ...FP8_SIZES.map(([M, N, K]) => openFp8Product(device, M, N, K)),
     openGrouped(device, precision, { T: 2048, E: 16, topK: 4, N: 256, K: 256 }),
   ];
   const seconds = products.map((): number[] => []);

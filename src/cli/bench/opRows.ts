@@ -12,15 +12,22 @@ import {
   absMax,
   dequantizeTiles,
   fill,
+  fp8GradWeightKernel,
+  fp8GroupedGradWeightKernel,
+  fp8GroupedMatmulKernel,
+  fp8MatmulKernel,
   panelElements,
+  type Quantized,
   QueueDevice,
   quantizeColumns,
   quantizeTiles,
   quantizeWeight,
   scale,
+  TILE,
   TracedBackend,
   type TracedCommand,
   tilesOf,
+  type WeightCodes,
 } from "../../tensor/index.ts";
 import { sumByOp } from "./opTable.ts";
 import type { BenchFlags, BenchRow } from "./row.ts";
@@ -125,7 +132,7 @@ function runAlone(device: QueueDevice, tokens: number, hidden: number): void {
   const rule = { powerOfTwo: false, floor: 1e-4 };
   const cached = quantizeTiles(x, rule);
   dequantizeTiles(cached, "bf16");
-  quantizeColumns(cached, rule);
+  const columns = quantizeColumns(cached, rule);
   const master = device.empty([hidden, hidden], "f32");
   fill(master, 0.5);
   const elements = panelElements(hidden, hidden);
@@ -135,6 +142,27 @@ function runAlone(device: QueueDevice, tokens: number, hidden: number): void {
     scales: device.empty([1, tilesOf(hidden), tilesOf(hidden)], "f32"),
   };
   quantizeWeight(master, codes, [1, hidden, hidden], false);
+  multiplyAlone(device, cached, columns, codes);
+}
+
+/** The products of FP8, [hidden, hidden] by all tokens: of one weight, and of one expert that has them all. */
+function multiplyAlone(device: QueueDevice, x: Quantized, columns: Quantized, w: WeightCodes): void {
+  const [tokens, hidden] = [x.codes.dim(0), x.codes.dim(1)];
+  const offsets = device.empty([2], "i32");
+  offsets.write([0, tokens]);
+  const y = device.empty([tokens, hidden], "bf16");
+  const dw = device.empty([hidden, hidden], "f32");
+  const sums = { promotion: TILE, accumulatorBits: 0 };
+  const forward = { x: x.codes, xScales: x.scales, panels: w.panels, wScales: w.scales, y };
+  const shape = { N: hidden, K: hidden, ...sums };
+  device.run(fp8MatmulKernel, forward, { M: tokens, transposed: 0, ...shape });
+  const experts = { R: tokens, E: 1, ...shape };
+  device.run(fp8GroupedMatmulKernel, { ...forward, rows: null, offsets }, { ...experts, transposed: 0 });
+  fill(dw, 0);
+  const { codes, scales } = columns;
+  const factors = { dy: codes, dyScales: scales, x: codes, xScales: scales, dw };
+  device.run(fp8GradWeightKernel, factors, { T: tokens, ...shape });
+  device.run(fp8GroupedGradWeightKernel, { ...factors, offsets }, experts);
 }
 
 /** The program's commands, each with the least time of all rounds, and the register peak between them. */

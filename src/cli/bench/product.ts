@@ -1,12 +1,16 @@
 /** Matrix products of the sizes that training has: what `bench kernels` and the gemm row time. */
 import {
   type Dtype,
+  fp8MatmulKernel,
   groupedLinear,
   linear,
   Parameter,
+  panelElements,
   planDispatch,
   type QueueDevice,
   type Tensor,
+  TILE,
+  tilesOf,
 } from "../../tensor/index.ts";
 
 export interface Product {
@@ -24,6 +28,25 @@ export function openProduct(device: QueueDevice, dtype: Dtype, M: number, N: num
     name: `${M} x ${N} x ${K}`,
     flops: 2 * M * N * K,
     run: inScope(device, () => void linear(x, w, dtype)),
+  };
+}
+
+/** The same in FP8: x with a scale per 128 channels, w per block of 128 x 128, blocks of 128 products promoted to f32. */
+export function openFp8Product(device: QueueDevice, M: number, N: number, K: number): Product {
+  const codes = (shape: readonly number[]): Tensor => filled(device, shape, "f8e4m3");
+  const scales = (shape: readonly number[]): Tensor => filled(device, shape, "f32");
+  const operands = {
+    x: codes([M, K]),
+    xScales: scales([M, tilesOf(K)]),
+    panels: codes([panelElements(N, K)]),
+    wScales: scales([tilesOf(N), tilesOf(K)]),
+    y: device.temporary([M, N], "bf16"),
+  };
+  const params = { M, N, K, transposed: 0, promotion: TILE, accumulatorBits: 0 };
+  return {
+    name: `${M} x ${N} x ${K} in FP8`,
+    flops: 2 * M * N * K,
+    run: () => device.run(fp8MatmulKernel, operands, params),
   };
 }
 

@@ -1,6 +1,7 @@
 /** Every case of every kernel. */
 import type { OpCase } from "../opCase.ts";
 import { attentionCases } from "./attention.ts";
+import { fp8ProductCases } from "./fp8Products.ts";
 import { groupedLinearCases } from "./grouped.ts";
 import { linearCases } from "./linear.ts";
 import { lossCases } from "./loss.ts";
@@ -13,6 +14,7 @@ import { sampleCases } from "./sampling.ts";
 export const allCases: readonly OpCase[] = [
   ...linearCases,
   ...quantizeCases,
+  ...fp8ProductCases,
   ...groupedLinearCases,
   ...pointwiseCases,
   ...randomCases,

@@ -63,6 +63,8 @@ pub fn accumulate(
             panels: 1,
             steps: count.div_ceil(2),
             panel_words: 0,
+            a_stride: a.rows,
+            b_stride: PANEL,
             fresh: true,
         };
         // SAFETY: A and the panel hold the span (asserted for the panel); a partial tile has at most 12 x 32 floats.
@@ -76,13 +78,7 @@ pub fn accumulate(
         };
         let tile = span.tile + from / TILE;
         let columns = factors.columns(tile, panel);
-        promote(
-            isa,
-            &partial,
-            sums,
-            factors.rows(tile, a.row, a.rows),
-            &columns,
-            fresh && from == 0,
-        );
+        let rows = factors.rows(tile, a.row, a.rows);
+        promote(isa, &partial, sums, rows, &columns, fresh && from == 0);
     }
 }

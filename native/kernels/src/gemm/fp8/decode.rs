@@ -76,8 +76,8 @@ pub fn decode_lines(isa: Isa, panel: &[E4m3], k: usize, from: usize, out: &mut [
 
 isa_twins! {
     fn decode_all(codes: &[E4m3], out: &mut [u32]) {
-        for (word, pair) in out.iter_mut().zip(codes.chunks_exact(2)) {
-            *word = u32::from(bf16_of(pair[0].0)) | u32::from(bf16_of(pair[1].0)) << 16;
+        for i in 0..out.len() {
+            out[i] = u32::from(bf16_of(codes[2 * i].0)) | u32::from(bf16_of(codes[2 * i + 1].0)) << 16;
         }
     }
 }
@@ -129,6 +129,7 @@ mod wide {
     /// The processor has AVX-512 with VBMI.
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi")]
     pub unsafe fn decode(codes: &[E4m3], out: &mut [u32]) {
+        assert!(codes.len() >= 2 * out.len(), "two codes a word");
         // SAFETY: tables of 128 bytes; 64 codes become 64 bf16.
         unsafe {
             let table = |bytes: &Table<[u8; 128]>| {
@@ -139,13 +140,14 @@ mod wide {
             let sign = _mm512_set1_epi8(-128);
             // Unpacking works inside lanes of 128 bits: lane l takes codes 8 l .. 8 l + 8 and 32 + 8 l .. 32 + 8 l + 8.
             let spread = _mm512_setr_epi64(0, 4, 1, 5, 2, 6, 3, 7);
-            for (line, out) in codes.chunks_exact(2 * PANEL).zip(out.chunks_exact_mut(PANEL)) {
-                let codes = _mm512_permutexvar_epi64(spread, _mm512_loadu_si512(line.as_ptr().cast()));
+            for line in 0..out.len() / PANEL {
+                let codes = _mm512_loadu_si512(codes.as_ptr().add(line * 2 * PANEL).cast());
+                let codes = _mm512_permutexvar_epi64(spread, codes);
                 let low = _mm512_permutex2var_epi8(lows.0, codes, lows.1);
                 let high = _mm512_permutex2var_epi8(highs.0, codes, highs.1);
                 // high | (codes & sign)
                 let high = _mm512_ternarylogic_epi64::<0xf8>(high, codes, sign);
-                let to = out.as_mut_ptr();
+                let to = out.as_mut_ptr().add(line * PANEL);
                 _mm512_storeu_si512(to.cast(), _mm512_unpacklo_epi8(low, high));
                 _mm512_storeu_si512(to.add(PANEL / 2).cast(), _mm512_unpackhi_epi8(low, high));
             }

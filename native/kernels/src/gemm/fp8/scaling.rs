@@ -13,43 +13,79 @@ pub trait Factors {
     fn columns(&self, tile: usize, panel: usize) -> [f32; PANEL];
 }
 
-/// `sums = fma(partial, row * column, sums)`, the sums begun at 0 if `fresh`. Both tiles are as wide as `columns`.
-pub fn promote(isa: Isa, partial: &[f32], sums: &mut [f32], rows: &[f32], columns: &[f32], fresh: bool) {
-    let len = rows.len() * columns.len();
+/// `sums = fma(partial, row * column, sums)` for each row that has a factor, the sums begun at 0 if `fresh`.
+#[inline]
+pub fn promote(
+    isa: Isa,
+    partial: &[f32],
+    sums: &mut [f32],
+    rows: &[f32],
+    columns: &[f32; PANEL],
+    fresh: bool,
+) {
+    let len = rows.len() * PANEL;
     let (partial, sums) = (&partial[..len], &mut sums[..len]);
-    match <&[f32; PANEL]>::try_from(columns) {
-        Ok(columns) => by_isa!(isa, promote_panel(partial, sums, rows, columns, fresh)),
-        Err(_) => by_isa!(isa, promote_wide(partial, sums, rows, columns, fresh)),
+    #[cfg(target_arch = "x86_64")]
+    if isa <= Isa::Avx512Bf16 {
+        // SAFETY: the processor has AVX-512; both tiles have a line for each row.
+        return unsafe { wide::promote(partial.as_ptr(), sums.as_mut_ptr(), rows, columns, fresh) };
     }
+    by_isa!(isa, promote_lines(partial, sums, rows, columns, fresh));
 }
 
 isa_twins! {
-    fn promote_panel(partial: &[f32], sums: &mut [f32], rows: &[f32], columns: &[f32; PANEL], fresh: bool) {
-        let lines = partial.chunks_exact(PANEL).zip(sums.chunks_exact_mut(PANEL)).zip(rows);
-        if fresh {
-            for ((partial, sums), row) in lines {
-                for c in 0..PANEL {
-                    sums[c] = partial[c].mul_add(row * columns[c], 0.0);
-                }
+    fn promote_lines(partial: &[f32], sums: &mut [f32], rows: &[f32], columns: &[f32; PANEL], fresh: bool) {
+        for row in 0..rows.len() {
+            let partial = &partial[row * PANEL..(row + 1) * PANEL];
+            let sums = &mut sums[row * PANEL..(row + 1) * PANEL];
+            // A line of its own, so that the compiler knows that nothing overlaps.
+            let mut line = [0.0; PANEL];
+            if !fresh {
+                line.copy_from_slice(sums);
             }
-        } else {
-            for ((partial, sums), row) in lines {
-                for c in 0..PANEL {
-                    sums[c] = partial[c].mul_add(row * columns[c], sums[c]);
-                }
+            for c in 0..PANEL {
+                line[c] = partial[c].mul_add(rows[row] * columns[c], line[c]);
             }
+            sums.copy_from_slice(&line);
         }
     }
 }
 
-isa_twins! {
-    fn promote_wide(partial: &[f32], sums: &mut [f32], rows: &[f32], columns: &[f32], fresh: bool) {
-        let width = columns.len();
-        let lines = partial.chunks_exact(width).zip(sums.chunks_exact_mut(width)).zip(rows);
-        for ((partial, sums), row) in lines {
-            for c in 0..width {
-                let before = if fresh { 0.0 } else { sums[c] };
-                sums[c] = partial[c].mul_add(row * columns[c], before);
+#[cfg(target_arch = "x86_64")]
+mod wide {
+    use std::arch::x86_64::*;
+
+    use super::PANEL;
+
+    /// # Safety
+    /// The processor has AVX-512; both tiles have 32 floats for each row.
+    #[target_feature(enable = "avx512f")]
+    pub unsafe fn promote(
+        partial: *const f32,
+        sums: *mut f32,
+        rows: &[f32],
+        columns: &[f32; PANEL],
+        fresh: bool,
+    ) {
+        // SAFETY: by the contract.
+        unsafe {
+            let columns = [
+                _mm512_loadu_ps(columns.as_ptr()),
+                _mm512_loadu_ps(columns.as_ptr().add(16)),
+            ];
+            for row in 0..rows.len() {
+                let factor = _mm512_set1_ps(*rows.get_unchecked(row));
+                for half in 0..2 {
+                    let at = row * PANEL + half * 16;
+                    let before = if fresh {
+                        _mm512_setzero_ps()
+                    } else {
+                        _mm512_loadu_ps(sums.add(at))
+                    };
+                    let scale = _mm512_mul_ps(factor, columns[half]);
+                    let sum = _mm512_fmadd_ps(_mm512_loadu_ps(partial.add(at)), scale, before);
+                    _mm512_storeu_ps(sums.add(at), sum);
+                }
             }
         }
     }

@@ -58,7 +58,7 @@ pub unsafe fn multiply(
     (turns, sums): (&mut [f32], &mut [f32]),
     mut write: impl FnMut(Finished, &[f32]),
 ) {
-    let step = block.promotion / 2;
+    let (step, slots) = (block.promotion / 2, sums.len() / SUMS);
     let mut waiting: Option<Waiting> = None;
     let (mut slot, mut turn) = (0, 0);
     let mut finish = |waiting: Waiting, turns: &[f32], sums: &mut [f32]| {
@@ -106,7 +106,7 @@ pub unsafe fn multiply(
                 }
                 turn ^= 1;
             }
-            slot = (slot + 1) % (sums.len() / SUMS);
+            slot = if slot + 1 == slots { 0 } else { slot + 1 };
         }
     }
     if let Some(done) = waiting {
