@@ -15,6 +15,18 @@ const broken = defineKernel({
   },
 });
 
+describe("e5m6", () => {
+  test("takes a byte and a half a number, and an odd number of them has no place", async () => {
+    const device = makeOracleDevice();
+    using _scope = device.scope();
+    const x = device.from([1, -2, 0.3, 70000], [2, 2], "e5m6");
+    expect(x.storage.bytes).toBe(6);
+    expect([...(await x.read())]).toEqual([1, -2, 0.30078125, 65024]);
+    expect([...(await x.rows(1, 2).read())]).toEqual([0.30078125, 65024]);
+    expect(() => device.empty([3, 3], "e5m6")).toThrow(ShapeError);
+  });
+});
+
 describe("scopes", () => {
   test("give back what was made inside them, and keep what is kept", async () => {
     const device = makeOracleDevice();

@@ -100,6 +100,13 @@ export class QueueDevice implements Device {
       });
     }
     const bytes = sizeOf(shape) * BYTES_PER_ELEMENT[dtype];
+    if (!Number.isInteger(bytes)) {
+      throw new ShapeError(`[${shape.join(", ")}] ${dtype} would end inside a byte`, {
+        why: `${dtype} packs two numbers in three bytes`,
+        fix: "give its rows an even width",
+        fields: { shape, dtype },
+      });
+    }
     const storage = new Storage(this.#allocate(bytes), bytes, (released) => {
       this.arena.release(released.base);
       this.backend.release(released.base);

@@ -12,7 +12,7 @@
 /** Numbers along one side of a tile. */
 export const TILE = 128;
 
-/** One number below 2^-80 scales like a zero: its scale, and what is read with it, could be denormal, and kernels flush those. */
+/** A tile of smaller numbers counts as zeros: its scale, and what is read with it, could be denormal, and kernels flush those. */
 const LEAST_AMAX = 2 ** -80;
 
 interface SmallFloat {

@@ -15,6 +15,7 @@ import {
   tilesOf,
 } from "../../src/tensor/index.ts";
 import { panelElements, panelIndex } from "../../src/tensor/panels.ts";
+import { offsetsOf } from "../support/cases/grouped.ts";
 import { wildNumbers } from "../support/cases/quantize.ts";
 import { nativeDevices, nativeIsMissing } from "../support/native.ts";
 import { integers } from "../support/random.ts";
@@ -80,7 +81,7 @@ describe.skipIf(nativeIsMissing)("random shapes", () => {
     await fc.assert(
       fc.asyncProperty(shapes, async ({ rowsOf, K: anyK, rule, x, columnsPerTile, seed }) => {
         const K = x === "e5m6" ? anyK * 2 : anyK;
-        const offsets = rowsOf.reduce((all, rows) => [...all, all.at(-1)! + rows], [0]);
+        const offsets = offsetsOf(rowsOf);
         const R = offsets.at(-1)!;
         const bytes = await bytesEverywhere((device) => {
           const isCoded = x === "f8e4m3" || x === "e5m6";

@@ -1,6 +1,6 @@
 //! Speed of the FP8 quantisers on one thread, in numbers a nanosecond, from cache and from memory.
 //!
-//!     cargo run --release -p minke-kernels --example quantize_bench [rounds] [isa]
+//!     cargo run --release -p minke-kernels --example quantize_bench [rounds] [isa] [note]
 //!
 //! Best of many short runs, all kernels in turn: another job's time slice does not last through all of them.
 
@@ -133,11 +133,13 @@ fn main() {
     let pool = Pool::new(1);
     let ctx = Ctx { pool: &pool, isa };
     let table = ops::table();
+    let only = std::env::args().nth(3);
     let kernel_of = |wanted: &str| table.iter().find(|(name, _)| *name == wanted).expect(wanted).1;
     for (rows, repeats) in [(128, 8), (1 << 16, 1)] {
         let rounds = if repeats == 1 { rounds.div_ceil(20) } else { rounds };
         let mut runs: Vec<_> = benches(rows)
             .into_iter()
+            .filter(|bench| only.as_deref().is_none_or(|only| only == bench.note))
             .map(|bench| (lay_out(&bench), kernel_of(bench.kernel), bench, f64::INFINITY))
             .collect();
         for _ in 0..rounds {

@@ -30,7 +30,8 @@ function whole(values: ArrayLike<number>): CaseOperand {
   return { shape: [values.length], dtype: "i32", values };
 }
 
-function offsetsOf(rowsOf: readonly number[]): number[] {
+/** Where each group's rows begin, and where the last one's end. */
+export function offsetsOf(rowsOf: readonly number[]): number[] {
   const offsets = [0];
   for (const rows of rowsOf) offsets.push(offsets.at(-1)! + rows);
   return offsets;

@@ -11,6 +11,7 @@ import { quantizeWeightKernel } from "../../../src/tensor/ops/fp8/quantizeWeight
 import { panelElements } from "../../../src/tensor/panels.ts";
 import type { OpCase } from "../opCase.ts";
 import { integers, makeRandom, normals } from "../random.ts";
+import { offsetsOf } from "./grouped.ts";
 
 type Float = "f32" | "bf16";
 type Code = "f8e4m3" | "e5m6";
@@ -121,7 +122,7 @@ function columnsCase(
   rule: { readonly powerOfTwo: 0 | 1; readonly floor: number; readonly columnsPerTile?: number },
   amax: number | null = null,
 ): OpCase {
-  const offsets = rowsOf.reduce((all, rows) => [...all, all.at(-1)! + rows], [0]);
+  const offsets = offsetsOf(rowsOf);
   const [R, G] = [offsets.at(-1)!, rowsOf.length];
   const isCoded = x === "f8e4m3" || x === "e5m6";
   const rows = Tx ?? R;

@@ -166,8 +166,8 @@ pub fn power_of_two_ceil(scale: f32) -> f32 {
 /// Greatest magnitude as bits: they order like the numbers, infinity and NaN above all, and denormals are not flushed.
 #[inline(always)]
 pub fn greatest_bits<T: crate::bf16::Element>(x: &[T], mut greatest: u32) -> u32 {
-    for v in x {
-        greatest = greatest.max(v.to_f32().to_bits() & 0x7fff_ffff);
+    for i in 0..x.len() {
+        greatest = greatest.max(x[i].to_f32().to_bits() & 0x7fff_ffff);
     }
     greatest
 }
@@ -193,7 +193,7 @@ mod tests {
             let value = f32::from_bits(bits);
             let code = C::cast(value);
             if !value.is_finite() {
-                assert_eq!(code, C::NAN | (bits >> 31) * sign, "{bits:x}");
+                assert_eq!(code, C::NAN + (bits >> 31) * sign, "{bits:x}");
                 assert!(C::widen(code).is_nan());
                 continue;
             }

@@ -206,8 +206,9 @@ impl Job<'_> {
 
 isa_twins! {
     fn widen_floats<T: Element>(x: &[T], values: &mut [f32]) {
-        for (value, v) in values.iter_mut().zip(x) {
-            *value = v.to_f32();
+        let x = &x[..values.len()];
+        for i in 0..x.len() {
+            values[i] = x[i].to_f32();
         }
     }
 }
@@ -215,8 +216,8 @@ isa_twins! {
 isa_twins! {
     fn widen_codes<C: Stored>(_code: C, codes: &[u8], scale: f32, values: &mut [f32]) {
         C::read(codes, values);
-        for value in values {
-            *value *= scale;
+        for i in 0..values.len() {
+            values[i] *= scale;
         }
     }
 }
@@ -224,8 +225,9 @@ isa_twins! {
 isa_twins! {
     /// Raises each column's maximum, in the order of bits.
     fn raise(values: &[f32], greatest: &mut [u32; TILE]) {
-        for (greatest, value) in greatest.iter_mut().zip(values) {
-            *greatest = (*greatest).max(value.to_bits() & 0x7fff_ffff);
+        let greatest = &mut greatest[..values.len()];
+        for i in 0..values.len() {
+            greatest[i] = greatest[i].max(values[i].to_bits() & 0x7fff_ffff);
         }
     }
 }
@@ -233,12 +235,12 @@ isa_twins! {
 isa_twins! {
     fn column_scales(greatest: &[u32], given: Option<f32>, rule: Rule, columns_per_tile: usize, scales: &mut [f32; TILE]) {
         let mut of_all = 0;
-        for bits in greatest {
-            of_all = of_all.max(*bits);
+        for i in 0..greatest.len() {
+            of_all = of_all.max(greatest[i]);
         }
-        for (scale, bits) in scales.iter_mut().zip(greatest) {
-            let own = f32::from_bits(if columns_per_tile == 1 { *bits } else { of_all });
-            *scale = rule.scale::<E4m3>(match given {
+        for i in 0..greatest.len() {
+            let own = f32::from_bits(if columns_per_tile == 1 { greatest[i] } else { of_all });
+            scales[i] = rule.scale::<E4m3>(match given {
                 Some(amax) => amax,
                 None => own,
             });

@@ -5,6 +5,8 @@ pub mod codec;
 mod columns;
 mod panel_codes;
 mod segment;
+#[cfg(test)]
+mod tests;
 mod tiles;
 mod weight;
 

@@ -45,12 +45,12 @@ fn pair(row: &[u8; TILE], k: usize) -> u16 {
 #[inline(always)]
 pub fn of_columns(block: &Block, first: usize, lines: &mut [u8]) {
     let (lines, _) = lines.as_chunks_mut::<{ 2 * PANEL }>();
-    let (pairs, _) = block.0.as_chunks::<2>();
-    for (line, [even, odd]) in lines.iter_mut().zip(pairs) {
+    for i in 0..lines.len() {
+        let (line, even, odd) = (&mut lines[i], &block.0[2 * i], &block.0[2 * i + 1]);
         let (even, odd) = (&even[first..first + PANEL], &odd[first..first + PANEL]);
-        for i in 0..PANEL {
-            line[2 * i] = even[i];
-            line[2 * i + 1] = odd[i];
+        for j in 0..PANEL {
+            line[2 * j] = even[j];
+            line[2 * j + 1] = odd[j];
         }
     }
 }

@@ -7,6 +7,8 @@
 //! tiling     rows of about 32768 numbers per task; whole blocks of rows where they share a scale
 //! why so     a tile is read twice, the second time from the first cache
 //! versions   v1 (this file)
+//! measured   2026-11-22, AVX-512, one thread of a busy machine (load 14), [128, 256] from cache, numbers a nanosecond: f32 1.9 and
+//!            bf16 1.8 to E4M3 (the division's limit), with powers of two 2.2, to E5M6 1.5; E4M3 to bf16 2.9, E5M6 to bf16 0.9
 
 use super::codec::{Code, E4m3, E5m6, Rule, TILE, greatest_bits};
 use super::segment::{Stored, quantize};
@@ -105,16 +107,20 @@ isa_twins! {
     fn by_rows<C: Stored, T: Element>(
         _code: C, x: &[T], k: usize, given: Option<f32>, rule: Rule, codes: &mut [u8], scales: &mut [f32],
     ) {
-        let rows = scales.len() / k.div_ceil(TILE).max(1);
-        let mut scales = scales.iter_mut();
-        for r in 0..rows {
-            let (x, codes) = (&x[r * k..(r + 1) * k], &mut codes[C::bytes(r * k)..C::bytes((r + 1) * k)]);
-            for (x, codes) in x.chunks(TILE).zip(codes.chunks_mut(C::bytes(TILE))) {
-                let Some(scale) = scales.next() else { return };
-                *scale = one_tile::<T, C>(x, given, rule, codes);
-            }
+        let tiles = k.div_ceil(TILE);
+        for at in 0..scales.len() {
+            let (start, end) = tile_bounds(at, tiles, k);
+            let codes = &mut codes[C::bytes(start)..C::bytes(end)];
+            scales[at] = one_tile::<T, C>(&x[start..end], given, rule, codes);
         }
     }
+}
+
+/// Where tile `at` of a matrix of `k` columns begins and ends: rows have `tiles` of them.
+#[inline(always)]
+fn tile_bounds(at: usize, tiles: usize, k: usize) -> (usize, usize) {
+    let (row, column) = (at / tiles * k, at % tiles * TILE);
+    (row + column, row + k.min(column + TILE))
 }
 
 /// Quantises neighbours that share a scale, and returns it. Whole tiles have a length that the compiler knows.
@@ -200,14 +206,10 @@ pub fn dequantize_tiles(ctx: &Ctx, a: &mut Args) -> Result<(), KernelError> {
 
 isa_twins! {
     fn widen_rows<C: Stored, Y: Element>(_code: C, codes: &[u8], k: usize, scales: &[f32], y: &mut [Y]) {
-        let rows = scales.len() / k.div_ceil(TILE).max(1);
-        let mut scales = scales.iter();
-        for r in 0..rows {
-            let (codes, y) = (&codes[C::bytes(r * k)..C::bytes((r + 1) * k)], &mut y[r * k..(r + 1) * k]);
-            for (codes, y) in codes.chunks(C::bytes(TILE)).zip(y.chunks_mut(TILE)) {
-                let Some(scale) = scales.next() else { return };
-                widen_tile::<C, Y>(codes, *scale, y);
-            }
+        let tiles = k.div_ceil(TILE);
+        for at in 0..scales.len() {
+            let (start, end) = tile_bounds(at, tiles, k);
+            widen_tile::<C, Y>(&codes[C::bytes(start)..C::bytes(end)], scales[at], &mut y[start..end]);
         }
     }
 }
@@ -218,7 +220,7 @@ fn widen_tile<C: Stored, Y: Element>(codes: &[u8], scale: f32, y: &mut [Y]) {
     let mut values = [0f32; TILE];
     let values = &mut values[..y.len()];
     C::read(codes, values);
-    for (y, value) in y.iter_mut().zip(values) {
-        *y = Y::from_f32(*value * scale);
+    for i in 0..values.len() {
+        y[i] = Y::from_f32(values[i] * scale);
     }
 }

@@ -1,4 +1,5 @@
 import { afterAll, describe, expect, test } from "vitest";
+import { offsetsOf } from "../../../../test/support/cases/grouped.ts";
 import { ReferenceBackend } from "../../backend/reference/reference.ts";
 import { dequantizeBlocks, quantizeBlocks } from "../../blocks.ts";
 import { QueueDevice } from "../../device.ts";
@@ -92,7 +93,7 @@ describe("quantizeTiles", () => {
 describe("quantizeColumns", () => {
   test("every group's tiles fit between its scale row and the next group's", () => {
     const rowsOf = [0, 1, 127, 128, 129, 0, 256, 300, 5];
-    const offsets = rowsOf.reduce((all, n) => [...all, all.at(-1)! + n], [0]);
+    const offsets = offsetsOf(rowsOf);
     const tiles = columnTiles(offsets, rowsOf.length);
     const used = tiles.map(({ scaleRow }) => scaleRow);
     expect(new Set(used).size).toBe(used.length);
