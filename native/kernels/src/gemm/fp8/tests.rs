@@ -8,6 +8,8 @@ use crate::isa::Isa;
 use crate::pool::FloatMode;
 
 const NAN_CODE: u8 = 0x7f;
+/// Of an arena that holds any case: 4 MiB, filled anew for each of some thousands.
+const WORDS: usize = 1 << 19;
 
 struct Random(u32);
 
@@ -111,7 +113,7 @@ fn check_product(how: How, offsets: &[i32], (tx, n, k): (usize, usize, usize), s
         x_scales[row * tiles..(row + 1) * tiles].fill(f32::NAN);
     }
     let (w, w_scales) = (random.codes(e * n * k), random.scales(e * blocks * tiles));
-    let mut bench = Bench::new(how.isa, how.threads);
+    let mut bench = Bench::of(WORDS, how.isa, how.threads);
     let operands = (
         (bench.put_codes(&x), bench.put(&x_scales, F32)),
         (bench.put_i32(&index), bench.put_i32(offsets)),
@@ -184,7 +186,7 @@ fn check_gradient(how: How, offsets: &[i32], (n, k): (usize, usize), seed: u32) 
         x_scales[first * k..last * k].copy_from_slice(&random.scales((last - first) * k));
     }
     let before: Vec<f32> = (0..e * n * k).map(|i| i as f32 * 0.01 - 1.0).collect();
-    let mut bench = Bench::new(how.isa, how.threads);
+    let mut bench = Bench::of(WORDS, how.isa, how.threads);
     let factors = [
         bench.put_codes(&dy),
         bench.put(&dy_scales, F32),

@@ -28,8 +28,13 @@ pub(in crate::gemm) struct Bench {
 
 impl Bench {
     pub(in crate::gemm) fn new(isa: Isa, threads: usize) -> Bench {
+        Bench::of(4 << 20, isa, threads)
+    }
+
+    /// Of so many words of eight bytes.
+    pub(in crate::gemm) fn of(words: usize, isa: Isa, threads: usize) -> Bench {
         Bench {
-            bytes: vec![u64::MAX; 4 << 20],
+            bytes: vec![u64::MAX; words],
             used: 0,
             isa,
             pool: Pool::new(threads),
