@@ -9,7 +9,14 @@ import { copyFile, mkdir, readdir, readFile, rename, rm, stat } from "node:fs/pr
 import { dirname, join, resolve } from "node:path";
 import { DiskError, formatBytes, RunError, renameKeys, toSnakeCase } from "../base/index.ts";
 import { type ModelConfig, ParameterFactory, precisions, Transformer } from "../model/index.ts";
-import { errorCode, explained, freeBytes, syncFolder, writeFileAtomic } from "../run/index.ts";
+import {
+  errorCode,
+  explained,
+  explainFileError,
+  freeBytes,
+  syncFolder,
+  writeFileAtomic,
+} from "../run/index.ts";
 import { PlanBackend, QueueDevice } from "../tensor/index.ts";
 import { readScales, type StoredWeight, scaleName, scaleShape } from "./blockScales.ts";
 import { describeFormat, diskDtype, type WeightFormat } from "./format.ts";
@@ -104,13 +111,13 @@ export async function convertCheckpoint(
   }
 }
 
+/** An empty folder is as good as none. */
 async function requireAbsent(to: string): Promise<void> {
-  const names = await readdir(to).catch((error: unknown) => {
-    if (errorCode(error) === "ENOENT") return [];
-    if (errorCode(error) === "ENOTDIR") return [to];
-    throw error;
+  const found = await stat(to).catch((error: unknown) => {
+    if (errorCode(error) === "ENOENT") return null;
+    throw explainFileError(error, to, "write the converted model");
   });
-  if (names.length === 0) return;
+  if (found === null || (found.isDirectory() && (await readdir(to)).length === 0)) return;
   throw new RunError(`${to} exists already`, {
     why: "a conversion writes a folder of its own and replaces nothing",
     fix: `choose another folder, or remove ${to} first`,

@@ -3,6 +3,7 @@ import { mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
+import { loadModel } from "../../src/index.ts";
 import { minke, type Outcome } from "../support/minke.ts";
 import { nativeIsMissing } from "../support/native.ts";
 import { writeTrainingText } from "../support/trainingText.ts";
@@ -75,13 +76,25 @@ describe("minke convert", () => {
     expect(texts[1]).toEqual(texts[0]);
   });
 
+  test("FP8 weights write when they are multiplied in FP8, in bf16 and in f32", async () => {
+    await done("convert", "run", "loaded", "--dtype", "fp8");
+    for (const precision of ["fp8", "bf16", "f32"] as const) {
+      const options = nativeIsMissing ? ({ backend: "reference" } as const) : {};
+      const model = await loadModel(join(folder, "loaded"), { precision, ...options });
+      let pieces = 0;
+      for await (const _ of model.generate("The whale", { maxTokens: 8, temperature: 0 })) pieces++;
+      await model.dispose();
+      expect(pieces, precision).toBeGreaterThan(0);
+    }
+  });
+
   test.each([
     [["convert", "run", "run", "--dtype", "fp8"], /run exists already/],
     [["convert", "run", "out"], /required option '--dtype <name>' not specified/],
     [["convert", "run", "out", "--dtype", "int8"], /--dtype "int8" is not one of f32, bf16, fp8/],
     [["convert", "run", "out", "--dtype", "fp8", "--scales", "ue8m0"], /--scales "ue8m0" is not one of/],
     [["convert", "rum", "out", "--dtype", "fp8"], /rum does not exist/],
-    [["convert", "run", "text.txt/out", "--dtype", "fp8"], /text\.txt/],
+    [["convert", "run", "text.txt/out", "--dtype", "fp8"], /text\.txt\/out is in the way of a folder/],
   ])("minke %j is refused in three lines, and writes nothing", async (args, what) => {
     const before = (await readdir(folder)).sort();
     const { code, stdout, stderr } = await minke(args, { cwd: folder });
