@@ -2,7 +2,7 @@
 import { mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { loadModel } from "../../src/index.ts";
 import { minke, type Outcome } from "../support/minke.ts";
 import { nativeIsMissing } from "../support/native.ts";
@@ -15,11 +15,13 @@ beforeAll(async () => {
   folder = await mkdtemp(join(tmpdir(), "minke-convert-"));
 });
 afterAll(() => rm(folder, { recursive: true, force: true }));
-// Made by the first test that runs, for all of them.
-beforeEach(() => {
+
+/** Trains `run` by the first test that asks, and then runs minke beside it. */
+async function inFolder(args: readonly string[]): Promise<Outcome> {
   trained ??= train();
-  return trained;
-});
+  await trained;
+  return minke(args, { cwd: folder });
+}
 
 async function train(): Promise<void> {
   await writeTrainingText(folder, 100);
@@ -33,7 +35,7 @@ async function train(): Promise<void> {
 }
 
 async function done(...args: string[]): Promise<Outcome> {
-  const outcome = await minke(args, { cwd: folder });
+  const outcome = await inFolder(args);
   expect(outcome).toMatchObject({ code: 0, stderr: "" });
   return outcome;
 }
@@ -96,8 +98,9 @@ describe("minke convert", () => {
     [["convert", "rum", "out", "--dtype", "fp8"], /rum does not exist/],
     [["convert", "run", "text.txt/out", "--dtype", "fp8"], /text\.txt\/out is in the way of a folder/],
   ])("minke %j is refused in three lines, and writes nothing", async (args, what) => {
+    await inFolder(["--version"]);
     const before = (await readdir(folder)).sort();
-    const { code, stdout, stderr } = await minke(args, { cwd: folder });
+    const { code, stdout, stderr } = await inFolder(args);
     expect({ code, stdout }).toEqual({ code: 1, stdout: "" });
     expect(stderr).toMatch(what);
     expect(stderr).toMatch(/^minke: .*\n {2}why: .*\n {2}fix: .*\n$/);
@@ -115,7 +118,7 @@ describe("minke convert", () => {
     ]!;
     bytes.writeFloatLE(0, 8 + Number(bytes.readBigUInt64LE(0)) + at[0]);
     await writeFile(path, bytes);
-    const { code, stderr } = await minke(["generate", "spoilt", ...greedy], { cwd: folder });
+    const { code, stderr } = await inFolder(["generate", "spoilt", ...greedy]);
     expect(code).toBe(1);
     expect(stderr).toContain(`minke: ${name} is 0 at [0, 0]\n  why: `);
   });
