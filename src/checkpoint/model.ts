@@ -1,12 +1,11 @@
 /**
  * A model as Hugging Face lays it out: model.safetensors (or shards and an index), config.json, generation_config.json.
  *
- * Matrices are stored in the dtype in which they are multiplied, the rest in f32: so the file that was trained is
- * exactly the file that runs.
+ * Matrices are stored in the form in which they are multiplied (./format.ts), the rest in f32: so the file that was
+ * trained is exactly the file that runs.
  */
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
-import { z } from "zod";
 import { CheckpointError } from "../base/index.ts";
 import {
   eosTokenId,
@@ -16,37 +15,34 @@ import {
   type ParameterFactory,
 } from "../model/index.ts";
 import { errorCode, writeFileAtomic } from "../run/index.ts";
-import { cast, type Parameter, sizeOf, type Tensor, type Values } from "../tensor/index.ts";
+import { cast, type Parameter, type Shape, sizeOf, type Tensor } from "../tensor/index.ts";
+import { describeFormat, diskDtype, formatOf, type WeightFormat } from "./format.ts";
 import { type DiskTensor, diskTensors } from "./names.ts";
-import { READABLE, widen } from "./numbers.ts";
-import {
-  bytesOf,
-  damaged,
-  SafetensorsFile,
-  type TensorEntry,
-  type TensorToWrite,
-  writeSafetensors,
-} from "./safetensors.ts";
+import { toF32Bytes } from "./numbers.ts";
+import { quantizedTensors } from "./quantized.ts";
+import type { TensorToWrite } from "./safetensors.ts";
+import { writeWeights } from "./shards.ts";
+import { type Band, bandRows, readBands, WeightFiles } from "./weightFiles.ts";
 
-/** Largest file; a model beyond it is cut into shards with an index. */
-const SHARD_BYTES = 5e9;
+export interface WriteModelOptions {
+  /** By default the form that keeps what the model's precision multiplies. */
+  readonly format?: WeightFormat;
+  readonly shardBytes?: number;
+}
 
+/** @throws {NonFiniteError} if a weight that goes to FP8 is NaN or infinite */
 export async function writeModel(
   folder: string,
   factory: ParameterFactory,
-  shardBytes: number = SHARD_BYTES,
+  { format = formatOf(factory.options.precision), shardBytes }: WriteModelOptions = {},
 ): Promise<void> {
   const { config, options } = factory;
-  const isBf16 = options.precision.compute === "bf16";
-  const tensors = diskTensors(factory).map((disk) => toWrite(disk, holderOf(factory, disk), isBf16));
-  const shards = cutShards(tensors, shardBytes);
-  if (shards.length === 1) await writeSafetensors(join(folder, "model.safetensors"), tensors);
-  else await writeShards(folder, shards);
-  const stored: ModelConfig = {
-    ...config,
-    torchDtype: isBf16 ? "bfloat16" : "float32",
-    quantizationConfig: null,
-  };
+  const powerOfTwo = options.precision.fp8?.attention.weight.powerOfTwo ?? false;
+  const tensors = diskTensors(factory).flatMap((disk) =>
+    toWrite(disk, holderOf(factory, disk), format, powerOfTwo),
+  );
+  await writeWeights(folder, tensors, shardBytes);
+  const stored: ModelConfig = { ...config, ...describeFormat(format, powerOfTwo) };
   await writeFileAtomic(
     join(folder, "config.json"),
     `${JSON.stringify(modelConfigToJson(stored), null, 2)}\n`,
@@ -79,37 +75,22 @@ export async function readModelConfig(folder: string): Promise<ModelConfig> {
 }
 
 /**
- * Fills a model's parameters and buffers from a folder, and packs them.
+ * Fills a model's parameters and buffers from a folder, and packs them. FP8 weights become the numbers they stand for.
  *
- * @throws {CheckpointError} if a tensor is missing, unknown, or of another shape than the config says
+ * @throws {CheckpointError} if a tensor is missing, unknown, or of another shape than the config says, or FP8 weights
+ *                           have no sound scales
  */
 export async function readModel(folder: string, factory: ParameterFactory): Promise<void> {
-  const files = await openWeights(folder);
+  const files = await WeightFiles.open(folder);
   try {
-    const entries = new Map<string, { readonly file: SafetensorsFile; readonly entry: TensorEntry }>();
-    for (const file of files) {
-      for (const entry of file.tensors.values()) {
-        const other = entries.get(entry.name)?.file.path;
-        if (other !== undefined)
-          throw damaged(file.path, `holds ${entry.name}, and so does ${other}`, "a tensor lies in one shard");
-        entries.set(entry.name, { file, entry });
-      }
-    }
-    const wanted = diskTensors(factory);
-    refuseUnknown(folder, entries.keys(), wanted);
-    for (const disk of wanted) {
-      const found = entries.get(disk.name);
-      if (found === undefined) {
-        if (disk.isCopy) continue;
-        throw missing(folder, disk);
-      }
-      checkEntry(folder, disk, found.entry);
+    for (const { disk, weight } of files.match(diskTensors(factory))) {
       if (disk.isCopy) continue;
-      const values = widen(await found.file.read(found.entry), found.entry.dtype);
-      partOf(holderOf(factory, disk), disk).write(values);
+      const part = partOf(holderOf(factory, disk), disk);
+      for await (const { start, values } of readBands(weight))
+        part.rows(start, start + values.length).write(values);
     }
   } finally {
-    for (const file of files) await file.close();
+    await files.close();
   }
   for (const parameter of factory.parameters) parameter.repack();
 }
@@ -126,138 +107,32 @@ function partOf(holder: Tensor, { start, shape }: DiskTensor): Tensor {
   return holder.reshape(-1).rows(start, start + sizeOf(shape));
 }
 
-function toWrite(disk: DiskTensor, holder: Tensor, isBf16: boolean): TensorToWrite {
-  const dtype = isBf16 && disk.kind === "matrix" ? "BF16" : "F32";
-  return {
-    name: disk.name,
-    shape: disk.shape,
-    dtype,
-    async bytes() {
-      const part = partOf(holder, disk);
-      if (dtype === "F32") return toF32(await part.read());
-      // Rounded on the queue: a million numbers at once would hold the event loop up.
-      using rounded = cast(part, "bf16");
-      return await rounded.readBytes();
-    },
-  };
+function toWrite(
+  disk: DiskTensor,
+  holder: Tensor,
+  format: WeightFormat,
+  powerOfTwo: boolean,
+): readonly TensorToWrite[] {
+  const { name, shape, kind } = disk;
+  const part = partOf(holder, disk);
+  const dtype = diskDtype(kind, format);
+  if (dtype === "F8_E4M3") return quantizedTensors(name, shape, powerOfTwo, () => bandsOf(part, shape));
+  return [{ name, shape, dtype, bytes: () => (dtype === "F32" ? f32Bytes(part) : bf16Bytes(part)) }];
 }
 
-/** Masters in f64, as oracles have them, are rounded. */
-function toF32(values: Values): Uint8Array {
-  const { buffer, byteOffset, byteLength } =
-    values instanceof Float32Array ? values : Float32Array.from(values);
-  return new Uint8Array(buffer, byteOffset, byteLength);
+async function f32Bytes(part: Tensor): Promise<Uint8Array> {
+  return toF32Bytes(await part.read());
 }
 
-function cutShards(tensors: readonly TensorToWrite[], limit: number): readonly (readonly TensorToWrite[])[] {
-  const shards: TensorToWrite[][] = [[]];
-  let size = 0;
-  for (const tensor of tensors) {
-    if (size > 0 && size + bytesOf(tensor) > limit) {
-      shards.push([]);
-      size = 0;
-    }
-    shards.at(-1)?.push(tensor);
-    size += bytesOf(tensor);
+/** Rounded on the queue: a million numbers at once would hold the event loop up. */
+async function bf16Bytes(part: Tensor): Promise<Uint8Array> {
+  using rounded = cast(part, "bf16");
+  return await rounded.readBytes();
+}
+
+async function* bandsOf(part: Tensor, [N, K]: Shape): AsyncGenerator<Band, void, undefined> {
+  for (const { from, to } of bandRows(N!, K!)) {
+    const values = await part.rows(from * K!, to * K!).read();
+    yield { start: from * K!, values: Float32Array.from(values) };
   }
-  return shards;
-}
-
-async function writeShards(folder: string, shards: readonly (readonly TensorToWrite[])[]): Promise<void> {
-  const digits = (n: number): string => String(n).padStart(5, "0");
-  const weightMap: Record<string, string> = {};
-  let total = 0;
-  for (const [i, tensors] of shards.entries()) {
-    const name = `model-${digits(i + 1)}-of-${digits(shards.length)}.safetensors`;
-    await writeSafetensors(join(folder, name), tensors);
-    for (const tensor of tensors) {
-      weightMap[tensor.name] = name;
-      total += bytesOf(tensor);
-    }
-  }
-  const index = { metadata: { total_size: total }, weight_map: weightMap };
-  await writeFileAtomic(join(folder, "model.safetensors.index.json"), `${JSON.stringify(index, null, 2)}\n`);
-}
-
-/** The files that the index names, or the single one. Names of shards are never parsed. */
-export async function openWeights(folder: string): Promise<readonly SafetensorsFile[]> {
-  const names = await shardNames(folder);
-  const files: SafetensorsFile[] = [];
-  try {
-    for (const name of names) files.push(await SafetensorsFile.open(join(folder, name)));
-  } catch (error) {
-    for (const file of files) await file.close();
-    if (errorCode(error) !== "ENOENT") throw error;
-    throw new CheckpointError(`${folder} has no ${names[files.length]}`, {
-      why:
-        names.length === 1
-          ? "weights lie in model.safetensors or in shards with an index"
-          : "the index names this shard",
-      fix: "copy the whole folder again",
-      fields: { folder, missing: names[files.length] },
-      cause: error,
-    });
-  }
-  return files;
-}
-
-async function shardNames(folder: string): Promise<readonly string[]> {
-  const path = join(folder, "model.safetensors.index.json");
-  try {
-    const { weight_map: map } = indexSchema.parse(JSON.parse(await readFile(path, "utf8")));
-    return [...new Set(Object.values(map))];
-  } catch (error) {
-    if (errorCode(error) === "ENOENT") return ["model.safetensors"];
-    if (error instanceof SyntaxError || error instanceof z.ZodError)
-      throw damaged(path, "is no index of shards", "it maps each tensor's name to a file beside it");
-    throw error;
-  }
-}
-
-/** A shard is a file of the folder itself: a name that leads elsewhere is refused. */
-const indexSchema: z.ZodType<{ readonly weight_map: Readonly<Record<string, string>> }> = z.object({
-  weight_map: z.record(z.string(), z.string().regex(/^[^/\\]+$/)),
-});
-
-function refuseUnknown(folder: string, names: Iterable<string>, wanted: readonly DiskTensor[]): void {
-  const known = new Set(wanted.map(({ name }) => name));
-  // Old writers stored the rotary frequencies, which follow from the config.
-  const unknown = [...names].filter((name) => !known.has(name) && !name.endsWith("rotary_emb.inv_freq"));
-  if (unknown.length === 0) return;
-  throw new CheckpointError(
-    `${folder}: the model has no place for ${unknown.length} tensors, the first is ${unknown[0]}`,
-    {
-      why: "a weight that is left out in silence makes another model than the one that was trained",
-      fix: "check num_hidden_layers, num_nextn_predict_layers and n_routed_experts in config.json",
-      fields: { folder, unknown },
-    },
-  );
-}
-
-function missing(folder: string, disk: DiskTensor): CheckpointError {
-  return new CheckpointError(`${folder} holds no ${disk.name}`, {
-    why: `the model of its config.json has this tensor, of shape [${disk.shape.join(", ")}]`,
-    fix: "use the config.json that was written with the weights",
-    fields: { folder, key: disk.name },
-  });
-}
-
-function checkEntry(folder: string, disk: DiskTensor, entry: TensorEntry): void {
-  if (!READABLE.includes(entry.dtype)) {
-    throw new CheckpointError(`${folder}: ${disk.name} is ${entry.dtype}`, {
-      why: `weights are read from ${READABLE.join(", ")}`,
-      fix: "convert the checkpoint to BF16 first",
-      fields: { folder, key: disk.name, dtype: entry.dtype },
-    });
-  }
-  if (entry.shape.length === disk.shape.length && entry.shape.every((dim, i) => dim === disk.shape[i]))
-    return;
-  throw new CheckpointError(
-    `${disk.name} is [${entry.shape.join(", ")}], the model wants [${disk.shape.join(", ")}]`,
-    {
-      why: "weights and config.json describe different models",
-      fix: "use the config.json that lies beside the weights",
-      fields: { folder, key: disk.name, shape: entry.shape, wanted: disk.shape },
-    },
-  );
 }

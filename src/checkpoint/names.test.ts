@@ -28,13 +28,17 @@ const elements = (tensors: readonly DiskTensor[]): number =>
 describe("DeepSeek-V3 (671B)", () => {
   const tensors = planned(presetConfig("v3-671b"));
   const byName = new Map(tensors.map((tensor) => [tensor.name, tensor]));
-  /** Stored in FP8 with a scale per block of 128 x 128: every matrix of a layer but these. */
-  const scaled = tensors.filter(
-    ({ name, shape }) =>
-      name.startsWith("model.layers.") &&
-      shape.length === 2 &&
-      !/\.(mlp\.gate|eh_proj|embed_tokens|shared_head\.head)\.weight$/.test(name),
-  );
+  const scaled = tensors.filter(({ kind }) => kind === "linear");
+
+  test("stores in FP8 every matrix of a layer but the router, MTP's joint and its copies", () => {
+    const wanted = tensors.filter(
+      ({ name, shape }) =>
+        name.startsWith("model.layers.") &&
+        shape.length === 2 &&
+        !/\.(mlp\.gate|eh_proj|embed_tokens|shared_head\.head)\.weight$/.test(name),
+    );
+    expect(scaled).toEqual(wanted);
+  });
 
   test("has the 91,991 tensors of the published index: ours, and a scale beside every FP8 matrix", () => {
     expect(byName.size).toBe(tensors.length);
@@ -145,10 +149,24 @@ describe("diskTensors", () => {
     for (const [path, marks] of covered) expect(new Set(marks), path).toEqual(new Set([1]));
   });
 
-  test("keep the router, its bias and every norm exact, and store matrices as they are multiplied", () => {
-    for (const { name, kind } of planned(tinyConfig())) {
+  test("keep the router, its bias and every norm exact; embedding, head and MTP's joint are never FP8", () => {
+    for (const { name, kind } of [...planned(tinyConfig()), ...planned(tinyConfig({ qLoraRank: null }))]) {
       const isExact = /norm|\.gate\.weight|e_score/.test(name);
-      expect(kind, name).toBe(isExact ? "exact" : "matrix");
+      const isLinear = /self_attn\.\w+_proj|(gate|up|down)_proj/.test(name);
+      expect(kind, name).toBe(isExact ? "exact" : isLinear ? "linear" : "matrix");
+    }
+  });
+
+  test("are linears where, and only where, the FP8 recipe multiplies in FP8", () => {
+    const device = new QueueDevice(new PlanBackend(), Number.MAX_SAFE_INTEGER);
+    const options = { precision: precisions.fp8, isTrained: false };
+    for (const config of [tinyConfig(), tinyConfig({ qLoraRank: null })]) {
+      const factory = new ParameterFactory(device, config, options);
+      new Transformer(config, factory);
+      const inFp8 = new Set(factory.parameters.filter(({ fp8 }) => fp8 !== null).map(({ path }) => path));
+      expect(inFp8.size).toBeGreaterThan(10);
+      for (const { name, path, kind } of diskTensors(factory))
+        expect({ name, isLinear: kind === "linear" }).toEqual({ name, isLinear: inFp8.has(path) });
     }
   });
 

@@ -16,8 +16,11 @@ import { toSnakeCase } from "../base/index.ts";
 import type { ParameterFactory } from "../model/index.ts";
 import type { Shape } from "../tensor/index.ts";
 
-/** How a tensor is stored: matrices in the compute dtype, everything else in f32. */
-export type DiskKind = "matrix" | "exact";
+/**
+ * How a tensor is stored (./format.ts): `linear` is what FP8 training multiplies in FP8, `matrix` the embedding, the
+ * output head and MTP's joint, `exact` the router and every vector.
+ */
+export type DiskKind = "linear" | "matrix" | "exact";
 
 export interface DiskTensor {
   readonly name: string;
@@ -74,7 +77,14 @@ function whole(path: string, shape: Shape): DiskTensor {
 
 function part(path: string, named: string, shape: Shape, start: number): DiskTensor {
   const name = named.split(".").map(toSnakeCase).join(".");
+  return { name, shape, kind: kindOf(name, shape), path, start, isCopy: false };
+}
+
+/** The projections of attention and of dense, shared and routed feed-forward networks; `eh_proj` is none of them. */
+const LINEAR = /\.(?:q|q_a|q_b|kv_a|kv_b|o|gate|up|down)_proj(?:_with_mqa)?\.weight$/;
+
+function kindOf(name: string, shape: Shape): DiskKind {
   // The router is multiplied in f32, and vectors are small and read as they are.
-  const isExact = shape.length === 1 || name.endsWith(".gate.weight");
-  return { name, shape, kind: isExact ? "exact" : "matrix", path, start, isCopy: false };
+  if (shape.length === 1 || name.endsWith(".gate.weight")) return "exact";
+  return LINEAR.test(name) ? "linear" : "matrix";
 }

@@ -1,7 +1,7 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { bf16FromNumber } from "../tensor/index.ts";
-import { READABLE, widen } from "./numbers.ts";
+import { READABLE, toBf16Bytes, toF32Bytes, widen } from "./numbers.ts";
 
 const half = (...codes: number[]): number[] =>
   Array.from(widen(new Uint8Array(Uint16Array.from(codes).buffer), "F16"));
@@ -71,5 +71,37 @@ describe("widen", () => {
   test("refuses dtypes that hold no weights", () => {
     expect(() => widen(new Uint8Array(8), "I64")).toThrow(/I64 does not hold weights/);
     expect(READABLE).not.toContain("I64");
+  });
+});
+
+describe("toBf16Bytes", () => {
+  const codes = (values: Float32Array): number[] => Array.from(new Uint16Array(toBf16Bytes(values).buffer));
+
+  test("rounds as one number is rounded, whatever its bits: ties, overflow, subnormals, infinities", () => {
+    const bits = fc.integer({ min: -(2 ** 31), max: 2 ** 31 - 1 });
+    fc.assert(
+      fc.property(fc.array(bits, { maxLength: 20 }), (list) => {
+        const values = new Float32Array(Int32Array.from(list).buffer);
+        const isNan = (code: number): boolean => (code & 0x7fff) > 0x7f80;
+        for (const [i, code] of codes(values).entries()) {
+          if (Number.isNaN(values[i])) expect(isNan(code)).toBe(true);
+          else expect(code).toBe(bf16FromNumber(values[i]!));
+        }
+      }),
+    );
+    const ties = Uint32Array.of(0x3f808000, 0x3f818000, 0x7f7fffff, 0x00008000, 0x80000000, 0x7f800000);
+    expect(codes(new Float32Array(ties.buffer))).toEqual([0x3f80, 0x3f82, 0x7f80, 0x0000, 0x8000, 0x7f80]);
+  });
+
+  test("keeps NaN whose upper bits are all zero", () => {
+    expect(codes(new Float32Array(Uint32Array.of(0x7f800001, 0xff800001).buffer))).toEqual([0x7fc0, 0xffc0]);
+  });
+});
+
+describe("toF32Bytes", () => {
+  test("gives f32 as it lies, and doubles rounded", () => {
+    const values = Float32Array.of(1, 2.5, -0).subarray(1);
+    expect(Array.from(widen(toF32Bytes(values), "F32"))).toEqual([2.5, -0]);
+    expect(Array.from(widen(toF32Bytes(Float64Array.of(1 / 3)), "F32"))).toEqual([Math.fround(1 / 3)]);
   });
 });

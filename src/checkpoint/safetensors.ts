@@ -251,12 +251,15 @@ function isSizes(value: unknown): value is number[] {
   return Array.isArray(value) && value.every((item) => Number.isSafeInteger(item) && item >= 0);
 }
 
-/** A tensor to be written; its bytes, a copy that the writer frees, are asked for when its turn comes. */
+/**
+ * A tensor to be written; its bytes, copies that the writer frees, are asked for when its turn comes: in one piece, or
+ * piece by piece where the whole need not be in memory.
+ */
 export interface TensorToWrite {
   readonly name: string;
   readonly dtype: DiskDtype;
   readonly shape: Shape;
-  bytes(): Promise<Uint8Array>;
+  bytes(): Promise<Uint8Array> | AsyncIterable<Uint8Array>;
 }
 
 export function bytesOf(tensor: Pick<TensorToWrite, "dtype" | "shape">): number {
@@ -284,10 +287,14 @@ export async function writeSafetensors(
   try {
     await writeAll(file, padded);
     for (const tensor of tensors) {
-      const bytes = await tensor.bytes();
-      invariant(bytes.length === bytesOf(tensor), `${tensor.name} gives the bytes that its shape needs`);
-      await writeAll(file, bytes);
-      free(bytes);
+      const given = tensor.bytes();
+      let written = 0;
+      for await (const bytes of Symbol.asyncIterator in given ? given : [given]) {
+        await writeAll(file, bytes);
+        written += bytes.length;
+        free(bytes);
+      }
+      invariant(written === bytesOf(tensor), `${tensor.name} gives the bytes that its shape needs`);
     }
     await file.sync();
   } finally {

@@ -9,6 +9,7 @@ import { CheckpointError, type JsonObject } from "../base/index.ts";
 import type { ParameterFactory } from "../model/index.ts";
 import { errorCode, writeFileAtomic } from "../run/index.ts";
 import type { Tensor } from "../tensor/index.ts";
+import { formatOf } from "./format.ts";
 import { type DiskDtype, SafetensorsFile, type TensorToWrite, writeSafetensors } from "./safetensors.ts";
 
 /** A tensor of the run's state by the name under which it is stored: "moment.m.<path>". */
@@ -22,7 +23,7 @@ const STATE_FILE = "state.json";
 
 /** The masters that a model's file does not hold exactly. */
 export function masterTensors(factory: ParameterFactory): readonly StateTensor[] {
-  if (factory.options.precision.compute !== "bf16") return [];
+  if (formatOf(factory.options.precision) === "f32") return [];
   return factory.parameters
     .filter(({ shape }) => shape.length > 1)
     .map(({ path, master }) => ({ name: `master.${path}`, tensor: master }));

@@ -8,6 +8,7 @@ import { version } from "../api/index.ts";
 import { BaseError, nearestName } from "../base/index.ts";
 import { ablateCommand } from "./ablate/ablate.ts";
 import { benchCommand } from "./bench/bench.ts";
+import { convertCommand } from "./convert.ts";
 import { dataCommand } from "./data.ts";
 import { doctorCommand } from "./doctor.ts";
 import { generateCommand } from "./generate.ts";
@@ -37,6 +38,7 @@ export function makeProgram(): Command {
     trainCommand(),
     generateCommand(),
     inspectCommand(),
+    convertCommand(),
     doctorCommand(),
     benchCommand(),
     ablateCommand(),

@@ -101,6 +101,36 @@ describe("ModelConfig", () => {
     expect(config.torchDtype).toBe("bfloat16");
   });
 
+  test("accepts FP8 as transformers describes it, which repeats what the tensors tell", () => {
+    const { fmt: _, ...bare } = released.quantization_config;
+    const quantization_config = {
+      ...bare,
+      ...{
+        dequantize: false,
+        modules_to_convert: null,
+        modules_to_not_convert: ["lm_head"],
+        scale_fmt: "float",
+      },
+    };
+    const config = modelConfigFromJson({ ...released, quantization_config }, "config.json");
+    expect(config.quantizationConfig).toEqual({
+      ...{ quantMethod: "fp8", fmt: "e4m3", activationScheme: "dynamic" },
+      ...{ weightBlockSize: [128, 128], scaleFmt: "float" },
+    });
+  });
+
+  test.each([
+    ["weight_block_size", { weight_block_size: [64, 64] }],
+    ["weight_block_size", { weight_block_size: [1, 128] }],
+    ["quant_method", { quant_method: "gptq" }],
+    ["fmt", { fmt: "e5m2" }],
+  ])("refuses weights whose %s it would read wrongly", (key, change) => {
+    const quantization_config = { ...released.quantization_config, ...change };
+    const read = (): unknown => modelConfigFromJson({ ...released, quantization_config }, "config.json");
+    expect(read).toThrow(ConfigError);
+    expect(read).toThrow(key);
+  });
+
   test("refuses a RoPE kind that it cannot compute", () => {
     const linear = { ...released, rope_scaling: { ...released.rope_scaling, type: "linear" } };
     expect(() => modelConfigFromJson(linear, "config.json")).toThrow(ConfigError);

@@ -11,13 +11,15 @@ import { parseModelConfig } from "./configSchema.ts";
 /** From the JSON of a `config.json`; accepts the spellings that different writers use (interop 1.2). */
 export function modelConfigFromJson(json: unknown, where: string): ModelConfig {
   const camel = renameKeys(json as never, toCamelCase) as Record<string, unknown>;
-  const { ropeParameters, ropeScaling, dtype, numMtpLayers, numLocalExperts, ...rest } = camel;
+  const { ropeParameters, ropeScaling, dtype, numMtpLayers, numLocalExperts, quantizationConfig, ...rest } =
+    camel;
   const rope = (ropeParameters ?? ropeScaling ?? null) as Record<string, unknown> | null;
   const value: Record<string, unknown> = { ...rest };
   if (dtype !== undefined) value["torchDtype"] = dtype;
   if (numMtpLayers !== undefined) value["numNextnPredictLayers"] ??= numMtpLayers;
   if (numLocalExperts !== undefined) value["nRoutedExperts"] ??= numLocalExperts;
   delete value["qkHeadDim"];
+  if (quantizationConfig != null) value["quantizationConfig"] = withoutModules(quantizationConfig);
   if (rope !== null) {
     const { ropeTheta, ropeType, type, ...scaling } = rope;
     if (ropeTheta !== undefined) value["ropeTheta"] = ropeTheta;
@@ -54,6 +56,12 @@ export function modelConfigToJson(config: ModelConfig): Record<string, unknown> 
   json["num_key_value_heads"] = config.numAttentionHeads;
   if (config.quantizationConfig === null) delete json["quantization_config"];
   return json;
+}
+
+/** Which tensors are FP8 is told by the tensors themselves; transformers repeats it, and how it would load them. */
+function withoutModules(quantization: object): Record<string, unknown> {
+  const told = new Set(["modulesToNotConvert", "modulesToConvert", "ignoredLayers", "dequantize"]);
+  return Object.fromEntries(Object.entries(quantization).filter(([key]) => !told.has(key)));
 }
 
 /** Some writers give `false` or null for a number that is not there. */

@@ -24,9 +24,10 @@ const yarnSchema = z.object({
 
 const fp8Schema = z.object({
   quantMethod: z.literal("fp8"),
-  fmt: z.literal("e4m3"),
+  fmt: z.literal("e4m3").default("e4m3"),
   activationScheme: z.literal("dynamic"),
-  weightBlockSize: z.tuple([count, count]),
+  // Other blocks would be read with scales that belong elsewhere: a model that runs and is wrong.
+  weightBlockSize: z.tuple([z.literal(128), z.literal(128)]),
   scaleFmt: z.enum(["ue8m0", "float"]).optional(),
 });
 

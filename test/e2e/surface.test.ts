@@ -47,6 +47,7 @@ const surface: Readonly<Record<string, readonly string[]>> = {
     "--json",
   ],
   inspect: ["<checkpoint>", "--json"],
+  convert: ["<checkpoint>", "<folder>", "--dtype <name>", "--scales <form>", "--shard-size <size>", "--json"],
   doctor: ["--json"],
   "bench kernels": ["--preset <name>", "--precision <p>", "--threads <n>", "--rounds <n>", "--json"],
   "bench step": [

@@ -36,6 +36,7 @@ const variants = [
   "a14-dense",
   "a15-sixteen-experts",
   "a20-mtp-depth-2",
+  "b00-fp8",
 ];
 
 interface Setting {

@@ -22,11 +22,8 @@ export interface DiskContent {
   bytes: Uint8Array;
 }
 
-/** Rewrites a safetensors file after a change to its tensors, as another program would have written it. */
-export async function changeTensors(
-  file: string,
-  change: (tensors: Map<string, DiskContent>) => void,
-): Promise<void> {
+/** Every tensor of a safetensors file with its raw bytes. */
+export async function readTensors(file: string): Promise<Map<string, DiskContent>> {
   const opened = await SafetensorsFile.open(file);
   const tensors = new Map<string, DiskContent>();
   for (const entry of opened.tensors.values()) {
@@ -34,18 +31,28 @@ export async function changeTensors(
     tensors.set(name, { dtype, shape: [...shape], bytes: await opened.read(entry) });
   }
   await opened.close();
+  return tensors;
+}
+
+export async function writeTensors(file: string, tensors: ReadonlyMap<string, DiskContent>): Promise<void> {
+  const list = [...tensors].map(
+    ([name, { dtype, shape, bytes }]): TensorToWrite => ({
+      ...{ name, dtype, shape },
+      bytes: async () => bytes.slice(),
+    }),
+  );
+  await writeSafetensors(file, list);
+}
+
+/** Rewrites a safetensors file after a change to its tensors, as another program would have written it. */
+export async function changeTensors(
+  file: string,
+  change: (tensors: Map<string, DiskContent>) => void,
+): Promise<void> {
+  const tensors = await readTensors(file);
   change(tensors);
   await rm(file);
-  await writeSafetensors(
-    file,
-    [...tensors].map(([name, { dtype, shape, bytes }]) => ({
-      name,
-      dtype,
-      shape,
-      bytes: async () => bytes.slice(),
-    })),
-    opened.metadata,
-  );
+  await writeTensors(file, tensors);
 }
 
 /** Makes the first number of an f32 tensor NaN. */
