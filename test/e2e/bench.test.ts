@@ -80,7 +80,7 @@ describe.skipIf(nativeIsMissing)("minke bench", () => {
     const [mtp, recomputation, routing, fp8, experts, ...steps] = rows;
     // One layer more and the head once more, over one dense layer, one of experts and the head.
     expect(mtp!["flopsShare"]).toBeGreaterThan(0.4);
-    expect(recomputation!["savedShare"]).toBeGreaterThan(0.35);
+    expect(recomputation!["savedShare"]).toBeGreaterThan(0.33);
     expect(routing!["busiestOverEven"]).toBeGreaterThan(1);
     expect(fp8!["weightBytesShare"]).toBeLessThan(0.6);
     expect(fp8!["cachedBytesShare"]).toBeLessThan(0.65);
