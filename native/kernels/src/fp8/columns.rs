@@ -8,7 +8,7 @@
 //! why so     columns are vectors here: 128 maxima and 128 scales side by side, no transposition
 //! versions   v1 (this file)
 
-use super::codec::{Code, E4m3, E5m6, Rule, TILE};
+use super::codec::{Code, E4m3, E5m6, LEAST_DIVISOR, Rule, TILE, quotient};
 use super::segment::Stored;
 use super::tiles::{check_width, given_amax};
 use crate::args::{Args, Dtype, Floats, Operand, elements};
@@ -163,10 +163,11 @@ impl Job<'_> {
                 &mut scales
             )
         );
-        let mut factors = scales;
-        if self.rule.power_of_two {
-            factors = factors.map(|scale| 1.0 / scale);
-        }
+        let how = self.dividing(&scales[..width]);
+        let factors = match how {
+            Dividing::Divides => scales,
+            Dividing::Multiplies | Dividing::Corrects => scales.map(|scale| 1.0 / scale),
+        };
         // SAFETY: a task owns these columns of its tile's rows, in codes and in scales.
         unsafe {
             let out = self.scales.part(tile.scale_row * self.k + column, width);
@@ -176,9 +177,22 @@ impl Job<'_> {
                 let values = &values[(r - tile.from) * TILE..][..width];
                 by_isa!(
                     ctx.isa,
-                    divide(values, &scales, &factors, self.rule, self.given.is_none(), codes)
+                    divide(values, &scales, &factors, how, self.given.is_none(), codes)
                 );
             }
+        }
+    }
+
+    /// How this tile's numbers are divided by these scales.
+    fn dividing(&self, scales: &[f32]) -> Dividing {
+        if self.rule.power_of_two {
+            return Dividing::Multiplies;
+        }
+        // A scale that is NaN is not small: its column becomes NaN whatever the quotients are.
+        let is_small = |scale: &f32| *scale < LEAST_DIVISOR;
+        match self.given.is_some() || scales.iter().any(is_small) {
+            true => Dividing::Divides,
+            false => Dividing::Corrects,
         }
     }
 
@@ -249,20 +263,37 @@ isa_twins! {
 }
 
 isa_twins! {
-    /// Codes of values / scales, column by column, where `factors` are the scales or, powers of two, their reciprocals.
-    fn divide(values: &[f32], scales: &[f32; TILE], factors: &[f32; TILE], rule: Rule, own: bool, codes: &mut [u8]) {
-        match (rule.power_of_two, own) {
-            (true, true) => cast_columns::<true, true>(values, scales, factors, codes),
-            (true, false) => cast_columns::<true, false>(values, scales, factors, codes),
-            (false, true) => cast_columns::<false, true>(values, scales, factors, codes),
-            (false, false) => cast_columns::<false, false>(values, scales, factors, codes),
+    /// Codes of values / scales, column by column. With `own`, no quotient exceeds the greatest.
+    fn divide(values: &[f32], scales: &[f32; TILE], factors: &[f32; TILE], how: Dividing, own: bool, codes: &mut [u8]) {
+        match (how, own) {
+            (Dividing::Multiplies, true) => cast_columns::<MULTIPLIES, true>(values, scales, factors, codes),
+            (Dividing::Multiplies, false) => cast_columns::<MULTIPLIES, false>(values, scales, factors, codes),
+            (Dividing::Divides, true) => cast_columns::<DIVIDES, true>(values, scales, factors, codes),
+            (Dividing::Divides, false) => cast_columns::<DIVIDES, false>(values, scales, factors, codes),
+            (Dividing::Corrects, _) => cast_columns::<CORRECTS, true>(values, scales, factors, codes),
         }
     }
 }
 
+/// How a tile's numbers are divided; as a number, a constant parameter of the loop.
+#[derive(Clone, Copy)]
+#[repr(u8)]
+enum Dividing {
+    /// Factors are the reciprocals of powers of two.
+    Multiplies,
+    /// Factors are the scales.
+    Divides,
+    /// Factors are reciprocals, and products are corrected by the scales.
+    Corrects,
+}
+
+const MULTIPLIES: u8 = Dividing::Multiplies as u8;
+const DIVIDES: u8 = Dividing::Divides as u8;
+const CORRECTS: u8 = Dividing::Corrects as u8;
+
 /// A scale that is NaN makes its column NaN, without a sign. With `SMALL` no quotient exceeds the greatest.
 #[inline(always)]
-fn cast_columns<const POWER: bool, const SMALL: bool>(
+fn cast_columns<const HOW: u8, const SMALL: bool>(
     values: &[f32],
     scales: &[f32; TILE],
     factors: &[f32; TILE],
@@ -270,10 +301,10 @@ fn cast_columns<const POWER: bool, const SMALL: bool>(
 ) {
     let (n, codes) = (values.len().min(TILE), &mut codes[..values.len()]);
     for i in 0..n {
-        let quotient = if POWER {
-            values[i] * factors[i]
-        } else {
-            values[i] / factors[i]
+        let quotient = match HOW {
+            MULTIPLIES => values[i] * factors[i],
+            DIVIDES => values[i] / factors[i],
+            _ => quotient(values[i], scales[i], factors[i]),
         };
         let code = if SMALL {
             E4m3::cast_small(quotient)

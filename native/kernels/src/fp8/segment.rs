@@ -2,7 +2,7 @@
 //!
 //! Codes of E5M6 are made as words first and then packed, two in three bytes.
 
-use super::codec::{Code, E4m3, E5m6, TILE};
+use super::codec::{Code, E4m3, E5m6, LEAST_DIVISOR, TILE, quotient};
 use crate::bf16::Element;
 
 /// A format that segments of rows are written in and read from.
@@ -17,15 +17,23 @@ pub trait Stored: Code {
 #[derive(Clone, Copy)]
 pub enum Scaling {
     DivideBy(f32),
+    /// The same quotient by way of the reciprocal: quotients are no greater than the format's greatest.
+    Corrected {
+        scale: f32,
+        reciprocal: f32,
+    },
     /// The reciprocal of a power of two: exact, so that the product has the quotient's bits.
     Times(f32),
 }
 
 impl Scaling {
     #[inline(always)]
-    pub fn of(scale: f32, power_of_two: bool) -> Scaling {
+    pub fn of<const SMALL: bool>(scale: f32, power_of_two: bool) -> Scaling {
+        let reciprocal = 1.0 / scale;
         if power_of_two {
-            Scaling::Times(1.0 / scale)
+            Scaling::Times(reciprocal)
+        } else if SMALL && scale >= LEAST_DIVISOR {
+            Scaling::Corrected { scale, reciprocal }
         } else {
             Scaling::DivideBy(scale)
         }
@@ -49,6 +57,11 @@ impl Stored for E4m3 {
             Scaling::DivideBy(scale) => {
                 for i in 0..x.len() {
                     codes[i] = code_of::<E4m3, SMALL>(x[i].to_f32() / scale) as u8;
+                }
+            }
+            Scaling::Corrected { scale, reciprocal } => {
+                for i in 0..x.len() {
+                    codes[i] = E4m3::cast_small(quotient(x[i].to_f32(), scale, reciprocal)) as u8;
                 }
             }
             Scaling::Times(factor) => {
@@ -77,6 +90,11 @@ impl Stored for E5m6 {
             Scaling::DivideBy(scale) => {
                 for i in 0..x.len() {
                     words[i] = code_of::<E5m6, SMALL>(x[i].to_f32() / scale) as u16;
+                }
+            }
+            Scaling::Corrected { scale, reciprocal } => {
+                for i in 0..x.len() {
+                    words[i] = E5m6::cast_small(quotient(x[i].to_f32(), scale, reciprocal)) as u16;
                 }
             }
             Scaling::Times(factor) => {
@@ -121,6 +139,6 @@ pub fn quantize<T: Element, C: Stored, const SMALL: bool>(
     if scale.is_nan() {
         C::write::<f32, false>(&[f32::NAN; TILE][..x.len()], Scaling::DivideBy(1.0), codes);
     } else {
-        C::write::<T, SMALL>(x, Scaling::of(scale, power_of_two), codes);
+        C::write::<T, SMALL>(x, Scaling::of::<SMALL>(scale, power_of_two), codes);
     }
 }
