@@ -36,12 +36,12 @@ export function readRequest(manifest: RunManifest, settings: readonly string[]):
 export function newConfig(request: RunRequest, steps: number): TrainConfig {
   const preset = request.preset ?? "nano";
   const settings = request.set ?? [];
-  // Settings of the model come first: rows, batches and schedules follow from it.
-  const modelSettings = settings.filter((setting) => setting.startsWith("model."));
+  // Model and precision come first: rows, batches and schedules follow from the one, the moments' dtype from the other.
+  const first = settings.filter((setting) => /^(model\.|precision=)/.test(setting));
   const base = defaultTrainConfig(preset, steps, presetConfig(preset), request.precision);
-  const model = modelSettings.length === 0 ? base.model : withSettings(base, modelSettings).model;
+  const { model, precision } = first.length === 0 ? base : withSettings(base, first);
   const config = {
-    ...defaultTrainConfig(preset, steps, model, request.precision),
+    ...defaultTrainConfig(preset, steps, model, precision),
     ...(request.seed === undefined ? {} : { seed: request.seed }),
   };
   const data = { ...config.data, paths: [...(request.data ?? [])] };

@@ -94,7 +94,7 @@ export interface TrainConfig {
   readonly preset: string;
   readonly model: ModelConfig;
   readonly precision: "f32" | "bf16" | "fp8";
-  /** Without effect unless precision is fp8. */
+  /** The report's recipe unless precision is fp8. */
   readonly fp8: Fp8Recipe;
   readonly seed: number;
   /** Tokens in a row. */

@@ -47,6 +47,12 @@ describe("a config in FP8", () => {
     );
   });
 
+  test("is where FP8's settings belong: in another precision they would be ignored", () => {
+    const others = { ...config, precision: "bf16", fp8: { ...config.fp8, scaling: "tensor" } };
+    expect(() => parseTrainConfig(others, "here")).toThrow(/have no effect in another precision/);
+    expect(parseTrainConfig({ ...others, precision: "fp8" }, "here").fp8.scaling).toBe("tensor");
+  });
+
   test("may leave out promotion where sums have 14 bits, and nowhere else", () => {
     const never = (accumulatorBits: number): unknown => ({
       ...config,

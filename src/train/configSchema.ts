@@ -36,6 +36,11 @@ const fp8Schema: z.ZodType<Fp8Recipe> = z
     ),
   );
 
+function isReports(recipe: Fp8Recipe): boolean {
+  const keys = Object.keys(reportRecipe) as (keyof Fp8Recipe)[];
+  return keys.every((key) => recipe[key] === reportRecipe[key]);
+}
+
 export const trainConfigSchema: z.ZodType<TrainConfig> = z
   .object({
     preset: z.string(),
@@ -100,6 +105,14 @@ export const trainConfigSchema: z.ZodType<TrainConfig> = z
       keepBest: z.boolean(),
     }),
   })
+  .refine(
+    (c) => c.precision === "fp8" || isReports(c.fp8),
+    rule(
+      ["fp8"],
+      "these settings say how FP8 multiplies, and have no effect in another precision",
+      "set precision=fp8 too, or leave them out",
+    ),
+  )
   .refine(
     (c) => c.rowLength <= c.model.maxPositionEmbeddings,
     rule(

@@ -19,7 +19,9 @@ const LOG = "docs/log";
 const trainings: Training[] = [];
 
 async function train(arm: string, seed: number, settings: readonly string[]): Promise<Training> {
-  const set = [...["evaluate.everySteps=0", "sample.everySteps=0", "checkpoint.everySteps=0"], ...settings];
+  const quiet = ["evaluate.everySteps=0", "sample.everySteps=0", "checkpoint.everySteps=0"];
+  // bf16 moments in bf16's runs too: only the products differ.
+  const set = [...quiet, "optimizer.moments=bf16", ...settings];
   const run = join(await scratchFolder(), "run");
   const training = trainModel({ data: [ADDRESSES], preset: "nano", steps: STEPS, seed, run, set });
   const losses: number[] = [];

@@ -12,7 +12,7 @@
 //! versions   v1 combineBackward: dy . answer, over kept or recomputed answers · v2 (this file)
 
 use super::tokens_per_task;
-use crate::args::{Args, Floats};
+use crate::args::{Args, Floats, Operand};
 use crate::attention::vector::{Stored, Vector, WIDTH, vector_twins};
 use crate::error::KernelError;
 use crate::math::LANES;
@@ -29,13 +29,28 @@ struct Slots<'a> {
     width: usize,
 }
 
-impl Slots<'_> {
-    /// Tasks of whole tokens: (slots, slots of one task).
-    fn tasks(&self, top_k: usize) -> (usize, usize) {
-        (
-            self.rows.len(),
-            top_k * tokens_per_task(top_k * (self.width / 6 + 10)),
-        )
+impl<'a> Slots<'a> {
+    /// Takes slotRow and weights of `slots` slots; rows must be a permutation.
+    fn take(
+        rows: &Operand<'a>,
+        weights: &Operand<'a>,
+        slots: usize,
+        width: usize,
+    ) -> Result<Slots<'a>, KernelError> {
+        Ok(Slots {
+            rows: permutation(rows.i32s(slots)?)?,
+            weights: weights.f32s(slots)?,
+            width,
+        })
+    }
+
+    /// Calls `work(from, to)` for ranges that cover all slots, whole tokens of `top_k` slots each.
+    fn run(&self, ctx: &Ctx, top_k: usize, work: impl Fn(usize, usize) + Sync) {
+        let count = self.rows.len();
+        let chunk = top_k.max(1) * tokens_per_task(top_k * (self.width / 6 + 10));
+        ctx.pool.run(count.div_ceil(chunk), &|task, _| {
+            work(task * chunk, count.min((task + 1) * chunk));
+        });
     }
 }
 
@@ -45,22 +60,15 @@ pub fn backward(ctx: &Ctx, a: &mut Args) -> Result<(), KernelError> {
     let (rows, weights, d_weights) = (a.i32s("slotRow")?, a.f32s("weights")?, a.f32s("dWeights")?);
     let (t, k, f) = (a.usize("T")?, a.usize("K")?, a.usize("F")?);
     a.end()?;
-    let slots = Slots {
-        rows: permutation(rows.i32s(t * k)?)?,
-        weights: weights.f32s(t * k)?,
-        width: f,
-    };
-    let (count, chunk) = slots.tasks(k);
     let job = Backward {
-        slots,
+        slots: Slots::take(&rows, &weights, t * k, f)?,
         hidden: hidden.slice(t * k * f)?,
         d_hidden: Out::new(d_hidden.slice_mut(t * k * f)?),
         d_weights: Disjoint::new(d_weights.f32s_mut(t * k)?),
     };
-    ctx.pool.run(count.div_ceil(chunk), &|task, _| {
-        let from = task * chunk;
+    job.slots.run(ctx, k, |from, to| {
         // SAFETY: the set is usable, and each slot is in one task.
-        unsafe { backward_twins::call(ctx.isa, &job, from, count.min(from + chunk)) };
+        unsafe { backward_twins::call(ctx.isa, &job, from, to) };
     });
     Ok(())
 }
@@ -75,21 +83,14 @@ pub fn weigh(ctx: &Ctx, a: &mut Args) -> Result<(), KernelError> {
     );
     let (t, k, f) = (a.usize("T")?, a.usize("K")?, a.usize("F")?);
     a.end()?;
-    let slots = Slots {
-        rows: permutation(rows.i32s(t * k)?)?,
-        weights: weights.f32s(t * k)?,
-        width: f,
-    };
-    let (count, chunk) = slots.tasks(k);
     let job = Weigh {
-        slots,
+        slots: Slots::take(&rows, &weights, t * k, f)?,
         x: x.slice(t * k * f)?,
         y: Out::new(y.slice_mut(t * k * f)?),
     };
-    ctx.pool.run(count.div_ceil(chunk), &|task, _| {
-        let from = task * chunk;
+    job.slots.run(ctx, k, |from, to| {
         // SAFETY: the set is usable, and each slot is in one task.
-        unsafe { weigh_twins::call(ctx.isa, &job, from, count.min(from + chunk)) };
+        unsafe { weigh_twins::call(ctx.isa, &job, from, to) };
     });
     Ok(())
 }

@@ -17,6 +17,7 @@
 mod chains;
 mod decode;
 mod grad_weight;
+mod operands;
 mod product;
 mod scaling;
 mod tensor_core;

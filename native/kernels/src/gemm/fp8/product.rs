@@ -12,11 +12,12 @@
 
 use super::chains::{self, PackedTile, Span};
 use super::decode::{E4m3, decode_lines};
+use super::operands::{BlockScales, gather};
 use super::scaling::Factors;
 #[cfg(target_arch = "x86_64")]
 use super::tiles as amx_tiles;
 use super::{Accumulation, TILE, codes_of, tensor_core};
-use crate::args::{Args, Operand, elements};
+use crate::args::{Args, elements};
 use crate::error::KernelError;
 use crate::gemm::grouped::{check_offsets, run_parts};
 use crate::gemm::micro::{self, ALayout, Arithmetic, PANEL, TILE_FLOATS, TILE_ROWS};
@@ -46,14 +47,6 @@ struct Product<'a> {
     k: usize,
     accumulation: Accumulation,
     y: Target,
-}
-
-/// The scales of a weight: that of outputs 128 `block`.. and inputs 128 `tile`.. at `block * per_block + tile * per_tile`.
-#[derive(Clone, Copy)]
-struct BlockScales<'a> {
-    data: &'a [f32],
-    per_block: usize,
-    per_tile: usize,
 }
 
 impl Product<'_> {
@@ -109,7 +102,7 @@ impl Factors for PartFactors<'_> {
     fn columns(&self, tile: usize, panel: usize) -> [f32; PANEL] {
         // Panels of 32 do not cross blocks of 128.
         let block = (self.first_panel + panel) * PANEL / TILE;
-        [self.blocks.data[block * self.blocks.per_block + tile * self.blocks.per_tile]; PANEL]
+        [self.blocks.at(block, tile); PANEL]
     }
 }
 
@@ -304,55 +297,6 @@ unsafe fn multiply_by_tensor_core(product: &Product, part: Part, promotion: usiz
     }
 }
 
-/// Rows of x and of its scales by output row, checked: (x, rows, scales, their rows).
-type Gathered<'a> = (&'a [E4m3], Rows<'a>, &'a [f32], Rows<'a>);
-
-fn gather<'a>(
-    x: &Operand<'a>,
-    x_scales: &Operand<'a>,
-    rows: Option<Operand<'a>>,
-    r: usize,
-    k: usize,
-) -> Result<Gathered<'a>, KernelError> {
-    let tiles = k.div_ceil(TILE);
-    let index = rows.as_ref().map(|rows| rows.i32s(r)).transpose()?;
-    if let (Some(rows), Some(bad)) = (&rows, index.and_then(|index| index.iter().find(|i| **i < 0))) {
-        return Err(KernelError::new(
-            rows.name(),
-            format!("{bad} is no row of {}", x.name()),
-        ));
-    }
-    let count = index.map_or(r, |index| index.iter().max().map_or(0, |max| *max as usize + 1));
-    let at = |stride: usize| match index {
-        None => Rows::Even { start: 0, stride },
-        Some(index) => Rows::Gathered {
-            index,
-            start: 0,
-            stride,
-        },
-    };
-    let (len, scales) = (elements(&[count, k])?, elements(&[count, tiles])?);
-    Ok((codes_of(x, len)?, at(k), x_scales.f32s(scales)?, at(tiles)))
-}
-
-/// Scales of `batch` weights.
-fn block_scales<'a>(
-    operand: &Operand<'a>,
-    batch: usize,
-    n: usize,
-    k: usize,
-    transposed: bool,
-) -> Result<BlockScales<'a>, KernelError> {
-    let (blocks, tiles) = (n.div_ceil(TILE), k.div_ceil(TILE));
-    let data = operand.f32s(elements(&[batch, blocks, tiles])?)?;
-    let (per_block, per_tile) = if transposed { (1, blocks) } else { (tiles, 1) };
-    Ok(BlockScales {
-        data,
-        per_block,
-        per_tile,
-    })
-}
-
 /// The op: x, xScales, panels, wScales, y; M, N, K, transposed, promotion, accumulatorBits.
 pub fn op(ctx: &Ctx, a: &mut Args) -> Result<(), KernelError> {
     let (x, x_scales) = (a.f8s("x")?, a.f32s("xScales")?);
@@ -371,7 +315,7 @@ pub fn op(ctx: &Ctx, a: &mut Args) -> Result<(), KernelError> {
         x_scales,
         scale_rows,
         panels: codes_of(&panels, panels_len(n, k))?,
-        blocks: block_scales(&w_scales, 1, n, k, transposed)?,
+        blocks: BlockScales::take(&w_scales, 1, (n, k), transposed)?,
         n,
         k,
         accumulation,
@@ -402,8 +346,7 @@ pub fn grouped_op(ctx: &Ctx, a: &mut Args) -> Result<(), KernelError> {
     let (x, rows, x_scales, scale_rows) = gather(&x, &x_scales, rows, r, k)?;
     elements(&[e, n, k])?;
     let panels = codes_of(&panels, e * panels_len(n, k))?;
-    let blocks = block_scales(&w_scales, e, n, k, transposed)?;
-    let per_expert = n.div_ceil(TILE) * k.div_ceil(TILE);
+    let blocks = BlockScales::take(&w_scales, e, (n, k), transposed)?;
     let y = Target::new(y.slice_mut(elements(&[r, n])?)?, n);
     let cut = Cut::of(ctx.isa, Arithmetic::Bf16);
     let parts = plan::grouped_parts(cut, offsets, n.div_ceil(PANEL), k, ctx.pool.threads());
@@ -419,10 +362,7 @@ pub fn grouped_op(ctx: &Ctx, a: &mut Args) -> Result<(), KernelError> {
             x_scales,
             scale_rows,
             panels: &panels[expert * panels_len(n, k)..][..panels_len(n, k)],
-            blocks: BlockScales {
-                data: &blocks.data[expert * per_expert..][..per_expert],
-                ..blocks
-            },
+            blocks: blocks.weight(*expert),
             n,
             k,
             accumulation,
