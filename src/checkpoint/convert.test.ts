@@ -198,6 +198,18 @@ describe("a conversion that cannot be done", () => {
     return error;
   }
 
+  test("gives way to a conversion into the same folder that was faster", async () => {
+    const from = await modelIn("f32");
+    const to = join(dirname(from), "out");
+    const run = () => convertCheckpoint(from, to, { format: "fp8" });
+    const outcomes = await Promise.allSettled([run(), run()]);
+    const failed = outcomes.filter((outcome) => outcome.status === "rejected");
+    expect(failed.map(({ reason }) => String(reason))).toEqual([
+      expect.stringContaining(`${to} exists already`),
+    ]);
+    expect((await readdir(dirname(from))).sort()).toEqual(["model", "out"]);
+  });
+
   test("replaces nothing: neither a folder with files, nor a file, nor its own source", async () => {
     const from = await modelIn("f32");
     for (const to of [from, join(from, "config.json")]) {

@@ -95,7 +95,8 @@ export async function convertCheckpoint(
         await rename(temporary, to);
       } catch (error) {
         await rm(temporary, { recursive: true, force: true });
-        throw error;
+        // Another conversion came first.
+        throw ["ENOTEMPTY", "EEXIST"].includes(errorCode(error) ?? "") ? existsAlready(to) : error;
       }
       await syncFolder(dirname(resolve(to)));
     });
@@ -118,7 +119,11 @@ async function requireAbsent(to: string): Promise<void> {
     throw explainFileError(error, to, "write the converted model");
   });
   if (found === null || (found.isDirectory() && (await readdir(to)).length === 0)) return;
-  throw new RunError(`${to} exists already`, {
+  throw existsAlready(to);
+}
+
+function existsAlready(to: string): RunError {
+  return new RunError(`${to} exists already`, {
     why: "a conversion writes a folder of its own and replaces nothing",
     fix: `choose another folder, or remove ${to} first`,
     fields: { to },
