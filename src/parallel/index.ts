@@ -1,3 +1,6 @@
+export { planDualPipe } from "./schedule/dualPipe.ts";
+export { planDualPipeV } from "./schedule/dualPipeV.ts";
+export { writeAction } from "./schedule/notation.ts";
 export { plan1F1B } from "./schedule/oneForwardOneBackward.ts";
 export {
   type Action,
@@ -10,3 +13,6 @@ export {
   type Schedule,
   stageOf,
 } from "./schedule/plan.ts";
+export { planZeroBubble } from "./schedule/zeroBubble.ts";
+export type { ChunkCosts, SimulationCosts } from "./simulate/costs.ts";
+export { type SimulatedSpan, type Simulation, simulate } from "./simulate/simulate.ts";
