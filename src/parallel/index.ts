@@ -1,3 +1,4 @@
+export { type ExpertPlacement, gpuLoads, placeExperts, type ReplicaLayout } from "./eplb.ts";
 export { planDualPipe } from "./schedule/dualPipe.ts";
 export { planDualPipeV } from "./schedule/dualPipeV.ts";
 export { writeAction } from "./schedule/notation.ts";
