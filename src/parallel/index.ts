@@ -17,3 +17,13 @@ export {
 export { planZeroBubble } from "./schedule/zeroBubble.ts";
 export type { ChunkCosts, SimulationCosts } from "./simulate/costs.ts";
 export { type SimulatedSpan, type Simulation, simulate } from "./simulate/simulate.ts";
+export {
+  chosenBy,
+  type DispatchTraffic,
+  dispatchTraffic,
+  type ExpertChoices,
+  type ExpertLayout,
+  firstHop,
+  type Sends,
+  secondHop,
+} from "./twoHop.ts";
