@@ -2,8 +2,8 @@ import { describe, expect, test } from "vitest";
 import { gradientError, makeOracleDevice } from "../../../test/support/gradient.ts";
 import { normals } from "../../../test/support/random.ts";
 import { ShapeError } from "../../base/index.ts";
-import { Tape } from "../tape.ts";
 import { HostScalar } from "../hostScalar.ts";
+import { Tape } from "../tape.ts";
 import { add, addCounts, axpy, cast, copyInto, copyIntoRow, fill, scale } from "./elementwise.ts";
 
 describe("element-wise ops", () => {
