@@ -1,9 +1,11 @@
 export { ALIGNMENT, Arena } from "./arena.ts";
-export type { Backend, BackendName, Operand } from "./backend/backend.ts";
+export type { Backend, BackendName, Endpoint, Operand } from "./backend/backend.ts";
 export { type Isa, loadAddon, type NativeInfo } from "./backend/native/addon.ts";
+export { NativeHub } from "./backend/native/hub.ts";
 export { NativeBackend, type NativeOptions } from "./backend/native/native.ts";
 export { TracedBackend, type TracedCommand } from "./backend/native/traced.ts";
 export { PlanBackend } from "./backend/plan/plan.ts";
+export { ReferenceHub } from "./backend/reference/hub.ts";
 export { ReferenceBackend } from "./backend/reference/reference.ts";
 export { type BlockCodes, dequantizeBlocks, quantizeBlocks } from "./blocks.ts";
 export { QueueDevice, Scope } from "./device.ts";
@@ -31,7 +33,7 @@ export {
 } from "./ops/absorbedAttention.ts";
 export { addRmsNorm, rmsNorm } from "./ops/addRmsNorm.ts";
 export { type AttentionDims, attention } from "./ops/attention.ts";
-export { add, axpy, cast, copyInto, fill, scale } from "./ops/elementwise.ts";
+export { add, addCounts, axpy, cast, copyInto, copyIntoRow, fill, scale } from "./ops/elementwise.ts";
 export { embedding } from "./ops/embedding.ts";
 export { absMax } from "./ops/fp8/absMax.ts";
 export { fp8GradWeightKernel, fp8GroupedGradWeightKernel } from "./ops/fp8/fp8GradWeight.ts";
@@ -48,6 +50,7 @@ export { quantizeWeight, type WeightCodes } from "./ops/fp8/quantizeWeight.ts";
 export { latentKv } from "./ops/latentKv.ts";
 export { linear } from "./ops/linear.ts";
 export { linearCrossEntropy, type TokenLosses } from "./ops/linearCrossEntropy.ts";
+export { awaitMessages, type MessageAddress, postReceive, postSend, type RowRange } from "./ops/message.ts";
 export { type DispatchPlan, expertLoad, planDispatch, planTensors } from "./ops/moe/dispatch.ts";
 export { groupedLinear } from "./ops/moe/groupedLinear.ts";
 export { mixture } from "./ops/moe/mixture.ts";
@@ -57,7 +60,7 @@ export { type SequenceBalanceOptions, sequenceBalanceLoss } from "./ops/moe/sequ
 export { mtpInput } from "./ops/mtpInput.ts";
 export { type AdamwSettings, adamwStep, type Moments } from "./ops/optimizer/adamw.ts";
 export { ema } from "./ops/optimizer/ema.ts";
-export { globalGradNorm } from "./ops/optimizer/gradNorm.ts";
+export { globalGradNorm, normOfPartials, partialSquares, squarePartials } from "./ops/optimizer/gradNorm.ts";
 export { type MuonSettings, muonStep } from "./ops/optimizer/muon.ts";
 export type { Activation } from "./ops/projection/projection.ts";
 export { inputOf } from "./ops/projection/projectionOf.ts";

@@ -46,6 +46,7 @@ export class TrainSession {
       optimizer: this.optimizer,
       rope: this.rope,
       precision: this.precision,
+      batchRows: config.batchRows,
       microBatchRows: config.microBatchRows,
       rowLength: config.rowLength,
       gradientShards: config.gradientShards,

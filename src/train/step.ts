@@ -16,6 +16,7 @@ import {
   add,
   copyInto,
   fill,
+  globalGradNorm,
   HostScalar,
   type QueueDevice,
   Recording,
@@ -45,6 +46,8 @@ export interface StepParts {
   readonly optimizer: Optimizer;
   readonly rope: RopeTable;
   readonly precision: Precision;
+  /** Rows of the largest step. */
+  readonly batchRows: number;
   readonly microBatchRows: number;
   readonly rowLength: number;
   readonly gradientShards: number;
@@ -78,9 +81,10 @@ export class StepRunner {
   readonly #scales: { readonly main: HostScalar; readonly mtp: readonly HostScalar[] };
   readonly #balanceAlpha = new HostScalar();
   readonly #gamma = new HostScalar();
-  readonly #clearSums: Recording;
+  readonly #tree: GradientTree;
   readonly #clearGradients: Recording;
   readonly #microBatch: Recording;
+  readonly #endBlocks: readonly Recording[];
   readonly #takeNorm: Recording;
   readonly #update: Recording;
   #cachedBytes = 0;
@@ -88,10 +92,14 @@ export class StepRunner {
   #hasZeroGradients = false;
 
   constructor(parts: StepParts) {
-    const { device, model, factory, precision, optimizer } = parts;
+    const { device, model, factory, precision } = parts;
     const mtpDepth = model.mtp.length;
     this.parts = parts;
-    this.#totals = new StepTotals(device, factory.buffers, mtpDepth, precision.router);
+    this.#totals = new StepTotals(device, factory.buffers, {
+      microBatches: parts.batchRows / parts.microBatchRows,
+      mtpDepth,
+      dtype: precision.router,
+    });
     this.#batch = makeBatch(device, {
       rows: parts.microBatchRows,
       rowLength: parts.rowLength,
@@ -99,14 +107,15 @@ export class StepRunner {
       masksDocuments: parts.documentEnd !== null,
     });
     this.#scales = { main: new HostScalar(), mtp: model.mtp.map(() => new HostScalar()) };
-    this.#clearSums = new Recording(device, () => this.#totals.clearSums());
+    this.#tree = new GradientTree(device, factory.parameters, parts.gradientShards);
     this.#clearGradients = new Recording(device, () => this.#enqueueClearGradients());
     this.#microBatch = new Recording(device, () => this.#enqueueMicroBatch());
-    const grads = optimizer.parameters.map((parameter) => parameter.grad!);
-    this.#takeNorm = new Recording(device, () => {
-      if (parts.gradientShards === 1) this.#addTied();
-      this.#totals.takeNorm(grads);
-    });
+    this.#endBlocks = Array.from(
+      { length: parts.gradientShards },
+      (_, block) => new Recording(device, () => this.#enqueueEndBlock(block)),
+    );
+    const grads = factory.parameters.map(({ grad }) => grad!);
+    this.#takeNorm = new Recording(device, () => copyInto(globalGradNorm(grads), this.#totals.norm));
     this.#update = new Recording(device, () => this.#enqueueUpdate());
   }
 
@@ -122,12 +131,11 @@ export class StepRunner {
     this.#scales.main.value = scales.main;
     for (const [k, scale] of this.#scales.mtp.entries()) scale.value = scales.mtp[k]!;
     this.#totals.clearLoads();
-    this.#clearSums.run();
     if (!this.#hasZeroGradients) this.#clearGradients.run();
     this.#hasZeroGradients = false;
     this.#accumulate(plans);
     this.#takeNorm.run();
-    return recordOf(await this.#totals.read(), weights);
+    return recordOf(await this.#totals.read(plans.length), weights);
   }
 
   /** Takes the step: weights, then router bias. */
@@ -143,8 +151,14 @@ export class StepRunner {
     return this.#cachedBytes;
   }
 
+  /** Of the partial sums of gradients that wait for their other half. */
+  get treeBytes(): number {
+    return this.#tree.bytes;
+  }
+
   dispose(): void {
     this.#totals.dispose();
+    this.#tree.dispose();
     disposeBatch(this.#batch);
   }
 
@@ -158,23 +172,24 @@ export class StepRunner {
     });
   }
 
-  /** Adds up the gradients of all micro-batches, by the tree where there are several blocks. */
+  /** Adds up the gradients of all micro-batches, one after another in a block, the blocks by the tree. */
   #accumulate(plans: readonly BatchPlan[]): void {
-    const { device, optimizer, gradientShards, balanceAlpha } = this.parts;
-    using tree = new GradientTree(device, optimizer.parameters);
+    const { gradientShards, balanceAlpha } = this.parts;
     const blockLength = plans.length / gradientShards;
     const sequences = sum(plans.map((plan) => plan.sequences));
     for (const [i, plan] of plans.entries()) {
       writeBatch(this.#batch, plan);
       // Each balance loss is a mean over its micro-batch; masked documents make unequal numbers of sequences.
       this.#balanceAlpha.value = (balanceAlpha * plan.sequences) / sequences;
+      this.#totals.begin(i);
       this.#microBatch.run();
-      if (gradientShards > 1 && (i + 1) % blockLength === 0) {
-        this.#addTied();
-        tree.addBlock();
-      }
+      if ((i + 1) % blockLength === 0) this.#endBlocks[Math.floor(i / blockLength)]!.run();
     }
-    if (gradientShards > 1) tree.finish();
+  }
+
+  #enqueueEndBlock(block: number): void {
+    this.#addTied();
+    this.#tree.endBlock(block);
   }
 
   #enqueueClearGradients(): void {
