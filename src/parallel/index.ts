@@ -18,6 +18,7 @@ export { broadcastJson, gatherJson } from "./communicator/json.ts";
 export { QueueCommunicator } from "./communicator/queueCommunicator.ts";
 export { addByTree, sumInOrder, treeSum, treeSumTo } from "./communicator/sums.ts";
 export { type ExpertPlacement, gpuLoads, placeExperts, type ReplicaLayout } from "./eplb.ts";
+export { answeredAt, neededBy, type PipelineMessage, sentBy } from "./schedule/answers.ts";
 export { planDualPipe } from "./schedule/dualPipe.ts";
 export { planDualPipeV } from "./schedule/dualPipeV.ts";
 export { writeAction } from "./schedule/notation.ts";
@@ -46,3 +47,4 @@ export {
   type Sends,
   secondHop,
 } from "./twoHop.ts";
+export { splitStages } from "./stages.ts";
