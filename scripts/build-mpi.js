@@ -25,7 +25,9 @@ const FLAVOURS = [
 export function buildMpi(root, folder = join(root, "native")) {
   const compilers = findCompilers();
   if (compilers.length === 0) {
-    console.log(`MPI addon not built, it is needed for ranks on several machines and for nothing else: ${INSTALL}`);
+    console.log(
+      `MPI addon not built, it is needed for ranks on several machines and for nothing else: ${INSTALL}`,
+    );
     return "no mpicc";
   }
   const headers = headerFolder(root);

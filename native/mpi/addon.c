@@ -1,5 +1,5 @@
 /*
- * MPI for Node: start(timeoutSeconds), leave(seconds), abort(why), and the names of the library it was built for.
+ * MPI for Node: start(timeoutSeconds), leave(seconds), abort(why), and the library: flavour, version text.
  *
  * The queue reaches the job through the table of transport.h, whose address start() returns; JavaScript carries it.
  */
@@ -64,7 +64,6 @@ static napi_value start(napi_env env, napi_callback_info info) {
   napi_set_named_property(env, facts, "rank", int_value(env, job.rank));
   napi_set_named_property(env, facts, "size", int_value(env, job.size));
   napi_set_named_property(env, facts, "host", text_value(env, job.host));
-  napi_set_named_property(env, facts, "library", text_value(env, job.library));
   napi_set_named_property(env, facts, "tagLimit", int_value(env, job.tag_limit));
   napi_create_bigint_uint64(env, (uint64_t)(uintptr_t)&table, &address);
   napi_set_named_property(env, facts, "table", address);
@@ -102,7 +101,11 @@ static void export_function(napi_env env, napi_value exports, const char *name, 
 }
 
 NAPI_MODULE_INIT() {
+  char library[MPI_MAX_LIBRARY_VERSION_STRING] = "";
+  int length = 0;
+  MPI_Get_library_version(library, &length); /* one of the few calls that are legal before the start */
   napi_set_named_property(env, exports, "flavour", text_value(env, FLAVOUR));
+  napi_set_named_property(env, exports, "library", text_value(env, library));
   export_function(env, exports, "start", start);
   export_function(env, exports, "leave", leave);
   export_function(env, exports, "abort", abort_job);

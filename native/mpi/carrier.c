@@ -214,7 +214,6 @@ static bool begin(struct carrier *me) {
   MPI_Comm_rank(MPI_COMM_WORLD, &job->rank);
   MPI_Comm_size(MPI_COMM_WORLD, &job->size);
   MPI_Get_processor_name(job->host, &length);
-  MPI_Get_library_version(job->library, &length);
   MPI_Comm_get_attr(MPI_COMM_WORLD, MPI_TAG_UB, &limit, &has_limit);
   job->tag_limit = has_limit ? *limit : 32767;
   job->has_left = calloc((size_t)job->size, sizeof *job->has_left);

@@ -18,7 +18,6 @@ struct job {
   int rank, size;
   int tag_limit; /* the largest tag that this MPI carries */
   char host[MPI_MAX_PROCESSOR_NAME];
-  char library[MPI_MAX_LIBRARY_VERSION_STRING];
   double timeout_seconds;
 
   pthread_t thread;

@@ -26,7 +26,12 @@ const LAUNCHERS: readonly {
   readonly rank: string;
   readonly flavour: MpiFlavour | null;
 }[] = [
-  { name: "Open MPI's mpirun", size: "OMPI_COMM_WORLD_SIZE", rank: "OMPI_COMM_WORLD_RANK", flavour: "openmpi" },
+  {
+    name: "Open MPI's mpirun",
+    size: "OMPI_COMM_WORLD_SIZE",
+    rank: "OMPI_COMM_WORLD_RANK",
+    flavour: "openmpi",
+  },
   { name: "MPICH's mpirun (or srun --mpi=pmi2)", size: "PMI_SIZE", rank: "PMI_RANK", flavour: "mpich" },
   { name: "srun", size: "SLURM_STEP_NUM_TASKS", rank: "SLURM_PROCID", flavour: null },
 ];

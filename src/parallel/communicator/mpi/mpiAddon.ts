@@ -16,8 +16,6 @@ export interface MpiFacts {
   readonly size: number;
   /** Of this rank's machine, as MPI calls it. */
   readonly host: string;
-  /** The library's own version text. */
-  readonly library: string;
   readonly tagLimit: number;
   /** Address of a `struct minke_transport` (native/mpi/transport.h), valid as long as the process. */
   readonly table: bigint;
@@ -26,6 +24,8 @@ export interface MpiFacts {
 export interface MpiAddon {
   /** The library it was built for: Open MPI, MPICH. */
   readonly flavour: string;
+  /** The version text of the library that it found here. */
+  readonly library: string;
   /** Joins the job; blocks until all ranks have. @param timeoutSeconds  how long an await waits for its messages */
   start(timeoutSeconds: number): MpiFacts;
   /** Says goodbye and waits up to `seconds` for the others: null when all have left, else who has not. */
@@ -42,6 +42,11 @@ export function builtMpiAddons(wanted: MpiFlavour | null): readonly string[] {
   return flavours
     .map((flavour) => join(folder, `minke-mpi-${flavour}.${process.platform}-${process.arch}.node`))
     .filter((path) => existsSync(path));
+}
+
+/** "Open MPI v4.1.4", "MPICH Version: 4.0.2": what the libraries' texts begin with. */
+export function libraryName({ library }: MpiAddon): string {
+  return library.split(/[\n,]/, 1).join("").replaceAll(/\s+/g, " ");
 }
 
 export function loadMpiAddon(path: string | undefined): MpiAddon {

@@ -3,9 +3,10 @@
  * rank can end without the others knowing.
  */
 import { setTimeout as sleep } from "node:timers/promises";
-import { CollectiveError } from "../../../base/index.ts";
+import { inspect } from "node:util";
+import { BaseError, CollectiveError } from "../../../base/index.ts";
 import { type Launcher, launcherOf } from "./launcher.ts";
-import { builtMpiAddons, loadMpiAddon, type MpiAddon, type MpiFacts } from "./mpiAddon.ts";
+import { builtMpiAddons, libraryName, loadMpiAddon, type MpiAddon, type MpiFacts } from "./mpiAddon.ts";
 
 export interface MpiOptions {
   /** Seconds that a rank waits for a message before it ends the job; 600 by default. */
@@ -15,11 +16,16 @@ export interface MpiOptions {
 }
 
 export interface MpiJob extends MpiFacts {
+  /** The MPI library and its version. */
+  readonly library: string;
   /** Resolves when every rank has left; to be called once, behind the last message. */
   leave(): Promise<void>;
   /** Ends the job on every rank with this reason, this process included. */
   abort(why: string): void;
 }
+
+/** How long the other ranks wait while the first one says what is wrong with all of them: a launcher may end it with them. */
+const FIRST_SPEAKS_MS = 3000;
 
 /** How often a leaving rank looks whether the others have left, in milliseconds. */
 const LEAVE_POLL_MS = 5;
@@ -34,12 +40,13 @@ export function joinMpi(options: MpiOptions = {}): MpiJob {
   const addon = loadMpiAddon(options.addon ?? builtMpiAddons(launcher?.flavour ?? null)[0]);
   const facts = addon.start(options.timeoutSeconds ?? 600);
   requireLaunchersWorld(addon, facts, launcher);
-  const atExit = leaveAtExit(addon);
+  const takeOff = leaveAtExit(addon);
   return {
     ...facts,
+    library: libraryName(addon),
     leave: async () => {
       while (addon.leave(0) !== null) await sleep(LEAVE_POLL_MS);
-      process.off("exit", atExit);
+      takeOff();
     },
     abort: (why) => addon.abort(why),
   };
@@ -51,15 +58,26 @@ export function joinMpi(options: MpiOptions = {}): MpiJob {
  */
 function requireLaunchersWorld(addon: MpiAddon, facts: MpiFacts, launcher: Launcher | null): void {
   if (launcher === null || launcher.size === facts.size) return;
-  const other = addon.flavour === "Open MPI" ? "mpirun.openmpi, or srun --mpi=pmix" : "mpirun.mpich, or srun --mpi=pmi2";
+  const other =
+    addon.flavour === "Open MPI" ? "mpirun.openmpi, or srun --mpi=pmix" : "mpirun.mpich, or srun --mpi=pmi2";
   // Leaves the world of one that it is in: no other rank of the real one has joined it.
   addon.leave(1);
+  // All ranks are wrong in the same way, and one of them says so. (Not every launcher ends the others when it fails.)
+  if (launcher.rank > 0) {
+    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, FIRST_SPEAKS_MS);
+    process.exit(1);
+  }
   throw new CollectiveError(
     `MPI sees ${facts.size} rank${facts.size === 1 ? "" : "s"} where the launcher started ${launcher.size}`,
     {
       why: `${launcher.name} set ${launcher.variable}=${launcher.size}, but the addon is built for ${addon.flavour}, which does not understand this launcher`,
       fix: `start the job with ${addon.flavour}'s own launcher (${other}), or build the addon for the launcher's library: MPICC=mpicc.mpich node scripts/build-mpi.js (or mpicc.openmpi)`,
-      fields: { size: facts.size, launched: launcher.size, variable: launcher.variable, flavour: addon.flavour },
+      fields: {
+        size: facts.size,
+        launched: launcher.size,
+        variable: launcher.variable,
+        flavour: addon.flavour,
+      },
     },
   );
 }
@@ -67,10 +85,16 @@ function requireLaunchersWorld(addon: MpiAddon, facts: MpiFacts, launcher: Launc
 /**
  * A rank that goes in order waits for the others; one that fails ends them, for they would wait for its messages.
  *
- * Uncaught errors need no hook of their own: Node prints them and comes here with exit code 1.
+ * Returns what takes the hooks off again.
  */
-function leaveAtExit(addon: MpiAddon): (code: number) => void {
+function leaveAtExit(addon: MpiAddon): () => void {
+  let uncaught: unknown;
+  const note = (error: unknown): void => {
+    uncaught = error;
+  };
   const atExit = (code: number): void => {
+    // Node prints an uncaught error behind its exit hooks, which is too late here.
+    if (uncaught !== undefined) process.stderr.write(`${uncaughtText(uncaught)}\n`);
     if (code !== 0) addon.abort(`its process ends with exit code ${code}`);
     try {
       while (addon.leave(1) !== null);
@@ -78,6 +102,14 @@ function leaveAtExit(addon: MpiAddon): (code: number) => void {
       addon.abort(error instanceof Error ? error.message : String(error));
     }
   };
+  process.on("uncaughtExceptionMonitor", note);
   process.on("exit", atExit);
-  return atExit;
+  return () => {
+    process.off("uncaughtExceptionMonitor", note);
+    process.off("exit", atExit);
+  };
+}
+
+function uncaughtText(error: unknown): string {
+  return BaseError.isInstance(error) ? `${error.name}: ${error.message}` : inspect(error);
 }
