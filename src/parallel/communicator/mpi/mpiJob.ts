@@ -5,6 +5,9 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { inspect } from "node:util";
 import { BaseError, CollectiveError } from "../../../base/index.ts";
+import type { QueueDevice } from "../../../tensor/index.ts";
+import type { Communicator } from "../communicator.ts";
+import { QueueCommunicator } from "../queueCommunicator.ts";
 import { type Launcher, launcherOf } from "./launcher.ts";
 import { builtMpiAddons, libraryName, loadMpiAddon, type MpiAddon, type MpiFacts } from "./mpiAddon.ts";
 
@@ -18,6 +21,8 @@ export interface MpiOptions {
 export interface MpiJob extends MpiFacts {
   /** The MPI library and its version. */
   readonly library: string;
+  /** This rank's communicator over its queue: the native backend's, for messages leave the queue's own thread. Once. */
+  communicator(device: QueueDevice): Communicator;
   /** Resolves when every rank has left; to be called once, behind the last message. */
   leave(): Promise<void>;
   /** Ends the job on every rank with this reason, this process included. */
@@ -44,6 +49,10 @@ export function joinMpi(options: MpiOptions = {}): MpiJob {
   return {
     ...facts,
     library: libraryName(addon),
+    communicator: (device) => {
+      device.backend.connect(facts.table);
+      return QueueCommunicator.world(device, addon, facts.rank, facts.size);
+    },
     leave: async () => {
       while (addon.leave(0) !== null) await sleep(LEAVE_POLL_MS);
       takeOff();
