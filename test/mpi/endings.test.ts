@@ -22,7 +22,7 @@ describe.each(mpiFlavours)("with %s", (flavour) => {
   test("a program that forgets to leave ends well all the same", async () => {
     const job = startRanks(3, "ending.ts", ["end"], { flavour });
     expect((await job.finished).code).toBe(0);
-    expect(job.ranks()).toEqual([]);
+    expect(await job.survivors()).toEqual([]);
   });
 
   test("an uncaught error of one rank is told once and ends all ranks", async () => {
@@ -33,7 +33,7 @@ describe.each(mpiFlavours)("with %s", (flavour) => {
     expect(performance.now() - begin).toBeLessThan(SOON_MS);
     expect(occurrences(stderr, "Error: rank 1 has had enough")).toBe(1);
     expect(occurrences(stderr, "ends the job: its process ends with exit code 1")).toBe(1);
-    expect(job.ranks()).toEqual([]);
+    expect(await job.survivors()).toEqual([]);
   });
 
   test("the death of one rank by a signal ends all ranks with the launcher's message", async () => {
@@ -45,7 +45,7 @@ describe.each(mpiFlavours)("with %s", (flavour) => {
     expect(code).not.toBe(0);
     expect(performance.now() - begin).toBeLessThan(SOON_MS);
     expect(`${stdout}${stderr}`).toMatch(flavour === "openmpi" ? /exited on signal 9/ : /EXIT CODE: 9/);
-    expect(job.ranks()).toEqual([]);
+    expect(await job.survivors()).toEqual([]);
   });
 
   test("MPI is started only once in a process", async () => {
@@ -71,7 +71,7 @@ test.each(wrongPairs)("%s's launcher with %s's addon is one clear message", asyn
   expect(stdout).not.toContain("has joined");
   expect(occurrences(stderr, "MPI sees 1 rank where the launcher started 3\n  why:")).toBe(1);
   expect(stderr).toContain("fix: start the job with");
-  expect(job.ranks()).toEqual([]);
+  expect(await job.survivors()).toEqual([]);
 });
 
 test("without mpicc the build says in one line what to install, and is no error of npm's", async () => {

@@ -3,6 +3,7 @@ import { spawnSync } from "node:child_process";
 import { randomUUID } from "node:crypto";
 import { globSync, readFileSync } from "node:fs";
 import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import { builtMpiAddons, type MpiFlavour } from "../../src/parallel/index.ts";
 import { type Outcome, startProgram } from "./minke.ts";
 
@@ -34,7 +35,8 @@ export interface Job {
   readonly finished: Promise<Outcome>;
   /** Process ids of the ranks that live. */
   ranks(): readonly number[];
-  /** What the ranks have written so far. */
+  /** Ranks that still live a while after the job: a launcher returns when it has killed them, not when they are gone. */
+  survivors(): Promise<readonly number[]>;
 }
 
 /** `mpirun -n RANKS node test/mpi/programs/PROGRAM ARGS...` */
@@ -60,7 +62,14 @@ export function startRanks(
   ];
   const allowed = ["OMPI_ALLOW_RUN_AS_ROOT=1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1"];
   const { finished } = startProgram("env", [...allowed, ...command, marker], { cwd });
-  return { finished, ranks: () => processesWith(marker, process.execPath) };
+  const living = (): readonly number[] => processesWith(marker, process.execPath);
+  return { finished, ranks: living, survivors: () => stillThere(living) };
+}
+
+async function stillThere(living: () => readonly number[]): Promise<readonly number[]> {
+  const deadline = performance.now() + 3000;
+  while (living().length > 0 && performance.now() < deadline) await sleep(50);
+  return living();
 }
 
 /** Processes of a program that have this word among their arguments. */
