@@ -28,6 +28,8 @@ export interface RankOptions {
   readonly flavour?: MpiFlavour;
   /** Of mpirun, before the program. */
   readonly flags?: readonly string[];
+  /** What starts mpirun: a program and its arguments. */
+  readonly prefix?: readonly string[];
   readonly cwd?: string;
 }
 
@@ -35,36 +37,32 @@ export interface Job {
   readonly finished: Promise<Outcome>;
   /** Process ids of the ranks that live. */
   ranks(): readonly number[];
-  /** Ranks that still live a while after the job: a launcher returns when it has killed them, not when they are gone. */
+  /** What still lives a while after the job: a launcher returns when it has killed its ranks, not when they are gone. */
   survivors(): Promise<readonly number[]>;
 }
 
-/** `mpirun -n RANKS node test/mpi/programs/PROGRAM ARGS...` */
+/** `mpirun -n RANKS node PROGRAM ARGS...`; a program without a folder is one of test/mpi/programs/. */
 export function startRanks(
   ranks: number,
   program: string,
   args: readonly string[] = [],
   options: RankOptions = {},
 ): Job {
-  const marker = randomUUID();
-  const { flavour = "openmpi", flags = [], cwd = root } = options;
-  const own = flavour === "openmpi" ? ["--oversubscribe", "--bind-to", "none"] : [];
-  const file = join(root, "test", "mpi", "programs", program);
-  const command = [
-    `mpirun.${flavour}`,
-    ...own,
-    ...flags,
-    "-n",
-    String(ranks),
-    process.execPath,
-    file,
-    ...args,
-  ];
-  const allowed = ["OMPI_ALLOW_RUN_AS_ROOT=1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1"];
-  const { finished } = startProgram("env", [...allowed, ...command, marker], { cwd });
-  const living = (): readonly number[] => processesWith(marker, process.execPath);
-  return { finished, ranks: living, survivors: () => stillThere(living) };
+  const { flavour = "openmpi", flags = [], prefix = [], cwd = root } = options;
+  const own = flavour === "openmpi" ? ["--oversubscribe", "--bind-to", "none", "-x", MARKER] : [];
+  const file = program.includes("/") ? program : join(root, "test", "mpi", "programs", program);
+  const launch = [`mpirun.${flavour}`, ...own, ...flags, "-n", String(ranks)];
+  const marker = `${MARKER}=${randomUUID()}`;
+  const environment = ["OMPI_ALLOW_RUN_AS_ROOT=1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1", marker];
+  const words = [...environment, ...prefix, ...launch, process.execPath, file, ...args];
+  const { finished } = startProgram("env", words, { cwd });
+  const nodes = (): readonly number[] =>
+    processesWith(marker).filter((id) => wordsOf(id, "cmdline")[0] === process.execPath);
+  return { finished, ranks: nodes, survivors: () => stillThere(() => processesWith(marker)) };
 }
+
+/** Marks every process of a job, ranks, launchers and daemons alike. */
+const MARKER = "MINKE_TEST_JOB";
 
 async function stillThere(living: () => readonly number[]): Promise<readonly number[]> {
   const deadline = performance.now() + 3000;
@@ -72,12 +70,13 @@ async function stillThere(living: () => readonly number[]): Promise<readonly num
   return living();
 }
 
-/** Processes of a program that have this word among their arguments. */
-export function processesWith(word: string, program: string): readonly number[] {
-  return globSync("/proc/[0-9]*/cmdline").flatMap((path) => {
-    const words = readIfThere(path).split("\0");
-    return words[0] === program && words.includes(word) ? [Number(path.split("/")[2])] : [];
-  });
+function processesWith(variable: string): readonly number[] {
+  const ids = globSync("/proc/[0-9]*").map((path) => Number(path.split("/")[2]));
+  return ids.filter((id) => wordsOf(id, "environ").includes(variable));
+}
+
+function wordsOf(id: number, file: "cmdline" | "environ"): readonly string[] {
+  return readIfThere(`/proc/${id}/${file}`).split("\0");
 }
 
 function readIfThere(path: string): string {
