@@ -20,9 +20,10 @@ const FLAVOURS = [
  *
  * @param {string} root  the package's folder
  * @param {string} [folder]  where the addons go; native/ by default
+ * @param {readonly string[]} [more]  options of the compiler
  * @returns {readonly string[] | "no mpicc" | "failed"} the flavours that were built
  */
-export function buildMpi(root, folder = join(root, "native")) {
+export function buildMpi(root, folder = join(root, "native"), more = []) {
   const compilers = findCompilers();
   if (compilers.length === 0) {
     console.log(
@@ -37,7 +38,8 @@ export function buildMpi(root, folder = join(root, "native")) {
     );
     return "failed";
   }
-  const built = compilers.filter(({ command, flavour }) => compile(root, folder, command, flavour, headers));
+  const options = ["-I", headers, ...more];
+  const built = compilers.filter(({ command, flavour }) => compile(root, folder, command, flavour, options));
   if (built.length < compilers.length) return "failed";
   const names = built.map(({ command, flavour }) => `${flavour} (${command})`);
   console.log(`MPI addon built for ${names.join(" and ")}`);
@@ -78,7 +80,7 @@ function headerFolder(root) {
   return folders.find((folder) => existsSync(join(folder, "node_api.h")));
 }
 
-function compile(root, folder, command, flavour, headers) {
+function compile(root, folder, command, flavour, more) {
   const folderOfSources = join(root, "native", "mpi");
   const names = readdirSync(folderOfSources).filter((name) => name.endsWith(".c"));
   const sources = names.map((name) => join(folderOfSources, name));
@@ -87,7 +89,7 @@ function compile(root, folder, command, flavour, headers) {
   const temporary = `${target}.${process.pid}.tmp`;
   const shared = process.platform === "darwin" ? ["-bundle", "-undefined", "dynamic_lookup"] : ["-shared"];
   const options = ["-O2", "-std=gnu11", "-Wall", "-Wextra", "-fPIC", "-pthread", ...shared];
-  const { status, stderr } = spawnSync(command, [...options, "-I", headers, ...sources, "-o", temporary], {
+  const { status, stderr } = spawnSync(command, [...options, ...more, ...sources, "-o", temporary], {
     encoding: "utf8",
   });
   if (stderr) console.error(stderr.trimEnd());
@@ -102,5 +104,6 @@ function compile(root, folder, command, flavour, headers) {
 
 const thisFile = fileURLToPath(import.meta.url);
 if (process.argv[1] !== undefined && resolve(process.argv[1]) === thisFile) {
-  if (!Array.isArray(buildMpi(dirname(dirname(thisFile)), process.argv[2]))) process.exitCode = 1;
+  const [folder, ...more] = process.argv.slice(2);
+  if (!Array.isArray(buildMpi(dirname(dirname(thisFile)), folder, more))) process.exitCode = 1;
 }
