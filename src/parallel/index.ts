@@ -13,11 +13,33 @@ export {
 } from "./communicator/collectives.ts";
 export type { Communicator, Pending, Receive, Send } from "./communicator/communicator.ts";
 export { everyRank } from "./communicator/everyRank.ts";
+export { firstAlone, hearFirst } from "./communicator/firstAlone.ts";
 export { type InProcessOptions, inProcess } from "./communicator/inProcess.ts";
 export { broadcastJson, gatherJson } from "./communicator/json.ts";
+export { type Launcher, launcherOf, type MpiFlavour } from "./communicator/mpi/launcher.ts";
+export {
+  builtMpiAddons,
+  libraryName,
+  loadMpiAddon,
+  type MpiAddon,
+  type MpiFacts,
+} from "./communicator/mpi/mpiAddon.ts";
+export { joinMpi, type MpiJob, type MpiOptions } from "./communicator/mpi/mpiJob.ts";
 export { QueueCommunicator } from "./communicator/queueCommunicator.ts";
 export { addByTree, sumInOrder, treeSum, treeSumTo } from "./communicator/sums.ts";
 export { type ExpertPlacement, gpuLoads, placeExperts, type ReplicaLayout } from "./eplb.ts";
+export {
+  type CutNumbers,
+  checkLayout,
+  dataRanks,
+  type Layout,
+  layoutText,
+  type Place,
+  parseLayout,
+  placeOf,
+  worldSize,
+} from "./layout.ts";
+export { assignOwners } from "./owners.ts";
 export { answeredAt, neededBy, type PipelineMessage, sentBy } from "./schedule/answers.ts";
 export { planDualPipe } from "./schedule/dualPipe.ts";
 export { planDualPipeV } from "./schedule/dualPipeV.ts";
@@ -37,6 +59,7 @@ export {
 export { planZeroBubble } from "./schedule/zeroBubble.ts";
 export type { ChunkCosts, SimulationCosts } from "./simulate/costs.ts";
 export { type SimulatedSpan, type Simulation, simulate } from "./simulate/simulate.ts";
+export { splitStages } from "./stages.ts";
 export {
   chosenBy,
   type DispatchTraffic,
@@ -47,4 +70,3 @@ export {
   type Sends,
   secondHop,
 } from "./twoHop.ts";
-export { splitStages } from "./stages.ts";

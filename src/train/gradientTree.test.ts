@@ -2,8 +2,9 @@ import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { makeVector } from "../../test/support/parameters.ts";
 import { normals } from "../../test/support/random.ts";
+import { addByTree } from "../parallel/index.ts";
 import { axpy, fill, type Parameter, QueueDevice, ReferenceBackend } from "../tensor/index.ts";
-import { GradientTree, treeJoins } from "./gradientTree.ts";
+import { GradientTree } from "./gradientTree.ts";
 
 function makeDevice(): QueueDevice {
   return new QueueDevice(new ReferenceBackend(), 2 ** 24);
@@ -133,44 +134,22 @@ describe("GradientTree", () => {
   });
 });
 
-/** What `treeJoins` says, done with numbers. */
-function joined(values: readonly number[]): number {
-  const sums = [...values];
-  for (const { left, right } of treeJoins(values.length))
-    sums[left] = Math.fround(sums[left]! + sums[right]!);
-  return sums[0]!;
-}
-
-describe("treeJoins", () => {
-  test("names pairs, then pairs of pairs", () => {
-    expect(treeJoins(1)).toEqual([]);
-    expect(treeJoins(4)).toEqual([
-      { left: 0, right: 1 },
-      { left: 2, right: 3 },
-      { left: 0, right: 2 },
-    ]);
-  });
-
-  test("adds any number of sums as the tree of blocks does, to the bit", async () => {
-    for (let count = 1; count <= 13; count++) {
-      const values = Array.from(normals(count, count, 1e4), Math.fround);
-      expect(joined(values)).toBe(await treeSum(values));
-    }
-  });
-
-  test("goes on where ranks' own trees end: with 2^k blocks on each rank, the bits of one process", async () => {
-    for (const [ranks, blocks] of [
-      [2, 4],
-      [3, 4],
-      [4, 2],
-      [6, 1],
-      [5, 2],
-    ] as const) {
-      const values = Array.from(normals(ranks * blocks, ranks, 1e4), Math.fround);
-      const own = await Promise.all(
-        Array.from({ length: ranks }, (_, r) => treeSum(values.slice(r * blocks, (r + 1) * blocks))),
-      );
-      expect(joined(own)).toBe(await treeSum(values));
-    }
-  });
+test("a rank's tree of 2^k blocks goes on with the ranks' sums: the bits of one process, for any number of ranks", async () => {
+  for (const [ranks, blocks] of [
+    [2, 4],
+    [3, 4],
+    [4, 2],
+    [6, 1],
+    [5, 2],
+    [7, 1],
+  ] as const) {
+    const device = makeDevice();
+    const values = Array.from(normals(ranks * blocks, ranks, 1e4), Math.fround);
+    const own = await Promise.all(
+      Array.from({ length: ranks }, (_, r) => treeSum(values.slice(r * blocks, (r + 1) * blocks))),
+    );
+    const sums = own.map((value) => device.from([value], [1], "f32"));
+    addByTree(sums);
+    expect((await sums[0]!.read())[0]).toBe(await treeSum(values));
+  }
 });

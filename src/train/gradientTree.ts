@@ -3,7 +3,7 @@
  *
  * Inside a block gradients are added one after another; blocks are added pairwise: (0+1)+(2+3) and so on. So a run
  * cut over ranks, each with whole blocks, adds the same numbers in the same order as one process: a rank's blocks
- * are a subtree, and `treeJoins` goes on with the ranks' sums.
+ * are a subtree, and parallel's `addByTree` goes on with the ranks' sums.
  */
 import { axpy, copyInto, fill, type Parameter, type QueueDevice, type Tensor } from "../tensor/index.ts";
 
@@ -67,21 +67,4 @@ function levelsFor(blocks: number): number {
 
 function copyAll(from: readonly Tensor[], to: readonly Tensor[]): void {
   for (const [i, tensor] of from.entries()) copyInto(tensor, to[i]!);
-}
-
-/** Two sums that become one: it stands where `left` stood. */
-export interface Join {
-  readonly left: number;
-  readonly right: number;
-}
-
-/** How `count` sums become one, in the order of the same tree. */
-export function treeJoins(count: number, first: number = 0): readonly Join[] {
-  if (count <= 1) return [];
-  const half = 2 ** (levelsFor(count) - 1);
-  return [
-    ...treeJoins(half, first),
-    ...treeJoins(count - half, first + half),
-    { left: first, right: first + half },
-  ];
 }

@@ -16,11 +16,13 @@ import {
   add,
   copyInto,
   fill,
-  globalGradNorm,
   HostScalar,
+  normOfPartials,
+  partialSquares,
   type QueueDevice,
   Recording,
   type RopeTable,
+  squarePartials,
   Tape,
 } from "../tensor/index.ts";
 import {
@@ -32,6 +34,7 @@ import {
   type Rows,
   writeBatch,
 } from "./batch.ts";
+import type { DataParallel } from "./dataParallel.ts";
 import { GradientTree } from "./gradientTree.ts";
 import { buildLosses, type LossWeights, lossScales, seedLosses } from "./losses.ts";
 import type { Optimizer } from "./optimizer.ts";
@@ -44,6 +47,8 @@ export interface StepParts {
   readonly model: Transformer;
   readonly factory: ParameterFactory;
   readonly optimizer: Optimizer;
+  /** Null for one rank alone. */
+  readonly dataParallel: DataParallel | null;
   readonly rope: RopeTable;
   readonly precision: Precision;
   /** Rows of the largest step. */
@@ -71,6 +76,8 @@ export interface StepRecord {
   readonly expertLoad: readonly Int32Array[];
   /** Main targets. */
   readonly targets: number;
+  /** The first rank said so when it began the step: all ranks hear it with the same step. */
+  readonly isAskedToStop: boolean;
 }
 
 export class StepRunner {
@@ -81,11 +88,12 @@ export class StepRunner {
   readonly #scales: { readonly main: HostScalar; readonly mtp: readonly HostScalar[] };
   readonly #balanceAlpha = new HostScalar();
   readonly #gamma = new HostScalar();
+  readonly #wantsToStop = new HostScalar();
   readonly #tree: GradientTree;
   readonly #clearGradients: Recording;
   readonly #microBatch: Recording;
   readonly #endBlocks: readonly Recording[];
-  readonly #takeNorm: Recording;
+  readonly #finish: Recording;
   readonly #update: Recording;
   #cachedBytes = 0;
   /** The last update used the gradients up; a step that was skipped, and the first, must clear them. */
@@ -107,20 +115,25 @@ export class StepRunner {
       masksDocuments: parts.documentEnd !== null,
     });
     this.#scales = { main: new HostScalar(), mtp: model.mtp.map(() => new HostScalar()) };
-    this.#tree = new GradientTree(device, factory.parameters, parts.gradientShards);
+    const blocks = parts.gradientShards / this.#ranks.size;
+    this.#tree = new GradientTree(device, factory.parameters, blocks);
     this.#clearGradients = new Recording(device, () => this.#enqueueClearGradients());
     this.#microBatch = new Recording(device, () => this.#enqueueMicroBatch());
     this.#endBlocks = Array.from(
-      { length: parts.gradientShards },
+      { length: blocks },
       (_, block) => new Recording(device, () => this.#enqueueEndBlock(block)),
     );
-    const grads = factory.parameters.map(({ grad }) => grad!);
-    this.#takeNorm = new Recording(device, () => copyInto(globalGradNorm(grads), this.#totals.norm));
+    this.#finish = new Recording(device, () => this.#enqueueFinish());
     this.#update = new Recording(device, () => this.#enqueueUpdate());
   }
 
-  /** Forward and backward; resolves with the record. The update waits for `commit`. */
-  async compute(rows: Rows, scheduled: ScheduledValues): Promise<StepRecord> {
+  /**
+   * Forward and backward; resolves with the record. The update waits for `commit`.
+   *
+   * @param rows         of the whole step: each rank computes its share of them
+   * @param wantsToStop  told to all ranks, if it is the first that says so
+   */
+  async compute(rows: Rows, scheduled: ScheduledValues, wantsToStop: boolean = false): Promise<StepRecord> {
     const plans = this.#plan(rows);
     const weights: LossWeights = {
       mainCount: sum(plans.map((plan) => plan.valid)),
@@ -130,11 +143,12 @@ export class StepRunner {
     const scales = lossScales(weights);
     this.#scales.main.value = scales.main;
     for (const [k, scale] of this.#scales.mtp.entries()) scale.value = scales.mtp[k]!;
+    this.#wantsToStop.value = wantsToStop ? 1 : 0;
     this.#totals.clearLoads();
     if (!this.#hasZeroGradients) this.#clearGradients.run();
     this.#hasZeroGradients = false;
     this.#accumulate(plans);
-    this.#takeNorm.run();
+    this.#finish.run();
     return recordOf(await this.#totals.read(plans.length), weights);
   }
 
@@ -172,24 +186,44 @@ export class StepRunner {
     });
   }
 
-  /** Adds up the gradients of all micro-batches, one after another in a block, the blocks by the tree. */
+  /** Adds up the gradients of this rank's micro-batches, one after another in a block, the blocks by the tree. */
   #accumulate(plans: readonly BatchPlan[]): void {
     const { gradientShards, balanceAlpha } = this.parts;
+    const { rank, size } = this.#ranks;
     const blockLength = plans.length / gradientShards;
     const sequences = sum(plans.map((plan) => plan.sequences));
-    for (const [i, plan] of plans.entries()) {
+    const first = (rank * plans.length) / size;
+    for (const [i, plan] of plans.slice(first, first + plans.length / size).entries()) {
       writeBatch(this.#batch, plan);
       // Each balance loss is a mean over its micro-batch; masked documents make unequal numbers of sequences.
       this.#balanceAlpha.value = (balanceAlpha * plan.sequences) / sequences;
-      this.#totals.begin(i);
+      this.#totals.begin(first + i);
       this.#microBatch.run();
       if ((i + 1) % blockLength === 0) this.#endBlocks[Math.floor(i / blockLength)]!.run();
     }
   }
 
+  get #ranks(): { readonly rank: number; readonly size: number } {
+    return this.parts.dataParallel?.communicator ?? { rank: 0, size: 1 };
+  }
+
   #enqueueEndBlock(block: number): void {
     this.#addTied();
     this.#tree.endBlock(block);
+  }
+
+  /** What needs the gradients of all ranks: their norm, and with it the record. */
+  #enqueueFinish(): void {
+    const { device, factory, dataParallel } = this.parts;
+    fill(this.#totals.stop, this.#wantsToStop);
+    dataParallel?.reduceGradients();
+    const grads = factory.parameters.map(({ grad }, i) =>
+      dataParallel === null || dataParallel.owns(i) ? grad : null,
+    );
+    const partials = squarePartials(device, grads.length, this.#totals.norm.dtype);
+    partialSquares(grads, partials);
+    if (dataParallel !== null) this.#totals.gather(dataParallel.communicator, partials);
+    copyInto(normOfPartials(partials), this.#totals.norm);
   }
 
   #enqueueClearGradients(): void {
@@ -217,7 +251,10 @@ export class StepRunner {
   }
 
   #enqueueUpdate(): void {
-    this.parts.optimizer.update(this.#totals.norm);
+    const { optimizer, dataParallel } = this.parts;
+    if (dataParallel?.zero1 === false) dataParallel.spreadGradients();
+    optimizer.update(this.#totals.norm);
+    if (dataParallel?.zero1 === true) dataParallel.spreadWeights();
     for (const [i, router] of this.parts.factory.buffers.entries())
       updateRouterBias(router, this.#totals.load(i), this.#gamma);
   }
@@ -245,6 +282,7 @@ function recordOf(totals: Totals, { mainCount, mtpCounts, mtpWeight }: LossWeigh
     mtpAccuracy: mtpCounts.map((count, k) => totals.mtp[k]!.hits / Math.max(1, count)),
     expertLoad: totals.expertLoad,
     targets: mainCount,
+    isAskedToStop: totals.isAskedToStop,
   };
 }
 

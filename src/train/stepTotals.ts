@@ -6,7 +6,9 @@
  * another, so that a step's record is two small reads.
  */
 import type { ModelBuffer } from "../model/index.ts";
+import type { Communicator, Receive, Send } from "../parallel/index.ts";
 import {
+  addCounts,
   axpy,
   copyIntoRow,
   countPositive,
@@ -25,6 +27,7 @@ export interface Totals {
   readonly main: number;
   readonly balance: number;
   readonly gradNorm: number;
+  readonly isAskedToStop: boolean;
   /** Per MTP module. */
   readonly mtp: readonly { readonly nats: number; readonly hits: number }[];
   /** Tokens per expert, per MoE layer, MTP's last. */
@@ -43,7 +46,7 @@ export class StepTotals {
   readonly #mtpDepth: number;
   /** Of the micro-batch at work: main loss, balance loss, then loss and hits of each MTP module. */
   readonly #sums: Tensor;
-  /** [1 + micro-batches, sums]: the gradient norm leads the first row, then come the sums of each micro-batch. */
+  /** [1 + micro-batches, sums]: gradient norm and the wish to stop lead the first row, then come the sums of each micro-batch. */
   readonly #rows: Tensor;
   /** [layers, E] i32 */
   readonly #loads: Tensor;
@@ -62,6 +65,11 @@ export class StepTotals {
   /** [1]: the norm of all gradients. */
   get norm(): Tensor {
     return this.#rows.reshape(-1).rows(0, 1);
+  }
+
+  /** [1]: greater than 0 if the first rank was asked to stop. */
+  get stop(): Tensor {
+    return this.#rows.reshape(-1).rows(1, 2);
   }
 
   /** [E] i32: tokens per expert of one MoE layer. */
@@ -94,6 +102,40 @@ export class StepTotals {
     copyIntoRow(this.#sums, this.#rows, this.#row);
   }
 
+  /**
+   * Gives every rank the sums of all micro-batches, the partial squares of all gradients, the load over the whole
+   * batch, and what the first rank says about stopping.
+   *
+   * @param partials  the squares of the gradients that this rank owns, zero elsewhere; complete afterwards
+   */
+  gather(communicator: Communicator, partials: Tensor): void {
+    const { rank, size, device } = communicator;
+    using _scope = device.scope();
+    const share = (this.#rows.dim(0) - 1) / size;
+    const rowsOf = (r: number): Tensor => this.#rows.rows(1 + r * share, 1 + (r + 1) * share);
+    const sends: Send[] = [];
+    const receives: Receive[] = [];
+    const others: { readonly partials: Tensor; readonly loads: Tensor }[] = [];
+    for (let peer = 0; peer < size; peer++) {
+      if (peer === rank) continue;
+      const theirs = {
+        partials: device.empty(partials.shape, partials.dtype),
+        loads: device.empty(this.#loads.shape, "i32"),
+      };
+      others.push(theirs);
+      for (const x of [rowsOf(rank), partials, this.#loads]) sends.push({ to: peer, x });
+      for (const y of [rowsOf(peer), theirs.partials, theirs.loads]) receives.push({ from: peer, y });
+      if (rank === 0) sends.push({ to: peer, x: this.stop });
+      if (peer === 0) receives.push({ from: peer, y: this.stop });
+    }
+    communicator.exchange(sends, receives).wait();
+    for (const theirs of others) {
+      // Each place has one owner: what is added is zero, and rounds nothing.
+      axpy(theirs.partials, partials, 1);
+      addCounts(theirs.loads, this.#loads);
+    }
+  }
+
   /** @param microBatches  of the step: under a batch ramp there are fewer than there is room for */
   async read(microBatches: number): Promise<Totals> {
     const rows = this.#rows.rows(0, 1 + microBatches);
@@ -109,6 +151,7 @@ export class StepTotals {
       main: total(0),
       balance: total(1),
       gradNorm: floats[0]!,
+      isAskedToStop: floats[1]! > 0,
       mtp: Array.from({ length: this.#mtpDepth }, (_, k) => ({
         nats: total(2 + 2 * k),
         hits: total(3 + 2 * k),
