@@ -17,6 +17,11 @@ export {
 export { planZeroBubble } from "./schedule/zeroBubble.ts";
 export type { ChunkCosts, SimulationCosts } from "./simulate/costs.ts";
 export { type SimulatedSpan, type Simulation, simulate } from "./simulate/simulate.ts";
+export { accountTimeline, type RankAccount, type TimelineAccount } from "./trace/account.ts";
+export { type RankTrace, type RankTraceEvent, rankTrace } from "./trace/chromeTrace.ts";
+export { type GanttPage, ganttPage } from "./trace/gantt.ts";
+export { simulatedSpans } from "./trace/simulated.ts";
+export type { RankSpans, Span, SpanCategory, SpanChunk } from "./trace/spans.ts";
 export {
   chosenBy,
   type DispatchTraffic,
