@@ -6,7 +6,7 @@
  */
 import { coordinate, escapeMarkup, ticks } from "../../run/index.ts";
 import type { TimelineAccount } from "./account.ts";
-import { type Mark, spanMarks } from "./ganttMarks.ts";
+import { exposedMarks, type Mark, spanMarks } from "./ganttMarks.ts";
 import type { RankSpans } from "./spans.ts";
 import { timeUnit } from "./timeText.ts";
 
@@ -38,6 +38,7 @@ export function ganttChart(ranks: readonly RankSpans[], account: TimelineAccount
     finest: total > mostMarks ? 0.4 : 0,
   };
   const marks = ranks.map(({ spans }) => spanMarks(spans, scale));
+  // Only numbers count: names of other work differ in length anyway.
   const longestLabel = marks
     .flat()
     .reduce((most, { label, tone }) => (tone === "other" ? most : Math.max(most, label.length)), 1);
@@ -45,9 +46,10 @@ export function ganttChart(ranks: readonly RankSpans[], account: TimelineAccount
   const bar = ranks.length <= 8 ? 30 : 24;
   const pitch = bar + (hasStrip ? strip + 2 : 0) + gap;
   const height = ranks.length * pitch;
-  const rows = ranks.map((_, index) =>
-    rowMarks(marks[index]!, account, index, { bar, y: index * pitch, perSecond, longestLabel }),
-  );
+  const rows = ranks.map((_, index) => {
+    const exposed = exposedMarks(account.ranks[index]!.exposed, scale);
+    return rowMarks([...marks[index]!, ...exposed], { bar, y: index * pitch, longestLabel });
+  });
   const svg = `<svg id="gantt" viewBox="0 0 ${left + plotWidth + 10} ${top + height + axisHeight}" role="img" aria-label="${escapeMarkup(describe(account))}" data-seconds="${length}" data-unit="${scale.unit.name}" data-per-second="${scale.unit.perSecond}">
 ${ranks.map(({ rank }, index) => `<text class="rank" x="${left - 10}" y="${top + index * pitch + bar / 2}" dy=".35em" text-anchor="end">rank ${rank}</text>`).join("\n")}
 <g id="axis" transform="translate(${left} ${top})" data-height="${height}">${axis(length, height, scale.unit)}</g>
@@ -75,25 +77,19 @@ function wholes(marks: readonly Mark[]): number {
 interface Row {
   readonly bar: number;
   readonly y: number;
-  readonly perSecond: number;
   /** Of all numbers: they are shown where each would fit, or a row would show its short ones only. */
   readonly longestLabel: number;
 }
 
 function rowMarks(
   marks: readonly Mark[],
-  { start, ranks }: TimelineAccount,
-  index: number,
-  { bar, y, perSecond, longestLabel }: Row,
+  { bar, y, longestLabel }: Row,
 ): { readonly shapes: string; readonly labels: string } {
   const shapes = marks.map((mark) => {
     const [offset, height] = extent(mark, bar);
-    return `<rect class="${mark.tone}" x="${fine(mark.x)}" y="${y + offset}" width="${fine(mark.width)}" height="${height}"><title>${escapeMarkup(mark.title)}</title></rect>`;
+    const title = mark.title === "" ? "" : `<title>${escapeMarkup(mark.title)}</title>`;
+    return `<rect class="${mark.tone}" x="${fine(mark.x)}" y="${y + offset}" width="${fine(mark.width)}" height="${height}">${title}</rect>`;
   });
-  const exposed = ranks[index]!.exposed.map(
-    (one) =>
-      `<rect class="exposed" x="${fine((one.start - start) * perSecond)}" y="${y + bar + 2}" width="${fine((one.end - one.start) * perSecond)}" height="${strip}"/>`,
-  );
   const labels = marks
     .filter(({ label }) => label !== "")
     .map((mark) => {
@@ -103,11 +99,9 @@ function rowMarks(
       return `<text class="on-${mark.tone}" x="${coordinate(mark.x + mark.width / 2)}" y="${coordinate(y + offset + height / 2)}" dy=".35em" data-width="${fine(mark.width)}" data-room="${room}"${isHidden}>${escapeMarkup(mark.label)}</text>`;
     });
   return {
-    shapes: [
-      `<rect class="lane" x="0" y="${y}" width="${plotWidth}" height="${bar}"/>`,
-      ...shapes,
-      ...exposed,
-    ].join("\n"),
+    shapes: [`<rect class="lane" x="0" y="${y}" width="${plotWidth}" height="${bar}"/>`, ...shapes].join(
+      "\n",
+    ),
     labels: labels.join("\n"),
   };
 }

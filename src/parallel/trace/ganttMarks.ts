@@ -1,4 +1,5 @@
 /** Spans as the rectangles that a Gantt chart draws for them. Pure: times in, coordinates out. */
+import type { Interval } from "./intervals.ts";
 import type { Span, SpanChunk } from "./spans.ts";
 import { type TimeUnit, timeText } from "./timeText.ts";
 
@@ -31,13 +32,32 @@ const tones = { forward: "f", backward: "b", backwardInput: "i", backwardWeight:
 const joinedTitle = "spans too fine to be drawn apart";
 
 export function spanMarks(spans: readonly Span[], scale: MarkScale): readonly Mark[] {
+  return joinFine(
+    spans.flatMap((span) => marksOf(span, scale)),
+    scale.finest,
+  );
+}
+
+/** Communication that nothing hides, drawn over the strip of all communication. */
+export function exposedMarks(
+  exposed: readonly Interval[],
+  { start, perSecond, finest }: MarkScale,
+): readonly Mark[] {
+  const marks = exposed.map((one) => ({
+    ...{ lane: "communication" as const, part: "whole" as const, tone: "exposed", label: "", title: "" },
+    ...{ x: (one.start - start) * perSecond, width: (one.end - one.start) * perSecond },
+  }));
+  return joinFine(marks, finest);
+}
+
+function joinFine(all: readonly Mark[], finest: number): readonly Mark[] {
   const marks: Mark[] = [];
   const lastOf = new Map<string, number>();
-  for (const mark of spans.flatMap((span) => marksOf(span, scale))) {
+  for (const mark of all) {
     const key = `${mark.lane} ${mark.part}`;
     const lastIndex = lastOf.get(key);
     const last = lastIndex === undefined ? undefined : marks[lastIndex]!;
-    if (last !== undefined && isTooFine(last, mark, scale.finest)) {
+    if (last !== undefined && isTooFine(last, mark, finest)) {
       const width = Math.max(last.width, mark.x + mark.width - last.x);
       marks[lastIndex!] = { ...last, width, label: "", title: joinedTitle };
       continue;
