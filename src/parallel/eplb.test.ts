@@ -86,6 +86,25 @@ describe("placeExperts", () => {
     expect(placement!.slotsOf.map(({ length }) => length)).toEqual([4, 2, 1, 1]);
   });
 
+  test("copies the lower of two experts whose copies are equally busy, as the released program does", () => {
+    const loads = [
+      [6, 6, 6, 6],
+      [1, 8, 4, 8],
+    ];
+    const counts = (replicas: number) =>
+      placeExperts(loads, { replicas, groups: 1, nodes: 1, gpus: 2 }).map(({ slotsOf }) =>
+        slotsOf.map(({ length }) => length),
+      );
+    expect(counts(6)).toEqual([
+      [2, 2, 1, 1],
+      [1, 2, 1, 2],
+    ]);
+    expect(counts(8)).toEqual([
+      [2, 2, 2, 2],
+      [1, 3, 2, 2],
+    ]);
+  });
+
   test.each<[number[][], ReplicaLayout, RegExp]>([
     [[[1, 2]], { replicas: 3, groups: 1, nodes: 1, gpus: 2 }, /3 replicas on 2 GPUs[\s\S]*give 4 replicas/],
     [[[1, 2, 3]], { replicas: 2, groups: 1, nodes: 1, gpus: 2 }, /2 replicas for 3 experts/],

@@ -18,11 +18,14 @@ export const ganttScript: string = `
     from = Math.min(whole - shown, Math.max(0, newFrom));
     plot.setAttribute("viewBox", from + " 0 " + shown + " " + height);
     const zoom = whole / shown;
-    for (const { text, center, width, room } of labels) {
+    for (const label of labels) {
+      const { text, center, width, room } = label;
       const x = (center - from) * zoom;
       const isShown = width * zoom >= room && x >= room / 2 && x <= whole - room / 2;
-      text.setAttribute("visibility", isShown ? "visible" : "hidden");
+      // There are thousands, and a changed attribute costs more than a comparison.
+      if (isShown !== label.isShown) text.setAttribute("visibility", isShown ? "visible" : "hidden");
       if (isShown) text.setAttribute("x", x);
+      label.isShown = isShown;
     }
     drawAxis();
   }
