@@ -61,6 +61,14 @@ describe("ganttPage", () => {
     }
   });
 
+  test("draws a pair's forward over its backward, each half as high as a row", () => {
+    const plan = planDualPipe({ ranks: 2, microBatches: 4 });
+    const html = page(simulatedSpans(plan, simulate(plan, { chunks })));
+    const pair = drawn(html, /<rect [^>]*height="15"/g).slice(0, 2);
+    expect(pair.map((text) => text.match(/class="([^"]*)"/)![1])).toEqual(["f1", "b0"]);
+    expect(pair.map((text) => text.match(/ y="([^"]*)"/)![1])).toEqual(["0", "15"]);
+  });
+
   test("has each rank's times in its table, and their mean", () => {
     expect(cells(dualPipePage)).toEqual([
       ...[0, 1, 2, 3].map((rank) => [String(rank), "24 s 92.3%", "2 s 7.7%"]),
