@@ -86,6 +86,33 @@ describe("placeExperts", () => {
     expect(placement!.slotsOf.map(({ length }) => length)).toEqual([4, 2, 1, 1]);
   });
 
+  test("copies the lower of two experts whose copies are equally busy, as the released program does", () => {
+    const loads = [
+      [6, 6, 6, 6],
+      [1, 8, 4, 8],
+    ];
+    const counts = (replicas: number) =>
+      placeExperts(loads, { replicas, groups: 1, nodes: 1, gpus: 2 }).map(({ slotsOf }) =>
+        slotsOf.map(({ length }) => length),
+      );
+    expect(counts(6)).toEqual([
+      [2, 2, 1, 1],
+      [1, 2, 1, 2],
+    ]);
+    expect(counts(8)).toEqual([
+      [2, 2, 2, 2],
+      [1, 3, 2, 2],
+    ]);
+  });
+
+  test("compares in float32, as the released program does", () => {
+    // A third of 1 and this load are one number in float32, and the lower index wins; in doubles the load is larger.
+    const third = Math.fround(1 / 3);
+    expect(third).toBeGreaterThan(1 / 3);
+    const [placement] = placeExperts([[1, third]], { replicas: 5, groups: 1, nodes: 1, gpus: 1 });
+    expect(placement!.slotsOf.map(({ length }) => length)).toEqual([4, 1]);
+  });
+
   test.each<[number[][], ReplicaLayout, RegExp]>([
     [[[1, 2]], { replicas: 3, groups: 1, nodes: 1, gpus: 2 }, /3 replicas on 2 GPUs[\s\S]*give 4 replicas/],
     [[[1, 2, 3]], { replicas: 2, groups: 1, nodes: 1, gpus: 2 }, /2 replicas for 3 experts/],

@@ -49,10 +49,10 @@ export {
   type Action,
   type Chunk,
   chunksOf,
+  type Holder,
+  holderOf,
   type PipelinePlan,
   type PipelineSize,
-  type Place,
-  placeOf,
   type Schedule,
   stageOf,
 } from "./schedule/plan.ts";
@@ -60,6 +60,11 @@ export { planZeroBubble } from "./schedule/zeroBubble.ts";
 export type { ChunkCosts, SimulationCosts } from "./simulate/costs.ts";
 export { type SimulatedSpan, type Simulation, simulate } from "./simulate/simulate.ts";
 export { splitStages } from "./stages.ts";
+export { accountTimeline, type RankAccount, type TimelineAccount } from "./trace/account.ts";
+export { type RankTrace, type RankTraceEvent, rankTrace } from "./trace/chromeTrace.ts";
+export { type GanttPage, ganttPage } from "./trace/gantt.ts";
+export { simulatedSpans } from "./trace/simulated.ts";
+export type { RankSpans, Span, SpanCategory, SpanChunk } from "./trace/spans.ts";
 export {
   chosenBy,
   type DispatchTraffic,

@@ -4,7 +4,7 @@
  * A message has certainly arrived once its receiver has sent something back after reading it. To wait earlier could
  * stop a pipeline: a warm-up runs ahead, and its receiver reads only after answers that the sender has still to give.
  */
-import { type Action, type Chunk, type PipelinePlan, placeOf, stageOf } from "./plan.ts";
+import { type Action, type Chunk, holderOf, type PipelinePlan, stageOf } from "./plan.ts";
 
 /** What a chunk hands to its neighbour: its result forwards, its input's gradient backwards. */
 export interface PipelineMessage {
@@ -59,7 +59,7 @@ function messages(
   way: "in" | "out",
 ): readonly PipelineMessage[] {
   if (chunk === null) return [];
-  const other = placeOf(plan, stageOf(plan, { rank, chunk }) + step, chunk);
+  const other = holderOf(plan, stageOf(plan, { rank, chunk }) + step, chunk);
   if (other === null) return [];
   return way === "out"
     ? [{ kind, from: chunk, to: other.chunk, sender: rank, receiver: other.rank }]

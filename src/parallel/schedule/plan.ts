@@ -3,7 +3,7 @@
  * it, a simulator times it, a page draws it.
  *
  * What a plan does not list follows from it: a forward takes the result of the same micro-batch's forward one stage
- * earlier, a backward that of the stage behind, and `placeOf` says which rank holds that stage. A weight part takes
+ * earlier, a backward that of the stage behind, and `holderOf` says which rank holds that stage. A weight part takes
  * the oldest bundle that an input-only backward of the same rank has left (one FIFO per rank).
  *
  * Source: DeepSeek-V3 report, section 3.2.1.
@@ -50,17 +50,17 @@ export interface PipelineSize {
 }
 
 /** Where a chunk is computed. */
-export interface Place {
+export interface Holder {
   readonly rank: number;
   readonly chunk: Chunk;
 }
 
-export function stageOf(plan: PipelinePlan, { rank, chunk }: Place): number {
+export function stageOf(plan: PipelinePlan, { rank, chunk }: Holder): number {
   return plan.stagesOf[rank]![chunk.module]!;
 }
 
 /** Where the same micro-batch meets another stage; null before the first stage and behind the last. */
-export function placeOf(plan: PipelinePlan, stage: number, { direction, microBatch }: Chunk): Place | null {
+export function holderOf(plan: PipelinePlan, stage: number, { direction, microBatch }: Chunk): Holder | null {
   if (stage < 0 || stage >= plan.stages) return null;
   switch (plan.schedule) {
     case "1f1b":

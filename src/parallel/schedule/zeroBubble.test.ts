@@ -26,6 +26,11 @@ describe("planZeroBubble", () => {
     expect(text(3, 4, 2)).toBe("F0 Bi0 F1 Bi1 F2 Bi2 W0 F3 Bi3 W1 W2 W3");
   });
 
+  test("fills a wait that is just as long as a weight part", () => {
+    // Rank 1 has backwarded micro-batch 0 at 5; the gradient of 1 comes at 6.
+    expect(text(3, 2, 1)).toBe("F0 F1 Bi0 W0 Bi1 W1");
+  });
+
   test("refuses what is not a number of ranks or micro-batches", () => {
     expect(() => planZeroBubble({ ranks: 0, microBatches: 4 })).toThrow(/there cannot be 0 ranks/);
     expect(() => planZeroBubble({ ranks: 4, microBatches: 2.5 })).toThrow(

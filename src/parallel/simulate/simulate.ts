@@ -9,9 +9,9 @@ import { advanceRanks } from "../schedule/advance.ts";
 import {
   type Action,
   type Chunk,
+  type Holder,
+  holderOf,
   type PipelinePlan,
-  type Place,
-  placeOf,
   stageOf,
 } from "../schedule/plan.ts";
 import { actionDurations, requireCosts, type SimulationCosts } from "./costs.ts";
@@ -103,24 +103,24 @@ class Results {
     if (backward !== null) this.#backwardEnds[this.#index({ rank, chunk: backward })] = end;
   }
 
-  #forwardInput(place: Place): number | null {
-    const source = placeOf(this.#plan, stageOf(this.#plan, place) - 1, place.chunk);
+  #forwardInput(place: Holder): number | null {
+    const source = holderOf(this.#plan, stageOf(this.#plan, place) - 1, place.chunk);
     return source === null ? 0 : this.#arrival(this.#forwardEnds, source, place.rank);
   }
 
-  #backwardInput(place: Place): number | null {
+  #backwardInput(place: Holder): number | null {
     const own = this.#arrival(this.#forwardEnds, place, place.rank);
-    const source = placeOf(this.#plan, stageOf(this.#plan, place) + 1, place.chunk);
+    const source = holderOf(this.#plan, stageOf(this.#plan, place) + 1, place.chunk);
     return source === null ? own : laterOf(own, this.#arrival(this.#backwardEnds, source, place.rank));
   }
 
-  #arrival(ends: Float64Array, source: Place, rank: number): number | null {
+  #arrival(ends: Float64Array, source: Holder, rank: number): number | null {
     const end = ends[this.#index(source)]!;
     if (Number.isNaN(end)) return null;
     return source.rank === rank ? end : end + this.#latency;
   }
 
-  #index(place: Place): number {
+  #index(place: Holder): number {
     return stageOf(this.#plan, place) * this.#plan.microBatches + place.chunk.microBatch;
   }
 }

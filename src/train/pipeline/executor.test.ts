@@ -1,6 +1,12 @@
 import { createHash } from "node:crypto";
 import { describe, expect, test } from "vitest";
-import { makeSession, midway, PAD_ID, randomRows, tinyTrainConfig } from "../../../test/support/tinyTraining.ts";
+import {
+  makeSession,
+  midway,
+  PAD_ID,
+  randomRows,
+  tinyTrainConfig,
+} from "../../../test/support/tinyTraining.ts";
 import { makeRopeTable, ParameterFactory, precisions, Stage } from "../../model/index.ts";
 import {
   type Communicator,

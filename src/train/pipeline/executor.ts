@@ -14,11 +14,11 @@ import {
   answeredAt,
   type Chunk,
   type Communicator,
+  holderOf,
   neededBy,
   type Pending,
   type PipelineMessage,
   type PipelinePlan,
-  placeOf,
   stageOf,
 } from "../../parallel/index.ts";
 import { type Dtype, type Shape, Tape, type Tensor, type WeightBundle } from "../../tensor/index.ts";
@@ -182,7 +182,10 @@ class PlanRun {
 
   #backwardWeight(chunk: Chunk): void {
     const oldest = this.#weights.shift();
-    invariant(oldest !== undefined && keyOf(oldest.chunk) === keyOf(chunk), "weight parts leave in their order");
+    invariant(
+      oldest !== undefined && keyOf(oldest.chunk) === keyOf(chunk),
+      "weight parts leave in their order",
+    );
     using bundle = oldest.bundle;
     bundle.run();
     this.#model.finished(chunk);
@@ -191,7 +194,7 @@ class PlanRun {
   #send(index: number, kind: PipelineMessage["kind"], chunk: Chunk, tensors: readonly Tensor[]): void {
     const { rank } = this.#communicator;
     const stage = stageOf(this.#plan, { rank, chunk });
-    const place = placeOf(this.#plan, kind === "activation" ? stage + 1 : stage - 1, chunk);
+    const place = holderOf(this.#plan, kind === "activation" ? stage + 1 : stage - 1, chunk);
     invariant(place !== null, "only inner boundaries are crossed");
     const message = { kind, from: chunk, to: place.chunk, sender: rank, receiver: place.rank };
     const pending = tensors.map((x) =>
