@@ -17,7 +17,7 @@ import { SpikeGuard } from "./guards.ts";
 import type { LoopState } from "./loopState.ts";
 import { plannedRows, type ScheduledValues, scheduleAt } from "./schedule.ts";
 import type { TrainSession } from "./session.ts";
-import type { StepRecord } from "./step.ts";
+import type { StepRecord } from "./stepRecord.ts";
 
 export interface RowSource {
   next(count: number): Rows;

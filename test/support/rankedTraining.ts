@@ -5,7 +5,7 @@ import type { TrainConfig } from "../../src/train/config.ts";
 import { defaultTrainConfig } from "../../src/train/configSchema.ts";
 import { scheduleAt } from "../../src/train/schedule.ts";
 import { TrainSession } from "../../src/train/session.ts";
-import type { StepRecord } from "../../src/train/step.ts";
+import type { StepRecord } from "../../src/train/stepRecord.ts";
 import { hashOf } from "./tinyModel.ts";
 import { EOS_ID, PAD_ID, randomRows } from "./tinyTraining.ts";
 
