@@ -13,10 +13,11 @@ import {
   layoutText,
   type MpiJob,
   parseLayout,
+  type Schedule,
   worldSize,
 } from "../parallel/index.ts";
 import { NativeBackend } from "../tensor/index.ts";
-import type { Team, TrainConfig } from "../train/index.ts";
+import { scheduleAt, type Team, type TrainConfig, teamFor } from "../train/index.ts";
 import { chooseBackend, type DeviceOptions, type OpenDevice, openDevice } from "./openDevice.ts";
 
 export interface OpenRank extends OpenDevice {
@@ -44,6 +45,7 @@ export interface LaunchOptions {
   readonly ranks?: number;
   readonly layout?: string;
   readonly zero1?: boolean;
+  readonly schedule?: Schedule;
 }
 
 /**
@@ -52,7 +54,7 @@ export interface LaunchOptions {
  * @param started  processes that a launcher has started, one rank each; null if this one was started alone
  */
 export function launchOf(options: LaunchOptions, started: number | null = launchedRanks()): Launch | null {
-  const { ranks, layout, zero1 = false } = options;
+  const { ranks, layout, zero1 = false, schedule = "dualpipe" } = options;
   if (started !== null && ranks !== undefined) {
     throw new UsageError(`--ranks ${ranks} is given, and mpirun has started ${started}`, {
       why: "under a launcher each process is one rank; --ranks puts several into one process",
@@ -63,7 +65,7 @@ export function launchOf(options: LaunchOptions, started: number | null = launch
   if (started === null && ranks === undefined && layout === undefined && !zero1) return null;
   const count = started ?? ranks;
   const named = layout === undefined ? { dp: count ?? 1, ep: 1, pp: 1 } : parseLayout(layout);
-  const wanted = { ...named, zero1 };
+  const wanted = { ...named, zero1, schedule };
   return { layout: wanted, ranks: count ?? worldSize(wanted) };
 }
 
@@ -84,14 +86,16 @@ export function isFirstProcess(): boolean {
 
 /** @throws {ConfigError} if the launch is impossible, or does not fit the run's numbers */
 export function requireFit(launch: Launch | null, config: TrainConfig): void {
-  if (launch !== null) checkLayout(launch.layout, launch.ranks, config);
+  if (launch === null) return;
+  const batchRows = Math.min(...[0, 1].map((share) => scheduleAt(config, { step: 0, share }).batchRows));
+  checkLayout(launch.layout, launch.ranks, { ...config, batchRows });
 }
 
 /** The flags that say the same again, behind the command that resumes a run. */
 export function launchFlags(launch: Launch | null): string {
   if (launch === null) return "";
   const { layout, ranks } = launch;
-  const zero1 = layout.zero1 ? " --zero1" : "";
+  const zero1 = `${layout.pp > 1 ? ` --schedule ${layout.schedule}` : ""}${layout.zero1 ? " --zero1" : ""}`;
   if (launchedRanks() !== null) return ` --layout ${layoutText(layout)}${zero1}`;
   const plain = layout.ep === 1 && layout.pp === 1;
   return ` --ranks ${ranks}${plain ? "" : ` --layout ${layoutText(layout)}`}${zero1}`;
@@ -114,7 +118,7 @@ export function openRanks(options: LaunchOptions & Pick<DeviceOptions, "threads"
   const own = communicators.map((communicator, rank): OpenRank => {
     const { device } = communicator;
     const native = device.backend instanceof NativeBackend ? device.backend : null;
-    const team = { communicator, zero1: launch.layout.zero1 };
+    const team = teamFor(communicator, launch.layout);
     return { device, native, warning, threads: native?.threads ?? 1, rank, team };
   });
   return { own, launch, job: null };
@@ -128,7 +132,7 @@ function joinJob(options: LaunchOptions & Pick<DeviceOptions, "threads" | "backe
   const { threads = threadsOfARank(), backend } = options;
   const opened = openDevice({ threads, backend });
   const communicator = job.communicator(opened.device);
-  const team = { communicator, zero1: launch?.layout.zero1 === true };
+  const team = teamFor(communicator, launch!.layout);
   return { own: [{ ...opened, rank: job.rank, team }], launch, job };
 }
 

@@ -2,6 +2,7 @@
 import { Command } from "commander";
 import { isFirstProcess, type TrainOptions, trainModel } from "../api/index.ts";
 import type { EventSink } from "../base/index.ts";
+import { type Schedule, schedules } from "../parallel/index.ts";
 import { openTerminal } from "../run/index.ts";
 import { interruptible } from "./interrupt.ts";
 import { choiceOption, listOption, numberOption, threadsOption } from "./options.ts";
@@ -23,6 +24,7 @@ interface Flags {
   readonly ranks?: number;
   readonly layout?: string;
   readonly zero1?: boolean;
+  readonly schedule?: Schedule;
 }
 
 export function trainCommand(): Command {
@@ -52,7 +54,12 @@ export function trainCommand(): Command {
       "ranks in this process that share each step; data-parallel by default",
       numberOption("--ranks", 1, true, 1024),
     )
-    .option("--layout <places>", "which rank is what: dp=4 or dp=4,ep=1,pp=1")
+    .option("--layout <places>", "which rank is what: dp=4 or dp=2,pp=2")
+    .option(
+      "--schedule <name>",
+      "in which order the ranks of a pipeline work: dualpipe (default), dualpipev, 1f1b or zb",
+      choiceOption("--schedule", schedules),
+    )
     .option("--zero1", "keep moments and averages of a weight at one rank only")
     .option("--tensorboard", "also write TensorBoard event files")
     .option("--json", "print the events as JSON lines")

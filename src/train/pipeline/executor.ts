@@ -121,7 +121,10 @@ class PlanRun {
         receive(gradient);
       }
     }
-    return { activation, gradient, pending: { wait: () => pending.forEach((each) => each.wait()) } };
+    const wait = (): void => {
+      for (const each of pending) each.wait();
+    };
+    return { activation, gradient, pending: { wait } };
   }
 
   /** Awaits what an action has sent. */
@@ -133,16 +136,21 @@ class PlanRun {
   perform(index: number, action: Action, { activation, gradient }: Arriving): void {
     switch (action.kind) {
       case "forward":
-        return this.#forward(index, action.chunk, activation);
+        this.#forward(index, action.chunk, activation);
+        break;
       case "backward":
-        return this.#backward(index, action.chunk, gradient, "full");
+        this.#backward(index, action.chunk, gradient, "full");
+        break;
       case "backwardInput":
-        return this.#backward(index, action.chunk, gradient, "input");
+        this.#backward(index, action.chunk, gradient, "input");
+        break;
       case "backwardWeight":
-        return this.#backwardWeight(action.chunk);
+        this.#backwardWeight(action.chunk);
+        break;
       case "overlapped":
         this.#forward(index, action.forward, activation);
-        return this.#backward(index, action.backward, gradient, "full");
+        this.#backward(index, action.backward, gradient, "full");
+        break;
     }
   }
 
