@@ -19,6 +19,7 @@ import {
   splitStages,
   stageHolders,
 } from "../../parallel/index.ts";
+import type { Parameter } from "../../tensor/index.ts";
 import { DataParallel } from "../dataParallel.ts";
 import { GradientTree } from "../gradientTree.ts";
 
@@ -31,7 +32,8 @@ export interface Module {
   /** World ranks that hold it, in the order of the blocks that they compute. */
   readonly holders: readonly number[];
   readonly dataParallel: DataParallel;
-  readonly tree: GradientTree;
+  /** Of the gradients that come with each part of a backward. */
+  readonly trees: Readonly<Record<"input" | "weight", GradientTree>>;
 }
 
 export interface ModuleOptions {
@@ -79,6 +81,21 @@ function makeModule(
     factory,
     holders,
     dataParallel: new DataParallel(team, factory.parameters),
-    tree: new GradientTree(device, factory.parameters, blocks),
+    trees: {
+      input: new GradientTree(device, factory.parameters.filter(comesWithInput), blocks),
+      weight: new GradientTree(
+        device,
+        factory.parameters.filter((parameter) => !comesWithInput(parameter)),
+        blocks,
+      ),
+    },
   };
+}
+
+/**
+ * Whether its gradient falls out of the input's: a norm's gain, and the head, which never keeps its logits. Where weight
+ * parts wait, these are a block ahead of the others.
+ */
+function comesWithInput({ shape, path }: Parameter): boolean {
+  return shape.length === 1 || path === "lmHead.weight";
 }

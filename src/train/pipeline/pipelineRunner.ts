@@ -71,8 +71,14 @@ export interface PipelineParts {
   readonly documentEnd: number | null;
 }
 
-/** Chunks of a module whose weight gradients are complete. */
-type Counts = Map<number, number>;
+/** By module and part of the backward: chunks that are done. */
+type Counts = Map<string, number>;
+
+interface StepAtWork {
+  readonly plan: PipelinePlan;
+  readonly done: Counts;
+  readonly embedding: SharedEmbedding;
+}
 
 export class PipelineRunner implements Runner {
   readonly parts: PipelineParts;
@@ -140,7 +146,7 @@ export class PipelineRunner implements Runner {
   }
 
   get treeBytes(): number {
-    return sum(this.parts.modules.map(({ tree }) => tree.bytes));
+    return sum(this.parts.modules.map(({ trees }) => trees.input.bytes + trees.weight.bytes));
   }
 
   dispose(): void {
@@ -177,27 +183,30 @@ export class PipelineRunner implements Runner {
       recomputes,
       scales: this.#scales,
       record: (microBatch, losses) => this.#totals.addPart(first + microBatch, losses),
-      finished: (chunk) => this.#endChunk(chunk, plan, done, embedding),
+      finished: (chunk, part) => this.#endChunk(chunk, part, { plan, done, embedding }),
     });
     new PipelineExecutor(plan, pipeline, model).enqueue();
     embedding.settle();
   }
 
   /** The last chunk of a block: embedding and head get MTP's part, and the block's sum goes into the tree. */
-  #endChunk(chunk: Chunk, plan: PipelinePlan, done: Counts, embedding: SharedEmbedding): void {
-    const { layout, gradientShards, modules } = this.parts;
-    const count = (done.get(chunk.module) ?? 0) + 1;
-    done.set(chunk.module, count);
+  #endChunk(chunk: Chunk, part: "input" | "weight", { plan, done, embedding }: StepAtWork): void {
+    const { layout, gradientShards, modules, mtpDepth } = this.parts;
+    const key = `${chunk.module} ${part}`;
+    const count = (done.get(key) ?? 0) + 1;
+    done.set(key, count);
     const blockLength = (plan.microBatches * layout.dp) / gradientShards;
     if (count % blockLength !== 0) return;
-    const { stage, factory, tree } = modules[chunk.module]!;
+    const { stage, factory, trees } = modules[chunk.module]!;
     for (const { owner, alias } of factory.tied) {
-      if (factory.parameters.includes(owner)) this.#addHere(owner.grad!, alias.grad!);
+      const isHead = owner === stage.head?.lmHead;
+      if (isHead !== (part === "input")) continue;
+      if (isHead) this.#addHere(owner.grad!, alias.grad!);
       else embedding.send(alias, chunk);
     }
-    for (let k = 0; k < this.parts.mtpDepth && stage.embedTokens !== null; k++)
-      embedding.receive(stage.embedTokens, chunk);
-    tree.endBlock(count / blockLength - 1);
+    if (part === "weight" && stage.embedTokens !== null)
+      for (let k = 0; k < mtpDepth; k++) embedding.receive(stage.embedTokens, chunk);
+    trees[part].endBlock(count / blockLength - 1);
   }
 
   #addHere(own: Parameters<typeof add>[0], more: Parameters<typeof add>[0]): void {

@@ -160,8 +160,9 @@ export class PipelineSession implements Session {
     this.optimizer.dispose();
     this.rope.cos.dispose();
     this.rope.sin.dispose();
-    for (const { factory, tree } of this.#modules) {
-      tree.dispose();
+    for (const { factory, trees } of this.#modules) {
+      trees.input.dispose();
+      trees.weight.dispose();
       disposeFactory(factory);
     }
     disposeFactory(this.factory);
