@@ -1,6 +1,6 @@
 /** `minke train`: from plain text to a model, in one command. */
 import { Command } from "commander";
-import { type TrainOptions, trainModel } from "../api/index.ts";
+import { isFirstProcess, type TrainOptions, trainModel } from "../api/index.ts";
 import type { EventSink } from "../base/index.ts";
 import { openTerminal } from "../run/index.ts";
 import { interruptible } from "./interrupt.ts";
@@ -20,6 +20,9 @@ interface Flags {
   readonly json?: boolean;
   readonly tensorboard?: boolean;
   readonly backend?: "native" | "reference";
+  readonly ranks?: number;
+  readonly layout?: string;
+  readonly zero1?: boolean;
 }
 
 export function trainCommand(): Command {
@@ -44,11 +47,18 @@ export function trainCommand(): Command {
     .option("--resume", "go on from the run's newest checkpoint")
     .option("--set <path=value>", "change one setting; may be repeated", listOption)
     .option("--backend <name>", "native or reference", choiceOption("--backend", ["native", "reference"]))
+    .option(
+      "--ranks <n>",
+      "ranks in this process that share each step; data-parallel by default",
+      numberOption("--ranks", 1, true, 1024),
+    )
+    .option("--layout <places>", "which rank is what: dp=4 or dp=4,ep=1,pp=1")
+    .option("--zero1", "keep moments and averages of a weight at one rank only")
     .option("--tensorboard", "also write TensorBoard event files")
     .option("--json", "print the events as JSON lines")
     .addHelpText(
       "after",
-      "\nExamples:\n  minke train --preset nano --data speeches/ --minutes 5\n  minke train --preset micro --data book.txt --steps 500 --set optimizer.learningRate=1e-3\n  minke train --run runs/2026-11-21-nano-1 --resume\n",
+      "\nExamples:\n  minke train --preset nano --data speeches/ --minutes 5\n  minke train --preset micro --data book.txt --steps 500 --set optimizer.learningRate=1e-3\n  minke train --run runs/2026-11-21-nano-1 --resume\n  minke train --preset micro --data book.txt --set gradientShards=2 --set microBatchRows=1 --ranks 2 --zero1\n",
     )
     .action(async (flags: Flags) => {
       await runTraining(flags);
@@ -61,6 +71,8 @@ export async function runTraining(
   extra: Pick<TrainOptions, "afterTraining"> = {},
 ): Promise<{ readonly path: string; readonly isComplete: boolean }> {
   const { json = false, ...options } = flags;
+  const command = process.argv.slice(2);
+  if (!isFirstProcess()) return followSilently({ ...options, command });
   const terminal = openTerminal(process.stdout, { json, environment: process.env });
   const status = (text: string): void => {
     if (!json) process.stderr.write(`${text}...\n`);
@@ -69,7 +81,7 @@ export async function runTraining(
   const run = trainModel({
     ...options,
     ...extra,
-    command: process.argv.slice(2),
+    command,
     signal: interrupt.signal,
     sink: json ? terminal : withoutFailure(terminal),
     status,
@@ -84,6 +96,20 @@ export async function runTraining(
     return result;
   } finally {
     await terminal.close();
+  }
+}
+
+/** A process of a job whose first rank owns the terminal: launchers hand Ctrl-C to all, and it alone says what follows. */
+async function followSilently(
+  options: TrainOptions,
+): Promise<{ readonly path: string; readonly isComplete: boolean }> {
+  using _interrupt = interruptible(null);
+  try {
+    return await trainModel(options).finished;
+  } catch {
+    // What is wrong with all ranks the first one tells; what is wrong with this one alone has ended the job with its text.
+    process.exitCode = 1;
+    return { path: "", isComplete: false };
   }
 }
 

@@ -13,6 +13,7 @@ export {
 } from "./communicator/collectives.ts";
 export type { Communicator, Pending, Receive, Send } from "./communicator/communicator.ts";
 export { everyRank } from "./communicator/everyRank.ts";
+export { firstAlone, hearFirst } from "./communicator/firstAlone.ts";
 export { type InProcessOptions, inProcess } from "./communicator/inProcess.ts";
 export { broadcastJson, gatherJson } from "./communicator/json.ts";
 export { type Launcher, launcherOf, type MpiFlavour } from "./communicator/mpi/launcher.ts";
@@ -26,3 +27,15 @@ export {
 export { joinMpi, type MpiJob, type MpiOptions } from "./communicator/mpi/mpiJob.ts";
 export { QueueCommunicator } from "./communicator/queueCommunicator.ts";
 export { addByTree, sumInOrder, treeSum, treeSumTo } from "./communicator/sums.ts";
+export {
+  type CutNumbers,
+  checkLayout,
+  dataRanks,
+  type Layout,
+  layoutText,
+  type Place,
+  parseLayout,
+  placeOf,
+  worldSize,
+} from "./layout.ts";
+export { assignOwners } from "./owners.ts";

@@ -1,0 +1,63 @@
+/** A rank that is not the first: it opens what the first has prepared, and takes the same steps in silence. */
+import { hearFirst } from "../parallel/index.ts";
+import { parseTrainConfig, RowSampler, trainLoop } from "../train/index.ts";
+import { collectGarbage } from "./collectGarbage.ts";
+import type { OpenRank } from "./openRanks.ts";
+import { measureStepSeconds } from "./prepareRun.ts";
+import { gatherRequests, haveSameData, hearPlan, openPrepared, tellConfig } from "./rankPlan.ts";
+import { openSession, restoreOrInitialize } from "./runSession.ts";
+import { answer, stateEntries } from "./runState.ts";
+import type { TrainOptions } from "./trainOptions.ts";
+
+export async function followRun(
+  rank: OpenRank,
+  options: TrainOptions,
+): Promise<{ readonly path: string; readonly isComplete: boolean }> {
+  const { communicator } = rank.team!;
+  const nothing = { path: "", isComplete: false };
+  await gatherRequests(rank, options);
+  const plan = await hearPlan(rank);
+  if (plan === null) return nothing;
+  let config = parseTrainConfig(plan.config, "run.json");
+  const prepared = await openPrepared(plan.root, config).catch((error: unknown) => ({
+    problem: error instanceof Error ? error.message : String(error),
+  }));
+  const goesOn = await haveSameData(rank, prepared);
+  if ("problem" in prepared) return nothing;
+  try {
+    if (!goesOn) return nothing;
+    if (plan.isMeasured) {
+      await measureStepSeconds(rank, config, prepared.data);
+      config = await tellConfig(rank, plan.config);
+    }
+    collectGarbage();
+    const session = openSession(rank, config, prepared);
+    const path = await hearFirst<string>(communicator);
+    const restored = await restoreOrInitialize(session, path);
+    const entries = stateEntries(session);
+    const isComplete = await trainLoop({
+      session,
+      rows: new RowSampler(prepared.data.train, config.seed),
+      validation: null,
+      from: restored?.loop ?? null,
+      signal: new AbortController().signal,
+      hooks: {
+        emit: () => undefined,
+        sample: () => Promise.resolve(""),
+        save: async (state) => {
+          answer(entries, communicator);
+          return `checkpoints/step-${state.step}`;
+        },
+        resumeCommand: "",
+        peakFlopsPerSecond: null,
+        flopsPerToken: 0,
+        bytesPerToken: 1,
+      },
+    });
+    await rank.device.drain();
+    session.dispose();
+    return { path: plan.root, isComplete };
+  } finally {
+    await prepared.data.train.close();
+  }
+}
