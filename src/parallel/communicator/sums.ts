@@ -73,7 +73,7 @@ export function treeSumTo(communicator: Communicator, x: Tensor, root: number, t
  */
 export function sumInOrder(communicator: Communicator, x: Tensor, tag?: number): void {
   requireAddable(x);
-  if (communicator.size === 1) return;
+  if (communicator.size === 1 || x.size === 0) return;
   using _scope = communicator.device.scope();
   const all = allGather(communicator, x.reshape(-1), tag);
   const [first, ...rest] = Array.from({ length: communicator.size }, (_, of) =>
