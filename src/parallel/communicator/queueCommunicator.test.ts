@@ -66,10 +66,11 @@ async function runProgram(communicator: Communicator, steps: readonly Step[]): P
     }
   }
   for (const { pending } of open) pending.wait();
+  const found = received.map(({ y }) => numbers(y));
+  for (const { y } of received) y.dispose();
   const wrong: string[] = [];
-  for (const { name, y, wanted } of received) {
-    if (JSON.stringify(await numbers(y)) !== JSON.stringify(wanted)) wrong.push(name);
-    y.dispose();
+  for (const [i, { name, wanted }] of received.entries()) {
+    if (JSON.stringify(await found[i]) !== JSON.stringify(wanted)) wrong.push(name);
   }
   return wrong;
 }
@@ -119,31 +120,68 @@ describe.each(rankBackends)("a communicator over %s queues", (backend) => {
     expect(results[5]).toEqual([[2, 3, 1, 2, 0, 1], [4], [2], [5]]);
   });
 
-  test("is replayed, with other messages in flight that the recording did not know", async () => {
-    const results = await onRanks(backend, 2, async (communicator) => {
-      const { rank, device } = communicator;
-      const [x, sum, early] = [0, 1, 2].map(() => device.from([0], [1], "f32"));
-      const recording = new Recording(device, () => {
-        copyInto(x!, sum!);
-        treeSum(communicator, sum!);
+  test("keeps groups of the same ranks apart, whatever the order in which a rank uses them", async () => {
+    const results = await onRanks(backend, 2, async (world) => {
+      const { rank, device } = world;
+      const groups = [world, world.split([0, 1]), world.split([0, 1])];
+      const posted = (rank === 0 ? [0, 1, 2] : [2, 0, 1]).map((g) => {
+        const [x, y] = [device.from([10 * g + rank], [1], "f32"), device.from([-1], [1], "f32")];
+        return { y, pending: groups[g]!.exchange([{ to: 1 - rank, x }], [{ from: 1 - rank, y }]) };
       });
-      const found: number[] = [];
-      for (const value of [1, 2, 3]) {
-        x!.write([value + 10 * rank]);
-        // In flight during the replays only.
-        const pending =
-          value === 1
-            ? null
-            : communicator.exchange([{ to: 1 - rank, x: x! }], [{ from: 1 - rank, y: early! }], 9);
-        recording.run();
-        pending?.wait();
-        found.push(...(await numbers(sum!)), ...(await numbers(early!)));
-      }
-      return found;
+      for (const { pending } of posted) pending.wait();
+      return (await Promise.all(posted.map(({ y }) => numbers(y)))).flat();
     });
     expect(results).toEqual([
-      [12, 0, 14, 12, 16, 13],
-      [12, 0, 14, 2, 16, 3],
+      [1, 11, 21],
+      [20, 0, 10],
+    ]);
+  });
+
+  test("holds what it exchanges until the await, whoever lets go of it", async () => {
+    const live = await onRanks(backend, 1, async (communicator) => {
+      const { device } = communicator;
+      const before = device.arena.liveCount;
+      const [x, y] = [device.temporary([1], "f32"), device.temporary([1], "f32")];
+      const pending = communicator.exchange([{ to: 0, x }], [{ from: 0, y }]);
+      x.dispose();
+      y.dispose();
+      const during = device.arena.liveCount - before;
+      pending.wait();
+      await device.drain();
+      return [during, device.arena.liveCount - before];
+    });
+    expect(live).toEqual([[2, 0]]);
+  });
+
+  test("is replayed while a message is in flight that the recording did not know", async () => {
+    const results = await onRanks(
+      backend,
+      2,
+      async (communicator) => {
+        const { rank, device } = communicator;
+        const [x, sum, late] = [0, 1, 2].map(() => device.from([0], [1], "f32"));
+        const recording = new Recording(device, () => {
+          copyInto(x!, sum!);
+          treeSum(communicator, sum!);
+        });
+        const found: number[] = [];
+        for (const value of [1, 2, 3]) {
+          x!.write([value + 10 * rank]);
+          // Rank 0 waits from before the replay for what rank 1 sends after it: its sum must not wait for that too.
+          const receiving =
+            rank === 0 && value > 1 ? communicator.exchange([], [{ from: 1, y: late! }], 9) : null;
+          recording.run();
+          if (rank === 1 && value > 1) communicator.exchange([{ to: 0, x: sum! }], [], 9).wait();
+          receiving?.wait();
+          found.push(...(await numbers(sum!)), ...(await numbers(late!)));
+        }
+        return found;
+      },
+      { timeoutSeconds: 10 },
+    );
+    expect(results).toEqual([
+      [12, 0, 14, 14, 16, 16],
+      [12, 0, 14, 0, 16, 0],
     ]);
   });
 
