@@ -215,12 +215,21 @@ test.runIf(rankBackends.includes("native"))("both backends give the same bits", 
   expect(await run("native")).toEqual(await run("reference"));
 });
 
-describe("sums of what has too few bits", () => {
-  test("are refused", async () => {
+describe("what no collective can do", () => {
+  test("is refused: sums of what has too few bits", async () => {
     const asking = onRanks("reference", 2, async (communicator) =>
       treeSum(communicator, communicator.device.temporary([2], "bf16")),
     );
     await expect(asking).rejects.toThrow(/a sum over ranks of bf16/);
+  });
+
+  test.each([2, -1, 0.5])("a root that is no rank is refused: %d", async (root) => {
+    for (const collective of [broadcast, treeSumTo]) {
+      const asking = onRanks("reference", 2, async (communicator) =>
+        collective(communicator, communicator.device.temporary([2], "f32"), root),
+      );
+      await expect(asking).rejects.toThrow(new RegExp(`the root is rank ${root} of 2`));
+    }
   });
 
   test("a table that has not a row for each rank is refused", async () => {
