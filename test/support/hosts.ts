@@ -18,7 +18,7 @@ export const hostFlags: readonly string[] = [
   ...["-H", HOSTS.join(","), "--map-by", "node"],
   ...["--mca", "plm_rsh_agent", `${script} rsh`],
   ...["--mca", "btl_tcp_if_include", "10.77.0.0/24", "--mca", "oob_tcp_if_include", "10.77.0.0/24"],
-  ...["--mca", "oob_tcp_keepalive_time", "3"],
+  ...["--mca", "oob_tcp_keepalive_time", "2"],
   ...["--mca", "oob_tcp_keepalive_intvl", "1"],
   ...["--mca", "oob_tcp_keepalive_probes", "3"],
 ];
