@@ -37,6 +37,13 @@ describe("the distance of two trainings", () => {
     expect(pointwise).toBeGreaterThan(0.09);
   });
 
+  test("leaves out steps that either of them skipped", () => {
+    const skipping = falling.map((loss, i) => (i === 350 ? null : loss));
+    const other = falling.map((loss, i) => (i === 350 ? 100 * loss : i === 390 ? null : loss));
+    const apart = distanceOf(training("fp8", other, 2), training("bf16", skipping, 2));
+    expect(apart.lastQuarter).toBe(0);
+  });
+
   test("refuses trainings of different lengths", () => {
     expect(() => distanceOf(training("fp8", [1, 2], 2), base)).toThrow("2 steps are compared with 400");
   });
