@@ -3,7 +3,7 @@ import { distanceOf, drawCurves, smoothed, type Training } from "./lossCurves.ts
 
 const falling = Array.from({ length: 400 }, (_, i) => 2 + 6 * 0.98 ** i);
 
-function training(arm: string, losses: readonly number[], validationLoss: number): Training {
+function training(arm: string, losses: readonly (number | null)[], validationLoss: number): Training {
   return { arm, seed: 0, losses, validationLoss };
 }
 
