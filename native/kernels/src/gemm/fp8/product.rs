@@ -185,7 +185,7 @@ unsafe fn multiply_by_chains(product: &Product, part: Part, promotion: usize, sc
 const BLOCK_PAIRS: usize = 256;
 /// Panels whose sums wait in memory for their next pairs.
 #[cfg(target_arch = "x86_64")]
-const WAITING_PANELS: usize = 16;
+const WAITING_PANELS: usize = 8;
 
 /// In AMX registers.
 ///
@@ -321,7 +321,7 @@ pub fn op(ctx: &Ctx, a: &mut Args) -> Result<(), KernelError> {
         accumulation,
         y: Target::new(y.slice_mut(elements(&[m, n])?)?, n),
     };
-    let cut = Cut::of(ctx.isa, Arithmetic::Bf16);
+    let cut = Cut::of_codes(ctx.isa);
     let parts = plan::parts(cut, m, n.div_ceil(PANEL), k, ctx.pool.threads());
     ctx.pool.run(parts.len(), &|i, scratch| {
         // SAFETY: parts are disjoint.
@@ -348,7 +348,7 @@ pub fn grouped_op(ctx: &Ctx, a: &mut Args) -> Result<(), KernelError> {
     let panels = codes_of(&panels, e * panels_len(n, k))?;
     let blocks = BlockScales::take(&w_scales, e, (n, k), transposed)?;
     let y = Target::new(y.slice_mut(elements(&[r, n])?)?, n);
-    let cut = Cut::of(ctx.isa, Arithmetic::Bf16);
+    let cut = Cut::of_codes(ctx.isa);
     let parts = plan::grouped_parts(cut, offsets, n.div_ceil(PANEL), k, ctx.pool.threads());
     let ns = parts
         .iter()
