@@ -8,7 +8,7 @@
 //! tiling     tasks as matmul's; a panel is decoded once a task: in AMX registers some lines of the next one with every tile
 //!            of this one
 //! why so     a code is decoded by a few vector steps, which the tile unit does not wait for
-//! versions   v1 (this file)
+//! versions   v2: promotion between the products (overlap.rs), 512 rows a task; v1 promoted after each block
 
 use super::chains::{self, PackedTile, Span};
 use super::decode::{E4m3, decode_lines};
