@@ -67,9 +67,9 @@ fn blocks_of_any_width_have_the_plain_codes() {
         // From far below the least code to the greatest, all in one tile; zeros of both signs.
         let x: Vec<f32> = (0..len)
             .map(|_| {
-                let magnitude = (100 + next() % 30) << 23 | next() % (1 << 23);
+                let magnitude = ((100 + next() % 30) << 23) | (next() % (1 << 23));
                 let magnitude = if next() % 16 == 0 { 0 } else { magnitude };
-                f32::from_bits((next() & 1) << 31 | magnitude)
+                f32::from_bits(((next() & 1) << 31) | magnitude)
             })
             .collect();
         let rule = Rule {
