@@ -6,8 +6,6 @@ use crate::isa::Isa;
 
 /// Tiles of rows that a task packs at once; with K of a few thousand they fill half a second cache.
 const BLOCK_TILES: usize = 8;
-/// The same where AMX multiplies codes.
-const CODE_TILES: usize = 16;
 /// Words of packed columns that a task of a weight gradient keeps: 768 KiB.
 const GRAD_BLOCK_WORDS: usize = 192 * 1024;
 /// Tokens of a weight gradient that are packed at once where FMAs multiply: 32 KiB of a panel, two thirds of the
@@ -23,8 +21,6 @@ const BYTES_PER_NS: f64 = 30.0;
 pub struct Cut {
     /// Rows of a tile.
     tile: usize,
-    /// Tiles of rows that a task packs at once.
-    block_tiles: usize,
     /// Elements of a column that one packed word holds.
     per_word: usize,
     /// Tokens of a weight gradient that are packed at once.
@@ -41,7 +37,6 @@ impl Cut {
         match by_amx(isa, arithmetic) {
             true => Cut {
                 tile: AMX_ROWS,
-                block_tiles: BLOCK_TILES,
                 per_word: 2,
                 tokens: 2 * AMX_PAIRS,
                 grad_tiles: BLOCK_TILES,
@@ -50,7 +45,6 @@ impl Cut {
             },
             false => Cut {
                 tile: TILE_ROWS,
-                block_tiles: BLOCK_TILES,
                 per_word: 1,
                 tokens: FMA_TOKENS,
                 // Every block of rows packs all of x again: few and large ones.
@@ -58,19 +52,6 @@ impl Cut {
                 shares: 1,
                 flops_per_ns: 150.0,
             },
-        }
-    }
-
-    /// As `of` bf16, for panels that are decoded once for each block of rows: higher ones.
-    pub fn of_codes(isa: Isa) -> Cut {
-        let cut = Cut::of(isa, Arithmetic::Bf16);
-        Cut {
-            block_tiles: if by_amx(isa, Arithmetic::Bf16) {
-                CODE_TILES
-            } else {
-                cut.block_tiles
-            },
-            ..cut
         }
     }
 
@@ -91,7 +72,7 @@ impl Cut {
     }
 
     fn num_row_blocks(&self, rows: usize) -> usize {
-        rows.div_ceil(self.tile).div_ceil(self.block_tiles)
+        rows.div_ceil(self.tile).div_ceil(BLOCK_TILES)
     }
 }
 
@@ -120,7 +101,7 @@ pub fn parts(cut: Cut, rows: usize, panels: usize, k: usize, threads: usize) -> 
         threads
     };
     let groups = panel_groups(cut.num_row_blocks(rows), panels, threads, 4);
-    parts_of(cut, cut.block_tiles, (0, rows), panels, groups)
+    parts_of(cut, BLOCK_TILES, (0, rows), panels, groups)
 }
 
 /// Parts of the rows `first..first + rows` in blocks of at most `most` tiles, the panels cut into `groups`.
@@ -159,7 +140,7 @@ pub fn grouped_parts(
         .windows(2)
         .enumerate()
         .flat_map(|(matrix, pair)| {
-            parts_of(cut, cut.block_tiles, rows_of(pair), panels, groups)
+            parts_of(cut, BLOCK_TILES, rows_of(pair), panels, groups)
                 .into_iter()
                 .map(move |part| (matrix, part))
         })

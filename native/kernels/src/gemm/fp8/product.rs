@@ -5,10 +5,10 @@
 //!            a transpose, the same blocks the other way round
 //! dtype      x and w E4M3, scales f32, y f32 or bf16
 //! limits     M, N, K of any size; K = 0 gives zeros; nothing behind K or N, and no row that is not asked for, reaches y
-//! tiling     tasks as matmul's; a panel is decoded once a task: in AMX registers some lines of the next one with every tile
+//! tiling     tasks as matmul's; a panel is decoded once a task: in AMX registers some lines of the next one with every block
 //!            of this one
 //! why so     a code is decoded by a few vector steps, which the tile unit does not wait for
-//! versions   v2: promotion between the products (overlap.rs), 512 rows a task; v1 promoted after each block
+//! versions   v2: promotion between the products (overlap.rs); v1 promoted after each block
 
 use super::chains::{self, PackedTile, Span};
 use super::decode::{E4m3, decode_lines};
@@ -185,7 +185,7 @@ unsafe fn multiply_by_chains(product: &Product, part: Part, promotion: usize, sc
 const BLOCK_PAIRS: usize = 256;
 /// Panels whose sums wait in memory for their next pairs.
 #[cfg(target_arch = "x86_64")]
-const WAITING_PANELS: usize = 8;
+const WAITING_PANELS: usize = 16;
 
 /// In AMX registers.
 ///
@@ -242,11 +242,13 @@ unsafe fn multiply_by_amx(product: &Product, part: Part, promotion: usize, scrat
             };
             decode(first, 0, count);
             let share = |row: usize| row.min(part.rows) * count / part.rows;
-            let before = |tile: Finished| {
+            let before = |tile: Finished, next: std::ops::Range<usize>| {
                 if tile.panel + 1 < last {
-                    decode(tile.panel + 1, share(tile.row), share(tile.row + ROWS));
+                    let (from, to) = (share(tile.row), share(tile.row + ROWS));
+                    let line = |pair: usize| from + (to - from) * pair / block.pairs;
+                    decode(tile.panel + 1, line(next.start), line(next.end));
                 }
-                if block.last {
+                if block.last && next.start == 0 {
                     product.y.prefetch(&tile.place(&part, product.n));
                 }
             };
@@ -321,7 +323,7 @@ pub fn op(ctx: &Ctx, a: &mut Args) -> Result<(), KernelError> {
         accumulation,
         y: Target::new(y.slice_mut(elements(&[m, n])?)?, n),
     };
-    let cut = Cut::of_codes(ctx.isa);
+    let cut = Cut::of(ctx.isa, Arithmetic::Bf16);
     let parts = plan::parts(cut, m, n.div_ceil(PANEL), k, ctx.pool.threads());
     ctx.pool.run(parts.len(), &|i, scratch| {
         // SAFETY: parts are disjoint.
@@ -348,7 +350,7 @@ pub fn grouped_op(ctx: &Ctx, a: &mut Args) -> Result<(), KernelError> {
     let panels = codes_of(&panels, e * panels_len(n, k))?;
     let blocks = BlockScales::take(&w_scales, e, (n, k), transposed)?;
     let y = Target::new(y.slice_mut(elements(&[r, n])?)?, n);
-    let cut = Cut::of_codes(ctx.isa);
+    let cut = Cut::of(ctx.isa, Arithmetic::Bf16);
     let parts = plan::grouped_parts(cut, offsets, n.div_ceil(PANEL), k, ctx.pool.threads());
     let ns = parts
         .iter()

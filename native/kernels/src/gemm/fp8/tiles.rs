@@ -44,8 +44,8 @@ struct Waiting {
 }
 
 /// Multiplies all rows by the block's panels, `[panel][tile]`. `b` gives a panel's lines from the block's first pair on, zeros
-/// behind its last up to a multiple of 16; `before` is told of every tile; `write` has the sums of finished ones. There are
-/// `sums.len() / SUMS` sums that wait, taken in turn.
+/// behind its last up to a multiple of 16; `before` is told of every tile's next pairs, counted from the block's first; `write`
+/// has the sums of finished tiles. There are `sums.len() / SUMS` sums that wait, taken in turn.
 ///
 /// # Safety
 /// The lines are there, A is packed up to a multiple of 16 pairs, and the processor has AMX.
@@ -55,7 +55,7 @@ pub unsafe fn multiply(
     a: PackedRows,
     block: &Block,
     b: impl Fn(usize) -> *const u32,
-    mut before: impl FnMut(Finished),
+    mut before: impl FnMut(Finished, Range<usize>),
     factors: &impl Factors,
     (turns, sums): (&mut [f32], &mut [f32]),
     mut write: impl FnMut(Finished, &[f32]),
@@ -66,8 +66,8 @@ pub unsafe fn multiply(
     for panel in block.panels.clone() {
         for (row, rows) in a.tiles() {
             let tile = Finished { row, rows, panel };
-            before(tile);
             for pair in (0..block.pairs).step_by(step) {
+                before(tile, pair..block.pairs.min(pair + step));
                 let steps = (block.pairs - pair).min(step).next_multiple_of(step.min(RUN));
                 // Blocks of 16 products begin in the middle of a line of A.
                 let line = (block.pair + pair) / RUN * RUN;
