@@ -1,4 +1,5 @@
 /** Some steps of a run on one rank or on many in this process, and all that they leave: for tests of equal bits. */
+import { presetConfig } from "../../src/model/index.ts";
 import { everyRank, inProcess, type Layout, worldSize } from "../../src/parallel/index.ts";
 import { NativeBackend, QueueDevice } from "../../src/tensor/index.ts";
 import type { TrainConfig } from "../../src/train/config.ts";
@@ -36,6 +37,16 @@ export function sharedConfig(
     optimizer: { ...base.optimizer, emaDecay: 0.9 },
     ...changes,
   };
+}
+
+/** As `sharedConfig` of micro, with other numbers of layers and MTP modules. */
+export function pipelineConfig(
+  precision: TrainConfig["precision"],
+  numHiddenLayers: number,
+  numNextnPredictLayers: 0 | 1,
+): TrainConfig {
+  const model = { ...presetConfig("micro"), numHiddenLayers, numNextnPredictLayers };
+  return sharedConfig("micro", precision, { model });
 }
 
 async function trainRank(
