@@ -71,6 +71,11 @@ function launchedRanks(): number | null {
   return launcher()?.size ?? null;
 }
 
+/** True in a process that a launcher has started as a rank. */
+export function isLaunched(): boolean {
+  return launcher() !== null;
+}
+
 /** A step of one task, as a Slurm shell is, is no job of ranks. */
 function launcher(): Launcher | null {
   const found = launcherOf(process.env);
