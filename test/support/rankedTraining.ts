@@ -120,7 +120,7 @@ export async function trainOnRanks(
 export async function firstGradients(config: TrainConfig): Promise<ReadonlyMap<string, Float64Array>> {
   const device = new QueueDevice(new NativeBackend({ threads: 2, reserveBytes: BYTES }), BYTES);
   try {
-    const session = new TrainSession(device, config, { padId: PAD_ID, eosId: EOS_ID });
+    const session = openSession(device, config, { padId: PAD_ID, eosId: EOS_ID });
     session.initialize();
     const scheduled = scheduleAt(config, { step: 0, share: 0 });
     await session.runner.compute(randomRows(config.batchRows, config, 0), scheduled);
