@@ -9,8 +9,8 @@ export {
 export { modelConfigFromJson, modelConfigToJson } from "./configJson.ts";
 export { modelConfigSchema, parseModelConfig } from "./configSchema.ts";
 export { countParameters, type FlopCounts, type ParameterCounts, trainingFlopsPerToken } from "./counts.ts";
-export { type FactoryOptions, type ModelBuffer, ParameterFactory } from "./layers/factory.ts";
 export type { Stream } from "./layer.ts";
+export { type FactoryOptions, type ModelBuffer, ParameterFactory } from "./layers/factory.ts";
 export type { LatentCache, Pass } from "./layers/pass.ts";
 export { maxViolation, updateRouterBias } from "./moe/balance.ts";
 export type { MoeReport } from "./moe/moe.ts";

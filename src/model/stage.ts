@@ -56,10 +56,7 @@ export class Stage {
     return this.embedTokens === null ? null : embed(ids, this.embedTokens, pass);
   }
 
-  forward(
-    stream: Stream,
-    pass: Pass,
-  ): { readonly stream: Stream; readonly reports: readonly MoeReport[] } {
+  forward(stream: Stream, pass: Pass): { readonly stream: Stream; readonly reports: readonly MoeReport[] } {
     return throughLayers(this.layers, stream, pass);
   }
 

@@ -6,12 +6,14 @@
  */
 import { ConfigError } from "../../base/index.ts";
 import {
+  type HubLink,
   type Isa,
   NativeBackend,
   NativeHub,
   QueueDevice,
   ReferenceBackend,
   ReferenceHub,
+  TracedBackend,
 } from "../../tensor/index.ts";
 import type { Communicator } from "./communicator.ts";
 import { QueueCommunicator } from "./queueCommunicator.ts";
@@ -22,6 +24,12 @@ export interface InProcessOptions {
   readonly limitBytes: number;
   /** Threads that compute, shared by all ranks; all of the machine's by default. The reference has one. */
   readonly threads?: number;
+  /** Gives each rank `threads` of its own instead: ranks then compute at the same time, as processes do. */
+  readonly ownThreads?: boolean;
+  /** Notes what each queue does, for `RankTracer`; native queues only. */
+  readonly isTraced?: boolean;
+  /** Lets messages take the time of this link. */
+  readonly link?: HubLink;
   readonly isa?: Isa;
   /** How long a rank waits for a message before all end with an error; 600 by default. */
   readonly timeoutSeconds?: number;
@@ -51,21 +59,23 @@ interface Place {
 
 function nativePlaces(
   ranks: number,
-  { limitBytes, threads, isa, timeoutSeconds }: InProcessOptions,
+  { limitBytes, threads, ownThreads = false, isTraced = false, isa, timeoutSeconds, link }: InProcessOptions,
 ): Place[] {
-  const hub = new NativeHub(ranks, threads, timeoutSeconds);
+  const hub = new NativeHub(ranks, threads, timeoutSeconds, link);
+  const own = threads === undefined ? {} : { threads };
   return Array.from({ length: ranks }, (_, rank) => {
-    const backend = new NativeBackend({
-      pool: hub.pool,
+    const native = new NativeBackend({
+      ...(ownThreads ? own : { pool: hub.pool }),
       reserveBytes: limitBytes,
       ...(isa === undefined ? {} : { isa }),
     });
+    const backend = isTraced ? new TracedBackend(native) : native;
     return { device: new QueueDevice(backend, limitBytes), endpoint: hub.endpoint(rank) };
   });
 }
 
-function referencePlaces(ranks: number, { limitBytes, timeoutSeconds }: InProcessOptions): Place[] {
-  const hub = new ReferenceHub(ranks, timeoutSeconds);
+function referencePlaces(ranks: number, { limitBytes, timeoutSeconds, link }: InProcessOptions): Place[] {
+  const hub = new ReferenceHub(ranks, timeoutSeconds, link);
   return Array.from({ length: ranks }, (_, rank) => ({
     device: new QueueDevice(new ReferenceBackend(), limitBytes),
     endpoint: hub.endpoint(rank),
