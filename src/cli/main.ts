@@ -17,6 +17,7 @@ import { quickstartCommand } from "./quickstart.ts";
 import { runsCommand } from "./runs.ts";
 import { guardOutput } from "./streams.ts";
 import { tokenizerCommand } from "./tokenizer.ts";
+import { traceCommand } from "./trace.ts";
 import { trainCommand } from "./train.ts";
 
 export const INTERRUPTED = 130;
@@ -45,6 +46,7 @@ export function makeProgram(): Command {
     tokenizerCommand(),
     dataCommand(),
     runsCommand(),
+    traceCommand(),
     quickstartCommand(),
   ];
   for (const verb of verbs) program.addCommand(verb);

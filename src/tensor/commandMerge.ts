@@ -58,10 +58,14 @@ export function mergeCommands(
   return merged;
 }
 
+/** A piece begins with all that it waits for. */
 function cutAtAwaits(commands: readonly BuiltCommand[]): readonly Piece[] {
   const pieces: BuiltCommand[][] = [];
+  let isBegun = true;
   for (const command of commands) {
-    if (command.kernel.special === "await" || pieces.length === 0) pieces.push([]);
+    const isAwait = command.kernel.special === "await";
+    if (isBegun && (isAwait || pieces.length === 0)) pieces.push([]);
+    isBegun = !isAwait;
     pieces.at(-1)!.push(command);
   }
   return pieces;

@@ -11,6 +11,7 @@ export { evaluate } from "./eval/evaluate.ts";
 export { type LoopHooks, trainLoop } from "./loop.ts";
 export { type LoopState, parseLoopState } from "./loopState.ts";
 export { hasSecondMoment } from "./optimizer.ts";
+export type { PairForm } from "./pipeline/executor.ts";
 export { type PacedRun, runPaced } from "./pipeline/pacedRun.ts";
 export { plannedRows, scheduleAt } from "./schedule.ts";
 export { TrainSession } from "./session.ts";

@@ -53,6 +53,16 @@ const surface: Readonly<Record<string, readonly string[]>> = {
   convert: ["<checkpoint>", "<folder>", "--dtype <name>", "--scales <form>", "--shard-size <size>", "--json"],
   doctor: ["--json"],
   "bench messages": ["--rounds <n>", "--json"],
+  "bench schedules": [
+    "--ranks <n>",
+    "--micro-batches <n>",
+    "--pace <file>",
+    "--rounds <n>",
+    "--trace <folder>",
+    "--json",
+  ],
+  "bench overlap": ["--ranks <n>", "--micro-batches <n>", "--rounds <n>", "--trace <folder>", "--json"],
+  trace: ["<run>", "--html <file>", "--json <file>"],
   "bench kernels": ["--preset <name>", "--precision <p>", "--threads <n>", "--rounds <n>", "--json"],
   "bench step": [
     "--preset <name>",

@@ -34,7 +34,8 @@ export interface BenchRow {
     | "trace"
     | "costs"
     | "messages"
-    | "schedules";
+    | "schedules"
+    | "overlap";
   readonly name: string;
   readonly [figure: string]: Figure;
 }

@@ -74,7 +74,7 @@ export class CommandSpans {
     const index = this.#counts.get(key) ?? 0;
     this.#counts.set(key, index + 1);
     const posted = this.#posted.get(ticket) ?? [];
-    posted.push({ from: peer, tag, index });
+    posted.push({ from: peer, tag, index, at });
     this.#posted.set(ticket, posted);
   }
 
@@ -82,14 +82,19 @@ export class CommandSpans {
     const awaits = this.#posted.get(ticket) ?? [];
     this.#posted.delete(ticket);
     const from = [...new Set(awaits.map((message) => message.from))];
-    const name = `${this.#read(mark).name} waits${from.length === 0 ? "" : ` for rank ${from.join(", ")}`}`;
-    this.#spans.push({ name, category: "wait", start, end, awaits });
+    const work = this.#read(mark);
+    const name = `${work.name} waits${from.length === 0 ? "" : ` for rank ${from.join(", ")}`}`;
+    this.#spans.push({ name, category: "wait", start, end, ...chunksOf(work), awaits });
   }
 
   #close(work: Work | null): void {
     if (work === null) return;
-    const { name, chunks } = this.#read(work.mark);
-    const { start, end } = work;
-    this.#spans.push({ name, category: "compute", start, end, ...(chunks.length === 0 ? {} : { chunks }) });
+    const { start, end, mark } = work;
+    const marked = this.#read(mark);
+    this.#spans.push({ name: marked.name, category: "compute", start, end, ...chunksOf(marked) });
   }
+}
+
+function chunksOf({ chunks }: MarkedWork): Pick<Span, "chunks"> {
+  return chunks.length === 0 ? {} : { chunks };
 }

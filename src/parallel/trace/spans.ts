@@ -37,6 +37,8 @@ export interface AwaitedMessage {
   readonly tag: number;
   /** How many messages of the same sender and tag came before it. */
   readonly index: number;
+  /** When its receiver had said where it goes. */
+  readonly at: number;
 }
 
 export interface RankSpans {

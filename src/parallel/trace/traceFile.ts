@@ -24,7 +24,9 @@ const fileSchema = z.strictObject({
       start: z.number(),
       end: z.number(),
       chunks: z.array(chunk).exactOptional(),
-      awaits: z.array(z.strictObject({ from: count, tag: count, index: count })).exactOptional(),
+      awaits: z
+        .array(z.strictObject({ from: count, tag: count, index: count, at: z.number() }))
+        .exactOptional(),
     }),
   ),
   sends: z.array(z.strictObject({ to: count, tag: count, bytes: count, at: z.number() })).exactOptional(),

@@ -268,7 +268,10 @@ class PlanRun {
       );
       this.#sent.set(index, [...(this.#sent.get(index) ?? []), ...pending]);
     };
-    if (this.#outbox === null) return send();
+    if (this.#outbox === null) {
+      send();
+      return;
+    }
     for (const { storage } of tensors) storage.retain();
     this.#outbox.push(() => {
       send();

@@ -69,7 +69,10 @@ export class ReferenceHub {
 
   /** Calls `deliver` when a message that is sent now has come over the link. */
   travel(sender: number, receiver: number, bytes: number, deliver: () => void): void {
-    if (this.#link === null || sender === receiver) return deliver();
+    if (this.#link === null || sender === receiver) {
+      deliver();
+      return;
+    }
     const { latencySeconds, bytesPerSecond } = this.#link;
     const wire = `${sender} ${receiver}`;
     const now = performance.now();
