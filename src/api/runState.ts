@@ -7,7 +7,7 @@
 import { masterTensors, type StateTensor, type StateToWrite } from "../checkpoint/index.ts";
 import type { Communicator } from "../parallel/index.ts";
 import { BYTES_PER_ELEMENT, type Dtype, type Shape, sizeOf, type Tensor } from "../tensor/index.ts";
-import { hasSecondMoment, type TrainSession } from "../train/index.ts";
+import { hasSecondMoment, type Session } from "../train/index.ts";
 
 export interface StateEntry {
   readonly name: string;
@@ -20,22 +20,22 @@ export interface StateEntry {
 }
 
 /** Everything beside the model's own file, in the order in which it is stored. */
-export function stateEntries(session: TrainSession): readonly StateEntry[] {
-  const { factory, optimizer, dataParallel, config } = session;
+export function stateEntries(session: Session): readonly StateEntry[] {
+  const { factory, optimizer, config } = session;
   const masters = masterTensors(factory).map(
-    ({ name, tensor }): StateEntry => ({
+    ({ name, path, tensor: { shape, dtype } }): StateEntry => ({
       name,
-      shape: tensor.shape,
-      dtype: tensor.dtype,
+      shape,
+      dtype,
       owner: null,
-      tensor,
+      tensor: session.masterOf(path),
     }),
   );
   const places = new Map(optimizer.parameters.map(({ path }, place) => [path, place]));
-  const entries = factory.parameters.map((parameter, i) => {
+  const entries = factory.parameters.map((parameter) => {
     const { path, shape } = parameter;
     const place = places.get(path);
-    const owner = dataParallel?.zero1 === true ? dataParallel.owners[i]! : null;
+    const owner = session.ownerOf(path);
     const moments = place === undefined ? null : optimizer.moments[place]!;
     const average = place === undefined ? null : (optimizer.averages[place] ?? null);
     const dtype = config.optimizer.moments;

@@ -1,5 +1,7 @@
 /** What a training run is asked for, by a program or by the command line; and what cannot be asked for together. */
+
 import { type EventSink, type RunEventBody, UsageError } from "../base/index.ts";
+import type { Schedule } from "../parallel/index.ts";
 import type { TrainConfig } from "../train/index.ts";
 import type { PreparedRun } from "./prepareRun.ts";
 
@@ -20,6 +22,8 @@ export interface TrainOptions {
   readonly layout?: string;
   /** Moments and averages of a weight lie at one rank only. */
   readonly zero1?: boolean;
+  /** In which order the ranks of a pipeline work; dualpipe by default. */
+  readonly schedule?: Schedule;
   /** The run's folder; a fresh one in ./runs by default. */
   readonly run?: string;
   /** Goes on with the run in that folder, under the settings that lie there. */

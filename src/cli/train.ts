@@ -1,7 +1,8 @@
 /** `minke train`: from plain text to a model, in one command. */
 import { Command } from "commander";
-import { type TrainOptions, trainModel } from "../api/index.ts";
+import { isFirstProcess, type TrainOptions, trainModel } from "../api/index.ts";
 import type { EventSink } from "../base/index.ts";
+import { type Schedule, schedules } from "../parallel/index.ts";
 import { openTerminal } from "../run/index.ts";
 import { interruptible } from "./interrupt.ts";
 import { choiceOption, listOption, numberOption, threadsOption } from "./options.ts";
@@ -23,6 +24,7 @@ interface Flags {
   readonly ranks?: number;
   readonly layout?: string;
   readonly zero1?: boolean;
+  readonly schedule?: Schedule;
 }
 
 export function trainCommand(): Command {
@@ -52,7 +54,12 @@ export function trainCommand(): Command {
       "ranks in this process that share each step; data-parallel by default",
       numberOption("--ranks", 1, true, 1024),
     )
-    .option("--layout <places>", "which rank is what: dp=4 or dp=4,ep=1,pp=1")
+    .option("--layout <places>", "which rank is what: dp=4 or dp=2,pp=2")
+    .option(
+      "--schedule <name>",
+      "in which order the ranks of a pipeline work: dualpipe (default), dualpipev, 1f1b or zb",
+      choiceOption("--schedule", schedules),
+    )
     .option("--zero1", "keep moments and averages of a weight at one rank only")
     .option("--tensorboard", "also write TensorBoard event files")
     .option("--json", "print the events as JSON lines")
@@ -71,6 +78,8 @@ export async function runTraining(
   extra: Pick<TrainOptions, "afterTraining"> = {},
 ): Promise<{ readonly path: string; readonly isComplete: boolean }> {
   const { json = false, ...options } = flags;
+  const command = process.argv.slice(2);
+  if (!isFirstProcess()) return followSilently({ ...options, command });
   const terminal = openTerminal(process.stdout, { json, environment: process.env });
   const status = (text: string): void => {
     if (!json) process.stderr.write(`${text}...\n`);
@@ -79,7 +88,7 @@ export async function runTraining(
   const run = trainModel({
     ...options,
     ...extra,
-    command: process.argv.slice(2),
+    command,
     signal: interrupt.signal,
     sink: json ? terminal : withoutFailure(terminal),
     status,
@@ -94,6 +103,20 @@ export async function runTraining(
     return result;
   } finally {
     await terminal.close();
+  }
+}
+
+/** A process of a job whose first rank owns the terminal: launchers hand Ctrl-C to all, and it alone says what follows. */
+async function followSilently(
+  options: TrainOptions,
+): Promise<{ readonly path: string; readonly isComplete: boolean }> {
+  using _interrupt = interruptible(null);
+  try {
+    return await trainModel(options).finished;
+  } catch {
+    // What is wrong with all ranks the first one tells; what is wrong with this one alone has ended the job with its text.
+    process.exitCode = 1;
+    return { path: "", isComplete: false };
   }
 }
 

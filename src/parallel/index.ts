@@ -28,12 +28,14 @@ export { joinMpi, type MpiJob, type MpiOptions } from "./communicator/mpi/mpiJob
 export { QueueCommunicator } from "./communicator/queueCommunicator.ts";
 export { addByTree, sumInOrder, treeSum, treeSumTo } from "./communicator/sums.ts";
 export { type ExpertPlacement, gpuLoads, placeExperts, type ReplicaLayout } from "./eplb.ts";
+export { directionsOf, pipelineRanks, stageHolders, worldRank } from "./holders.ts";
 export {
   type CutNumbers,
   checkLayout,
   dataRanks,
   type Layout,
   layoutText,
+  type PipelineLayout,
   type Place,
   parseLayout,
   placeOf,

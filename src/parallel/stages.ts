@@ -8,7 +8,10 @@ import type { LayerRange, ModelConfig } from "../model/index.ts";
  *
  * @throws {ConfigError} if a stage would have no layer
  */
-export function splitStages({ numHiddenLayers }: ModelConfig, stages: number): readonly LayerRange[] {
+export function splitStages(
+  { numHiddenLayers }: Pick<ModelConfig, "numHiddenLayers">,
+  stages: number,
+): readonly LayerRange[] {
   if (stages > numHiddenLayers) {
     throw new ConfigError(`${numHiddenLayers} layers do not make ${stages} stages`, {
       why: "every stage of a pipeline holds one layer at least; dualpipev has two stages per rank",

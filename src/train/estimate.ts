@@ -4,12 +4,12 @@
  * The allocator is the real one, so the high-water mark of native memory is exact; the process around it is
  * measured as it stands.
  */
-import { dataRanks, type Layout, placeOf, QueueCommunicator } from "../parallel/index.ts";
+import { type Layout, QueueCommunicator, worldSize } from "../parallel/index.ts";
 import { type Parameter, PlanBackend, QueueDevice, type Tensor } from "../tensor/index.ts";
 import type { TrainConfig } from "./config.ts";
-import type { Team } from "./dataParallel.ts";
+import { type Team, teamFor } from "./dataParallel.ts";
+import { openSession } from "./openSession.ts";
 import { scheduleAt } from "./schedule.ts";
-import { TrainSession } from "./session.ts";
 
 export interface StepEstimate {
   /** Highest address that tensors will reach, in bytes. */
@@ -32,17 +32,24 @@ export interface Seat {
 export async function estimateStep(config: TrainConfig, seat: Seat | null = null): Promise<StepEstimate> {
   const backend = new PlanBackend();
   const device = new QueueDevice(backend, Number.MAX_SAFE_INTEGER);
-  const session = new TrainSession(device, config, { padId: 0, eosId: 0 }, teamOf(device, seat));
+  const session = openSession(device, config, { padId: 0, eosId: 0 }, teamOf(device, seat));
   session.initialize();
   const standing = device.arena.liveBytes;
-  // Every micro-batch gets the addresses of the first, so one for each block is as good as all.
-  const count = config.gradientShards * config.microBatchRows;
+  // Every micro-batch gets the addresses of the first, so one for each block is as good as all; a pipeline has many in flight.
+  const count =
+    seat !== null && seat.layout.pp > 1 ? config.batchRows : config.gradientShards * config.microBatchRows;
   const tokens = new Int32Array(count * (config.rowLength + 1));
   const scheduled = scheduleAt(config, { step: config.steps, share: 1 });
   await session.runner.compute({ tokens, count, rowLength: config.rowLength }, scheduled);
   session.runner.commit(scheduled);
 
-  const { parameters, tied } = session.factory;
+  const parameters = session.heldFactories.flatMap((factory) => factory.parameters);
+  const tied = session.heldFactories.flatMap((factory) => factory.tied);
+  // The first rank of a pipeline has the whole model once more, to evaluate and to write it.
+  const whole =
+    session.heldFactories.includes(session.factory) || session.factory.device !== device
+      ? []
+      : session.factory.parameters;
   const bytes = (tensors: readonly ({ storage: { bytes: number } } | null)[]): number =>
     tensors.reduce((sum, tensor) => sum + (tensor?.storage.bytes ?? 0), 0);
   const nativeBytes = device.arena.highWaterBytes;
@@ -51,7 +58,7 @@ export async function estimateStep(config: TrainConfig, seat: Seat | null = null
     gemmWeightBytes: bytes(parameters.flatMap(packed)),
     cachedActivationBytes: session.runner.cachedBytes,
     parts: {
-      weights: bytes(parameters.flatMap((p) => [p.master, ...packed(p)])),
+      weights: bytes([...parameters, ...whole].flatMap((p) => [p.master, ...packed(p)])),
       gradients:
         bytes([...parameters, ...tied.map(({ alias }) => alias)].map((p) => p.grad)) +
         session.runner.treeBytes,
@@ -66,10 +73,9 @@ export async function estimateStep(config: TrainConfig, seat: Seat | null = null
 function teamOf(device: QueueDevice, seat: Seat | null): Team | null {
   if (seat === null) return null;
   const { layout, rank } = seat;
-  const { data } = placeOf(layout, rank);
   const nobody = { abort: () => undefined };
-  const communicator = QueueCommunicator.world(device, nobody, data, dataRanks(layout, rank).length);
-  return { communicator, zero1: layout.zero1 };
+  const communicator = QueueCommunicator.world(device, nobody, rank, worldSize(layout));
+  return teamFor(communicator, layout);
 }
 
 /** What FP8 takes fewer bytes for, beside the same run in bf16; nothing for a run in another precision. */

@@ -30,16 +30,25 @@ import {
   type BatchTensors,
   disposeBatch,
   makeBatch,
-  planBatch,
   type Rows,
   writeBatch,
 } from "./batch.ts";
 import type { DataParallel } from "./dataParallel.ts";
 import { GradientTree } from "./gradientTree.ts";
-import { buildLosses, type LossWeights, lossScales, seedLosses } from "./losses.ts";
+import { buildLosses, seedLosses } from "./losses.ts";
 import type { Optimizer } from "./optimizer.ts";
 import type { ScheduledValues } from "./schedule.ts";
-import { StepTotals, type Totals } from "./stepTotals.ts";
+import {
+  type HostScales,
+  makeScales,
+  planMicroBatches,
+  recordOf,
+  type StepRecord,
+  setScales,
+  sum,
+  weighLosses,
+} from "./stepRecord.ts";
+import { StepTotals } from "./stepTotals.ts";
 
 /** What a step is made of; built once per run. */
 export interface StepParts {
@@ -62,34 +71,17 @@ export interface StepParts {
   readonly documentEnd: number | null;
 }
 
-/** Read back once per step. Losses are means in nats per target. */
-export interface StepRecord {
-  readonly mainLoss: number;
-  readonly mtpLosses: readonly number[];
-  readonly balanceLoss: number;
-  /** L = main + lambda / D * sum of MTP + balance. */
-  readonly loss: number;
-  readonly gradNorm: number;
-  /** Share of MTP targets that were the most likely token, per module. */
-  readonly mtpAccuracy: readonly number[];
-  /** Tokens per expert, per MoE layer, MTP's last. */
-  readonly expertLoad: readonly Int32Array[];
-  /** Main targets. */
-  readonly targets: number;
-  /** The first rank said so when it began the step: all ranks hear it with the same step. */
-  readonly isAskedToStop: boolean;
-}
-
 export class StepRunner {
   readonly parts: StepParts;
   readonly #totals: StepTotals;
   /** The micro-batch that is computed next, and what is new about it besides its tokens. */
   readonly #batch: BatchTensors;
-  readonly #scales: { readonly main: HostScalar; readonly mtp: readonly HostScalar[] };
+  readonly #scales: HostScales;
   readonly #balanceAlpha = new HostScalar();
   readonly #gamma = new HostScalar();
   readonly #wantsToStop = new HostScalar();
   readonly #tree: GradientTree;
+  readonly #clearRows: Recording;
   readonly #clearGradients: Recording;
   readonly #microBatch: Recording;
   readonly #endBlocks: readonly Recording[];
@@ -114,9 +106,10 @@ export class StepRunner {
       mtpDepth,
       masksDocuments: parts.documentEnd !== null,
     });
-    this.#scales = { main: new HostScalar(), mtp: model.mtp.map(() => new HostScalar()) };
+    this.#scales = makeScales(mtpDepth);
     const blocks = parts.gradientShards / this.#ranks.size;
     this.#tree = new GradientTree(device, factory.parameters, blocks);
+    this.#clearRows = new Recording(device, () => this.#totals.clearRows());
     this.#clearGradients = new Recording(device, () => this.#enqueueClearGradients());
     this.#microBatch = new Recording(device, () => this.#enqueueMicroBatch());
     this.#endBlocks = Array.from(
@@ -134,17 +127,13 @@ export class StepRunner {
    * @param wantsToStop  told to all ranks, if it is the first that says so
    */
   async compute(rows: Rows, scheduled: ScheduledValues, wantsToStop: boolean = false): Promise<StepRecord> {
-    const plans = this.#plan(rows);
-    const weights: LossWeights = {
-      mainCount: sum(plans.map((plan) => plan.valid)),
-      mtpCounts: this.#batch.mtp.map((_, k) => sum(plans.map((plan) => plan.mtp[k]!.valid))),
-      mtpWeight: scheduled.mtpWeight,
-    };
-    const scales = lossScales(weights);
-    this.#scales.main.value = scales.main;
-    for (const [k, scale] of this.#scales.mtp.entries()) scale.value = scales.mtp[k]!;
+    const { microBatchRows, model } = this.parts;
+    const plans = planMicroBatches(rows, microBatchRows, { ...this.parts, mtpDepth: model.mtp.length });
+    const weights = weighLosses(plans, scheduled.mtpWeight);
+    setScales(this.#scales, weights);
     this.#wantsToStop.value = wantsToStop ? 1 : 0;
     this.#totals.clearLoads();
+    this.#clearRows.run();
     if (!this.#hasZeroGradients) this.#clearGradients.run();
     this.#hasZeroGradients = false;
     this.#accumulate(plans);
@@ -174,16 +163,6 @@ export class StepRunner {
     this.#totals.dispose();
     this.#tree.dispose();
     disposeBatch(this.#batch);
-  }
-
-  #plan(rows: Rows): readonly BatchPlan[] {
-    const { microBatchRows, padId, documentEnd, model } = this.parts;
-    const width = rows.rowLength + 1;
-    const options = { mtpDepth: model.mtp.length, padId, documentEnd };
-    return Array.from({ length: rows.count / microBatchRows }, (_, i) => {
-      const tokens = rows.tokens.subarray(i * microBatchRows * width, (i + 1) * microBatchRows * width);
-      return planBatch({ tokens, count: microBatchRows, rowLength: rows.rowLength }, options);
-    });
   }
 
   /** Adds up the gradients of this rank's micro-batches, one after another in a block, the blocks by the tree. */
@@ -255,8 +234,8 @@ export class StepRunner {
     if (dataParallel?.zero1 === false) dataParallel.spreadGradients();
     optimizer.update(this.#totals.norm);
     if (dataParallel?.zero1 === true) dataParallel.spreadWeights();
-    for (const [i, router] of this.parts.factory.buffers.entries())
-      updateRouterBias(router, this.#totals.load(i), this.#gamma);
+    for (const router of this.parts.factory.buffers)
+      updateRouterBias(router, this.#totals.load(router.path), this.#gamma);
   }
 
   /** Embedding and head: the main model's gradient plus MTP's, added once. */
@@ -268,24 +247,4 @@ export class StepRunner {
       fill(alias.grad, 0);
     }
   }
-}
-
-function recordOf(totals: Totals, { mainCount, mtpCounts, mtpWeight }: LossWeights): StepRecord {
-  const mtpLosses = mtpCounts.map((count, k) => totals.mtp[k]!.nats / Math.max(1, count));
-  const mainLoss = totals.main / Math.max(1, mainCount);
-  return {
-    mainLoss,
-    mtpLosses,
-    balanceLoss: totals.balance,
-    loss: mainLoss + (mtpWeight * sum(mtpLosses)) / Math.max(1, mtpLosses.length) + totals.balance,
-    gradNorm: totals.gradNorm,
-    mtpAccuracy: mtpCounts.map((count, k) => totals.mtp[k]!.hits / Math.max(1, count)),
-    expertLoad: totals.expertLoad,
-    targets: mainCount,
-    isAskedToStop: totals.isAskedToStop,
-  };
-}
-
-function sum(values: readonly number[]): number {
-  return values.reduce((total, value) => total + value, 0);
 }

@@ -63,6 +63,14 @@ const surface: Readonly<Record<string, readonly string[]>> = {
   ],
   "bench overlap": ["--ranks <n>", "--micro-batches <n>", "--rounds <n>", "--trace <folder>", "--json"],
   trace: ["<run>", "--html <file>", "--json <file>"],
+  "bench ranks": [
+    "--preset <name>",
+    "--precision <p>",
+    "--threads <n>",
+    "--rounds <n>",
+    "--json",
+    "--ranks <n>",
+  ],
   "bench kernels": ["--preset <name>", "--precision <p>", "--threads <n>", "--rounds <n>", "--json"],
   "bench step": [
     "--preset <name>",

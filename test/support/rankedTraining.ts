@@ -1,11 +1,13 @@
 /** Some steps of a run on one rank or on many in this process, and all that they leave: for tests of equal bits. */
-import { type Communicator, everyRank, inProcess } from "../../src/parallel/index.ts";
+import { everyRank, inProcess, type Layout, worldSize } from "../../src/parallel/index.ts";
 import { NativeBackend, QueueDevice } from "../../src/tensor/index.ts";
 import type { TrainConfig } from "../../src/train/config.ts";
 import { defaultTrainConfig } from "../../src/train/configSchema.ts";
+import { type Team, teamFor } from "../../src/train/dataParallel.ts";
+import { openSession } from "../../src/train/openSession.ts";
+import type { Session } from "../../src/train/rankSession.ts";
 import { scheduleAt } from "../../src/train/schedule.ts";
-import { TrainSession } from "../../src/train/session.ts";
-import type { StepRecord } from "../../src/train/step.ts";
+import type { StepRecord } from "../../src/train/stepRecord.ts";
 import { hashOf } from "./tinyModel.ts";
 import { EOS_ID, PAD_ID, randomRows } from "./tinyTraining.ts";
 
@@ -40,9 +42,9 @@ async function trainRank(
   device: QueueDevice,
   config: TrainConfig,
   steps: number,
-  team: { readonly communicator: Communicator; readonly zero1: boolean } | null,
+  team: Team | null,
 ): Promise<Trained> {
-  const session = new TrainSession(device, config, { padId: PAD_ID, eosId: EOS_ID }, team);
+  const session = openSession(device, config, { padId: PAD_ID, eosId: EOS_ID }, team);
   session.initialize();
   const standing = device.arena.liveBytes;
   const records: StepRecord[] = [];
@@ -59,13 +61,14 @@ async function trainRank(
 }
 
 /** What this rank has of the state: of moments and averages, with ZeRO-1, those that it owns. */
-async function stateOf({ factory, optimizer }: TrainSession): Promise<Map<string, string>> {
+async function stateOf({ heldFactories, optimizer }: Session): Promise<Map<string, string>> {
   const state = new Map<string, string>();
-  for (const { path, master, panels } of factory.parameters) {
+  for (const { path, master, panels } of heldFactories.flatMap(({ parameters }) => parameters)) {
     state.set(path, await hashOf(master));
     if (panels !== null) state.set(`${path} packed`, await hashOf(panels));
   }
-  for (const { path, value } of factory.buffers) state.set(path, await hashOf(value));
+  for (const { path, value } of heldFactories.flatMap(({ buffers }) => buffers))
+    state.set(path, await hashOf(value));
   for (const [i, { path }] of optimizer.parameters.entries()) {
     const { m, v } = optimizer.moments[i]!;
     state.set(`m ${path}`, await hashOf(m));
@@ -89,12 +92,13 @@ export async function trainAlone(config: TrainConfig, steps: number): Promise<Tr
 export async function trainOnRanks(
   config: TrainConfig,
   steps: number,
-  { ranks, zero1 }: { readonly ranks: number; readonly zero1: boolean },
+  cut: Partial<Layout>,
 ): Promise<readonly Trained[]> {
-  const communicators = inProcess(ranks, { backend: "native", limitBytes: BYTES, threads: 2 });
+  const layout: Layout = { dp: 1, ep: 1, pp: 1, zero1: false, schedule: "dualpipe", ...cut };
+  const communicators = inProcess(worldSize(layout), { backend: "native", limitBytes: BYTES, threads: 2 });
   try {
     return await everyRank(communicators, (communicator) =>
-      trainRank(communicator.device, config, steps, { communicator, zero1 }),
+      trainRank(communicator.device, config, steps, teamFor(communicator, layout)),
     );
   } finally {
     await Promise.all(communicators.map(({ device }) => device.dispose()));

@@ -35,7 +35,8 @@ export interface BenchRow {
     | "costs"
     | "messages"
     | "schedules"
-    | "overlap";
+    | "overlap"
+    | "ranks";
   readonly name: string;
   readonly [figure: string]: Figure;
 }

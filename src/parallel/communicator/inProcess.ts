@@ -6,6 +6,7 @@
  */
 import { ConfigError } from "../../base/index.ts";
 import {
+  type Endpoint,
   type HubLink,
   type Isa,
   NativeBackend,
@@ -24,8 +25,6 @@ export interface InProcessOptions {
   readonly limitBytes: number;
   /** Threads that compute, shared by all ranks; all of the machine's by default. The reference has one. */
   readonly threads?: number;
-  /** Gives each rank `threads` of its own instead: ranks then compute at the same time, as processes do. */
-  readonly ownThreads?: boolean;
   /** Notes what each queue does, for `RankTracer`; native queues only. */
   readonly isTraced?: boolean;
   /** Lets messages take the time of this link. */
@@ -54,18 +53,17 @@ export function inProcess(ranks: number, options: InProcessOptions): readonly Co
 
 interface Place {
   readonly device: QueueDevice;
-  readonly endpoint: ReturnType<NativeHub["endpoint"]> | ReturnType<ReferenceHub["endpoint"]>;
+  readonly endpoint: Endpoint;
 }
 
 function nativePlaces(
   ranks: number,
-  { limitBytes, threads, ownThreads = false, isTraced = false, isa, timeoutSeconds, link }: InProcessOptions,
+  { limitBytes, threads, isTraced = false, isa, timeoutSeconds, link }: InProcessOptions,
 ): Place[] {
   const hub = new NativeHub(ranks, threads, timeoutSeconds, link);
-  const own = threads === undefined ? {} : { threads };
   return Array.from({ length: ranks }, (_, rank) => {
     const native = new NativeBackend({
-      ...(ownThreads ? own : { pool: hub.pool }),
+      pool: hub.pool,
       reserveBytes: limitBytes,
       ...(isa === undefined ? {} : { isa }),
     });

@@ -52,7 +52,7 @@ describe.skipIf(nativeIsMissing)("RankTracer", () => {
         Array(5).fill(`in a ring waits for rank ${(rank + 2) % 3}`),
       );
       for (const { awaits, end } of waits) {
-        const [{ from, index }] = awaits as [{ readonly from: number; readonly index: number }];
+        const { from, index } = awaits![0]!;
         // The clocks began 30 ms apart; a throw takes far less than one.
         expect(traces[from]!.sends![index]!.at).toBeLessThanOrEqual(end + 0.01);
       }

@@ -21,7 +21,9 @@ describe.each(makers)("pause on the %s backend", (_, isMissing, make) => {
     const device = make();
     let enqueuing = Number.POSITIVE_INFINITY;
     const whole = await secondsOf(async () => {
-      enqueuing = await secondsOf(async () => [0.05, 0.05].forEach((seconds) => pause(device, seconds)));
+      enqueuing = await secondsOf(async () => {
+        for (const seconds of [0.05, 0.05]) pause(device, seconds);
+      });
       await device.drain();
     });
     // A timer of JavaScript may be a millisecond early.

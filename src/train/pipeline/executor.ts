@@ -36,8 +36,8 @@ export interface PipelineModel {
    * @returns      null in the last
    */
   forward(chunk: Chunk, input: Stream | null, tape: Tape): Stream | null;
-  /** After the weight gradients of a chunk have been added to those of its module. */
-  finished(chunk: Chunk): void;
+  /** After a part of a chunk's backward, and with it the gradients that the part adds to those of its module. */
+  finished(chunk: Chunk, part: "input" | "weight"): void;
 }
 
 /** A forward whose backward is to come. */
@@ -242,7 +242,8 @@ class PlanRun {
     if (parts === "full") tape.backward();
     else this.#weights.push({ chunk, bundle: tape.backwardInput() });
     if (input !== null) this.#send(index, "gradient", chunk, [tape.gradOf(input.residual)!]);
-    if (parts === "full") this.#model.finished(chunk);
+    this.#model.finished(chunk, "input");
+    if (parts === "full") this.#model.finished(chunk, "weight");
   }
 
   #backwardWeight(chunk: Chunk): void {
@@ -253,7 +254,7 @@ class PlanRun {
     );
     using bundle = oldest.bundle;
     bundle.run();
-    this.#model.finished(chunk);
+    this.#model.finished(chunk, "weight");
   }
 
   #send(index: number, kind: PipelineMessage["kind"], chunk: Chunk, tensors: readonly Tensor[]): void {

@@ -44,12 +44,13 @@ describe.skipIf(nativeIsMissing)("a pipeline of paced chunks", () => {
   });
 
   test("hides the experts' messages of its pairs when their pieces are interleaved, else none", async () => {
-    const run = {
+    const run: PacedRun = {
       plan: planDualPipe({ ranks: 2, microBatches: 8 }),
       costs: { chunks: { forward: 0.06, backward: 0.12, weight: 0.06, overlapped: 0.18 } },
-      ...{ shape: [8, 8], link: { latencySeconds: 0, bytesPerSecond: 1e7 } },
+      shape: [8, 8],
+      link: { latencySeconds: 0, bytesPerSecond: 1e7 },
       experts: { layers: 2, bytes: 100_000 },
-    } as const;
+    };
     const hidden = async (pairs: PairForm): Promise<number> => {
       const ranks = withTravel(await measure(4, { ...run, pairs }));
       const { ranks: accounts } = accountTimeline(

@@ -24,7 +24,7 @@ export interface StageParts {
   readonly scales: LossScales;
   /** Takes what a chunk adds to the step's record. */
   readonly record: (microBatch: number, losses: PartLosses) => void;
-  readonly finished: (chunk: Chunk) => void;
+  readonly finished: PipelineModel["finished"];
 }
 
 export class StageModel implements PipelineModel {
@@ -56,8 +56,8 @@ export class StageModel implements PipelineModel {
     return output;
   }
 
-  finished(chunk: Chunk): void {
-    this.#parts.finished(chunk);
+  finished(chunk: Chunk, part: "input" | "weight"): void {
+    this.#parts.finished(chunk, part);
   }
 
   #build(

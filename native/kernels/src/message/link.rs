@@ -1,5 +1,8 @@
 //! How long a message travels, where it is not the machine's memory that carries it but a link that is to be imitated.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
