@@ -90,7 +90,13 @@ function neededPieces(first: readonly Piece[], second: readonly Piece[]): readon
 
 /** By address. They do not overlap: none was given back while the list was built. */
 function storagesOf(touches: readonly Touch[]): readonly Touched[] {
-  return [...Map.groupBy(touches, ({ base }) => base)]
+  const byBase = new Map<number, Touch[]>();
+  for (const touch of touches) {
+    const known = byBase.get(touch.base);
+    if (known === undefined) byBase.set(touch.base, [touch]);
+    else known.push(touch);
+  }
+  return [...byBase]
     .map(([base, by]) => ({ base, by, end: by.reduce((last, { to }) => Math.max(last, to), base) }))
     .sort((a, b) => a.base - b.base);
 }

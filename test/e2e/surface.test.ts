@@ -33,6 +33,7 @@ const surface: Readonly<Record<string, readonly string[]>> = {
     "--ranks <n>",
     "--layout <places>",
     "--zero1",
+    "--trace [steps]",
     "--tensorboard",
     "--json",
   ],

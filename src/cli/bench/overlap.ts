@@ -3,6 +3,7 @@
  * interleaved, and how much when they are not. Chunks are timed waits; messages are real, over a link of given speed.
  */
 import { join } from "node:path";
+import { keepTrace } from "../../api/index.ts";
 import { UsageError } from "../../base/index.ts";
 import {
   accountTimeline,
@@ -13,7 +14,7 @@ import {
   withTravel,
 } from "../../parallel/index.ts";
 import type { PacedRun, PairForm } from "../../train/index.ts";
-import { keepTrace, mean, openPacedRanks, shortest } from "./pacedRanks.ts";
+import { mean, openPacedRanks, shortest } from "./pacedRanks.ts";
 import type { BenchRow } from "./row.ts";
 
 export interface OverlapFlags {

@@ -1,6 +1,4 @@
 /** Ranks for pipelines with paced chunks: queues of this process, or under mpirun one process each. */
-import { mkdir, writeFile } from "node:fs/promises";
-import { join } from "node:path";
 import { BackendError } from "../../base/index.ts";
 import {
   everyRank,
@@ -9,13 +7,10 @@ import {
   joinMpi,
   launcherOf,
   type RankSpans,
-  rankTraceName,
   type TimelineAccount,
-  writeRankTrace,
 } from "../../parallel/index.ts";
-import { explained } from "../../run/index.ts";
 import { loadAddon, NativeBackend, QueueDevice, TracedBackend } from "../../tensor/index.ts";
-import { type PacedRun, runPaced } from "../../train/index.ts";
+import { type PacedRun, type PacedWorld, pacedWorld, runPaced } from "../../train/index.ts";
 
 const LIMIT = 2 ** 27;
 
@@ -55,9 +50,11 @@ function queuesOfThisProcess(): PacedRanks {
         ...link,
       });
       try {
+        const paced = new Map(worlds.map((world) => [world, pacedWorld(world, run.plan.ranks)]));
         const measured: RankSpans[][] = [];
-        for (let i = 0; i < rounds; i++)
-          measured.push(await everyRank(worlds, (world) => runPaced(world, run)));
+        for (let i = 0; i < rounds; i++) {
+          measured.push(await everyRank(worlds, (world) => runPaced(paced.get(world)!, run)));
+        }
         return measured;
       } finally {
         for (const { device } of worlds) await device.dispose();
@@ -72,13 +69,16 @@ function processesOfMpi(): PacedRanks {
   const native = new NativeBackend({ threads: 1, reserveBytes: LIMIT });
   const device = new QueueDevice(new TracedBackend(native), LIMIT);
   const world = job.communicator(device);
+  let paced: PacedWorld | null = null;
   return {
     size: world.size,
     carrier: `by ${job.library}`,
     isFirst: world.rank === 0,
     async measure(_, run, rounds) {
+      // All plans of a job are of all its ranks; a communicator can be split a few times only.
+      paced ??= pacedWorld(world, run.plan.ranks);
       const measured: RankSpans[][] = [];
-      for (let i = 0; i < rounds; i++) measured.push(await gatherJson(world, await runPaced(world, run)));
+      for (let i = 0; i < rounds; i++) measured.push(await gatherJson(world, await runPaced(paced, run)));
       return measured;
     },
     async close() {
@@ -86,14 +86,6 @@ function processesOfMpi(): PacedRanks {
       await job.leave();
     },
   };
-}
-
-/** Keeps what was measured, for `minke trace`. */
-export async function keepTrace(folder: string, spans: readonly RankSpans[]): Promise<void> {
-  await explained(folder, "write the trace", async () => {
-    await mkdir(folder, { recursive: true });
-    for (const one of spans) await writeFile(join(folder, rankTraceName(one.rank)), writeRankTrace(one));
-  });
 }
 
 /** The round that the machine's other work disturbed least. */

@@ -4,6 +4,7 @@
  */
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
+import { keepTrace } from "../../api/index.ts";
 import { UsageError } from "../../base/index.ts";
 import {
   accountTimeline,
@@ -16,7 +17,7 @@ import {
   withTravel,
 } from "../../parallel/index.ts";
 import { explained } from "../../run/index.ts";
-import { keepTrace, mean, openPacedRanks, shortest } from "./pacedRanks.ts";
+import { mean, openPacedRanks, shortest } from "./pacedRanks.ts";
 import type { BenchRow } from "./row.ts";
 
 export interface ScheduleFlags {
@@ -73,6 +74,7 @@ function compare(
     milliseconds: (account.end - account.start) * 1000,
     simulatedMilliseconds: expected.makespan * 1000,
     bubbleMilliseconds: idle * 1000,
+    ofItExposedMilliseconds: mean(account.ranks.map((rank) => rank.exposedCommunication)) * 1000,
     simulatedBubbleMilliseconds: bubble * 1000,
     bubbleRatio: bubble === 0 ? null : idle / bubble,
   };

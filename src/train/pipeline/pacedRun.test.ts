@@ -11,14 +11,14 @@ import {
   withTravel,
 } from "../../parallel/index.ts";
 import type { PairForm } from "./executor.ts";
-import { type PacedRun, runPaced } from "./pacedRun.ts";
+import { type PacedRun, pacedWorld, runPaced } from "./pacedRun.ts";
 
 async function measure(ranks: number, run: PacedRun): Promise<readonly RankSpans[]> {
   const link = run.link === undefined ? {} : { link: run.link };
   const options = { backend: "native", limitBytes: 2 ** 26, threads: 1, isTraced: true, ...link } as const;
   const worlds = inProcess(ranks, { ...options, timeoutSeconds: 60 });
   try {
-    return await everyRank(worlds, (world) => runPaced(world, run));
+    return await everyRank(worlds, (world) => runPaced(pacedWorld(world, run.plan.ranks), run));
   } finally {
     for (const { device } of worlds) await device.dispose();
   }

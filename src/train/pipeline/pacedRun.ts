@@ -24,20 +24,29 @@ export interface PacedRun {
   readonly pairs?: PairForm;
 }
 
-/**
- * What this rank did in one step.
- *
- * @param world  a pipeline for each `plan.ranks` ranks: rank r of the world is rank r mod plan.ranks of its pipeline,
- *   and those with the same number there share experts
- */
-export async function runPaced(world: Communicator, run: PacedRun): Promise<RankSpans> {
+/** Ranks in pipelines side by side: those with the same number in theirs share the experts of its stages. */
+export interface PacedWorld {
+  readonly world: Communicator;
+  readonly pipeline: Communicator;
+  readonly group: Communicator;
+}
+
+/** @param length  ranks of a pipeline: rank r of the world is rank r mod length of its own */
+export function pacedWorld(world: Communicator, length: number): PacedWorld {
+  const rank = world.rank % length;
+  const first = world.rank - rank;
+  return {
+    world,
+    pipeline: world.split(Array.from({ length }, (_, i) => first + i)),
+    group: world.split(Array.from({ length: world.size / length }, (_, i) => rank + i * length)),
+  };
+}
+
+/** What this rank did in one step. */
+export async function runPaced({ world, pipeline, group }: PacedWorld, run: PacedRun): Promise<RankSpans> {
   const { plan, costs, shape, link, experts, pairs = "interleaved" } = run;
   const { device } = world;
-  const rank = world.rank % plan.ranks;
-  const pipelines = world.size / plan.ranks;
-  const first = world.rank - rank;
-  const pipeline = world.split(Array.from({ length: plan.ranks }, (_, i) => first + i));
-  const group = world.split(Array.from({ length: pipelines }, (_, i) => rank + i * plan.ranks));
+  const { rank } = pipeline;
   const paced = experts === undefined ? {} : { experts: { ...experts, group } };
   const model = new PacedModel({ plan, rank, device, costs, shape, ...paced });
   const executor = new PipelineExecutor(plan, pipeline, model, { pairs });
