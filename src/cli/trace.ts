@@ -5,10 +5,12 @@ import { Command } from "commander";
 import { DataError, formatDuration, formatShare } from "../base/index.ts";
 import {
   accountTimeline,
+  compareWithSimulation,
   ganttPage,
   type RankSpans,
   rankTrace,
   readRankTrace,
+  type StepComparison,
   type TimelineAccount,
   withTravel,
 } from "../parallel/index.ts";
@@ -35,7 +37,11 @@ export function traceCommand(): Command {
       if (json !== undefined) {
         await explained(json, "write the trace", () => writeFile(json, JSON.stringify(rankTrace(ranks))));
       }
-      process.stdout.write(`${accountLines(accountTimeline(ranks)).join("\n")}\n`);
+      const lines = [
+        ...accountLines(accountTimeline(ranks)),
+        ...simulationLines(compareWithSimulation(ranks)),
+      ];
+      process.stdout.write(`${lines.join("\n")}\n`);
     });
 }
 
@@ -77,4 +83,20 @@ export function accountLines({ start, end, ranks }: TimelineAccount): readonly s
       .trimEnd(),
   );
   return [`timeline  ${formatDuration(length)}`, ...lines];
+}
+
+/** The pipeline's part of the first recorded step, beside what the simulator makes of its chunks' mean times. */
+export function simulationLines(comparison: StepComparison | null): readonly string[] {
+  if (comparison === null) return [];
+  const { plan, length, bubbles, simulatedLength, simulatedBubbles } = comparison;
+  const mean = (values: readonly number[]): number =>
+    values.reduce((sum, value) => sum + value, 0) / values.length;
+  const ms = (seconds: number): string => `${Number((seconds * 1000).toPrecision(4))} ms`;
+  const line = (what: string, whole: number, bubble: number): string =>
+    `${what.padEnd(10)}${ms(whole)}, bubble ${ms(bubble)} ${formatShare(bubble / whole)}`;
+  return [
+    `pipeline  ${plan.schedule}, ${plan.microBatches} micro-batches, first recorded step`,
+    line("measured", length, mean(bubbles)),
+    line("simulated", simulatedLength, mean(simulatedBubbles)),
+  ];
 }

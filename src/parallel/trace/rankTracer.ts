@@ -19,18 +19,18 @@ export class RankTracer {
   readonly #world: Communicator;
   readonly #traced: TracedBackend;
   readonly #spans: CommandSpans;
-  readonly #link: HubLink | undefined;
+  readonly #options: TracerOptions;
 
   private constructor(
     world: Communicator,
     traced: TracedBackend,
     spans: CommandSpans,
-    link: HubLink | undefined,
+    options: TracerOptions,
   ) {
     this.#world = world;
     this.#traced = traced;
     this.#spans = spans;
-    this.#link = link;
+    this.#options = options;
   }
 
   /**
@@ -39,7 +39,8 @@ export class RankTracer {
    * @param world  the communicator of all ranks
    * @throws {BackendError} if the device's queue is not a traced one
    */
-  static async begin(world: Communicator, { pipeline, link }: TracerOptions = {}): Promise<RankTracer> {
+  static async begin(world: Communicator, options: TracerOptions = {}): Promise<RankTracer> {
+    const { pipeline } = options;
     const { backend } = world.device;
     if (!(backend instanceof TracedBackend)) {
       throw new BackendError("this queue keeps no times", {
@@ -52,7 +53,7 @@ export class RankTracer {
     backend.start();
     const offset = await clockOffset(world, backend);
     const read = readMark(pipeline?.plan ?? null, pipeline?.rank ?? 0);
-    return new RankTracer(world, backend, new CommandSpans(read, offset), link);
+    return new RankTracer(world, backend, new CommandSpans(read, offset), options);
   }
 
   /** Takes over what has run since the last time, when all of it has. */
@@ -72,7 +73,15 @@ export class RankTracer {
     await this.collect();
     this.#traced.stop();
     const { spans, sends } = this.#spans;
-    const link = this.#link === undefined ? {} : { link: this.#link };
-    return { rank: this.#world.rank, spans, sends, ...link };
+    const { link, pipeline } = this.#options;
+    return {
+      ...{ rank: this.#world.rank, spans, sends },
+      ...(link === undefined ? {} : { link }),
+      ...(pipeline === undefined ? {} : { pipeline: sizeOf(pipeline.plan) }),
+    };
   }
+}
+
+function sizeOf({ schedule, ranks, microBatches }: PipelinePlan): NonNullable<RankSpans["pipeline"]> {
+  return { schedule, ranks, microBatches };
 }

@@ -1,7 +1,7 @@
 /** What ranks did when: measured by an executor or made from a simulated plan; pages and traces are drawn from it. */
 import { DataError } from "../../base/index.ts";
 import type { HubLink } from "../../tensor/index.ts";
-import type { Chunk } from "../schedule/plan.ts";
+import type { Chunk, PipelineSize, Schedule } from "../schedule/plan.ts";
 
 export type SpanCategory = "compute" | "communication" | "wait";
 
@@ -48,6 +48,8 @@ export interface RankSpans {
   readonly sends?: readonly SentMessage[];
   /** What the messages travelled by, where that is known. */
   readonly link?: HubLink;
+  /** From which the plan can be made again; absent where ranks have no pipeline. */
+  readonly pipeline?: PipelineSize & { readonly schedule: Schedule };
 }
 
 /**

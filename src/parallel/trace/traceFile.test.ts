@@ -16,6 +16,7 @@ const full: RankSpans = {
     },
   ],
   sends: [{ to: 2, tag: 5, bytes: 64, at: 0.125 }],
+  pipeline: { schedule: "zb", ranks: 4, microBatches: 20 },
   link: { latencySeconds: 0, bytesPerSecond: 1e9 },
 };
 

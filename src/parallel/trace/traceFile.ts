@@ -30,6 +30,13 @@ const fileSchema = z.strictObject({
     }),
   ),
   sends: z.array(z.strictObject({ to: count, tag: count, bytes: count, at: z.number() })).exactOptional(),
+  pipeline: z
+    .strictObject({
+      schedule: z.enum(["1f1b", "zb", "dualpipe", "dualpipev"]),
+      ranks: count.positive(),
+      microBatches: count.positive(),
+    })
+    .exactOptional(),
   link: z.strictObject({ latencySeconds: z.number(), bytesPerSecond: z.number() }).exactOptional(),
 });
 
