@@ -85,7 +85,7 @@ export function accountLines({ start, end, ranks }: TimelineAccount): readonly s
   return [`timeline  ${formatDuration(length)}`, ...lines];
 }
 
-/** The pipeline's part of the first recorded step, beside what the simulator makes of its chunks' mean times. */
+/** The pipeline's part of the first recorded step, beside what the simulator makes of its chunks' times. */
 export function simulationLines(comparison: StepComparison | null): readonly string[] {
   if (comparison === null) return [];
   const { plan, length, bubbles, simulatedLength, simulatedBubbles } = comparison;

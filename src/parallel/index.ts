@@ -65,9 +65,9 @@ export { type SimulatedSpan, type Simulation, simulate } from "./simulate/simula
 export { splitStages } from "./stages.ts";
 export { accountTimeline, type RankAccount, type TimelineAccount } from "./trace/account.ts";
 export { type RankTrace, type RankTraceEvent, rankTrace } from "./trace/chromeTrace.ts";
+export { compareWithSimulation, type StepComparison } from "./trace/compare.ts";
 export { type GanttPage, ganttPage } from "./trace/gantt.ts";
 export { actionMark } from "./trace/marks.ts";
-export { compareWithSimulation, type StepComparison } from "./trace/measuredCosts.ts";
 export { RankTracer, type TracerOptions } from "./trace/rankTracer.ts";
 export { simulatedSpans } from "./trace/simulated.ts";
 export type { AwaitedMessage, RankSpans, SentMessage, Span, SpanCategory, SpanChunk } from "./trace/spans.ts";
