@@ -5,6 +5,7 @@ export {
   createRun,
   freshRunPath,
   isOwned,
+  type LaunchLayout,
   openRun,
   RunFolder,
   type RunManifest,

@@ -131,7 +131,7 @@ export class StepRunner {
     const plans = planMicroBatches(rows, microBatchRows, { ...this.parts, mtpDepth: model.mtp.length });
     const weights = weighLosses(plans, scheduled.mtpWeight);
     setScales(this.#scales, weights);
-    this.#wantsToStop.value = wantsToStop ? 1 : 0;
+    this.#wantsToStop.value = wantsToStop && this.#ranks.rank === 0 ? 1 : 0;
     this.#totals.clearLoads();
     this.#clearRows.run();
     if (!this.#hasZeroGradients) this.#clearGradients.run();

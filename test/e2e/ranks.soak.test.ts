@@ -3,9 +3,9 @@ import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { builtEntry, minke, startMinke } from "../support/minke.ts";
 import { mpiFlavours, startRanks } from "../support/mpirun.ts";
-import { expectSameBits } from "../support/rankedBits.ts";
+import { expectSameBits, expectSameParts } from "../support/rankedBits.ts";
 import { rankedArguments, resumeOnRanks } from "../support/rankedRun.ts";
-import { sharedConfig, trainAlone, trainOnRanks } from "../support/rankedTraining.ts";
+import { pipelineConfig, sharedConfig, trainAlone, trainOnRanks } from "../support/rankedTraining.ts";
 import { scratchFolder } from "../support/scratchFolder.ts";
 import { fingerprint, seenSteps } from "../support/shortRun.ts";
 import { writeTrainingText } from "../support/trainingText.ts";
@@ -33,8 +33,31 @@ describe("fifty steps", () => {
     async (preset, precision) => {
       const config = sharedConfig(preset, precision, { rowLength: 32 });
       const alone = await trainAlone(config, STEPS);
-      for (const layout of layouts)
-        expectSameBits(await trainOnRanks(config, STEPS, layout), alone, layout.zero1);
+      for (const { ranks, zero1 } of layouts)
+        expectSameBits(await trainOnRanks(config, STEPS, { dp: ranks, zero1 }), alone, zero1);
+    },
+  );
+
+  test.each([
+    ["1f1b", 4, 0],
+    ["zb", 4, 0],
+    ["dualpipe", 4, 1],
+    ["dualpipev", 8, 1],
+  ] as const)(
+    "of a pipeline by %s have the bits of one process on all layouts up to eight ranks",
+    TIMEOUT,
+    async (schedule, layers, mtp) => {
+      const config = pipelineConfig("bf16", layers, mtp);
+      const alone = await trainAlone(config, STEPS);
+      for (const [dp, pp] of [
+        [1, 2],
+        [2, 2],
+        [4, 2],
+        [1, 4],
+        [2, 4],
+      ] as const)
+        for (const zero1 of [false, true])
+          expectSameParts(await trainOnRanks(config, STEPS, { dp, pp, schedule, zero1 }), alone);
     },
   );
 

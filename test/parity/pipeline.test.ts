@@ -1,17 +1,12 @@
 /** Ranks of a pipeline give the bits of one process, whatever the schedule: losses, router choices, norms, weights, moments. */
 import { describe, expect, test } from "vitest";
-import { presetConfig } from "../../src/model/index.ts";
 import type { Layout, Schedule } from "../../src/parallel/index.ts";
 import type { TrainConfig } from "../../src/train/config.ts";
 import { nativeIsMissing } from "../support/native.ts";
-import { sharedConfig, type Trained, trainAlone, trainOnRanks } from "../support/rankedTraining.ts";
+import { expectSameParts } from "../support/rankedBits.ts";
+import { pipelineConfig as config, trainAlone, trainOnRanks } from "../support/rankedTraining.ts";
 
 const STEPS = 10;
-
-function config(precision: TrainConfig["precision"], numHiddenLayers: number, mtp: 0 | 1): TrainConfig {
-  const model = { ...presetConfig("micro"), numHiddenLayers, numNextnPredictLayers: mtp };
-  return sharedConfig("micro", precision, { model });
-}
 
 type Cut = Partial<Layout>;
 const plain = (schedule: Schedule): Cut[] => [
@@ -47,19 +42,6 @@ const cases: readonly [string, TrainConfig, readonly Cut[]][] = [
   ],
 ];
 
-/** On every rank the records of one process, and its bits of whatever the rank holds; nothing is held by nobody. */
-function expectSameBits(ranks: readonly Trained[], alone: Trained): void {
-  const held = new Set<string>();
-  for (const { records, state } of ranks) {
-    expect(records).toEqual(alone.records);
-    for (const [name, hash] of state) {
-      expect(hash, name).toBe(alone.state.get(name));
-      held.add(name);
-    }
-  }
-  expect([...alone.state.keys()].filter((name) => !held.has(name))).toEqual([]);
-}
-
 describe.skipIf(nativeIsMissing)("ranks of a pipeline", () => {
   test.each(cases)(
     "have the bits of one process after ten steps: %s",
@@ -67,7 +49,7 @@ describe.skipIf(nativeIsMissing)("ranks of a pipeline", () => {
     async (_, settings, cuts) => {
       const alone = await trainAlone(settings, STEPS);
       expect(new Set(alone.records.map(({ loss }) => loss)).size).toBe(STEPS);
-      for (const cut of cuts) expectSameBits(await trainOnRanks(settings, STEPS, cut), alone);
+      for (const cut of cuts) expectSameParts(await trainOnRanks(settings, STEPS, cut), alone);
     },
   );
 });

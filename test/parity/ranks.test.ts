@@ -3,7 +3,8 @@ import { describe, expect, test } from "vitest";
 import type { TrainConfig } from "../../src/train/config.ts";
 import { nativeIsMissing } from "../support/native.ts";
 import { expectSameBits } from "../support/rankedBits.ts";
-import { sharedConfig, trainAlone, trainOnRanks } from "../support/rankedTraining.ts";
+import { firstGradients, sharedConfig, trainAlone, trainOnRanks } from "../support/rankedTraining.ts";
+import { distance } from "../support/tolerance.ts";
 
 const STEPS = 10;
 
@@ -18,12 +19,19 @@ const some: readonly Cut[] = [
 ];
 
 const { optimizer, data } = sharedConfig("micro", "bf16");
+const unit = sharedConfig("unit", "bf16");
+const { numHiddenLayers: firstKDenseReplace } = unit.model;
+const dense: TrainConfig = {
+  ...unit,
+  model: { ...unit.model, firstKDenseReplace, numNextnPredictLayers: 0 },
+};
 const cases: readonly [string, TrainConfig, readonly Cut[]][] = [
   ["micro in bf16", sharedConfig("micro", "bf16"), all],
   ["micro in f32", sharedConfig("micro", "f32"), some],
   ["micro in FP8", sharedConfig("micro", "fp8"), some],
-  ["unit in bf16", sharedConfig("unit", "bf16"), some],
+  ["unit in bf16", unit, some],
   ["Muon", sharedConfig("micro", "bf16", { optimizer: { ...optimizer, kind: "muon" } }), [[4, true]]],
+  ["without experts or MTP", dense, [[2, true]]],
   [
     "masked documents, two rows a micro-batch",
     sharedConfig("micro", "bf16", { microBatchRows: 2, data: { ...data, maskDocuments: true } }),
@@ -43,3 +51,16 @@ describe.skipIf(nativeIsMissing)("data-parallel ranks", () => {
     },
   );
 });
+
+test.skipIf(nativeIsMissing)(
+  "the first step's gradients of micro in f32 differ by rounding alone where the shards do",
+  async () => {
+    const [one, ...others] = await Promise.all(
+      [1, 2, 8].map((gradientShards) => firstGradients(sharedConfig("micro", "f32", { gradientShards }))),
+    );
+    for (const grads of others) {
+      for (const [path, grad] of grads)
+        expect(distance(grad, one!.get(path)!).frobenius, path).toBeLessThan(1e-6);
+    }
+  },
+);

@@ -17,3 +17,16 @@ export function expectSameBits(ranks: readonly Trained[], alone: Trained, zero1:
     expect(holders.get(name), name).toBe(isSharded ? 1 : ranks.length);
   }
 }
+
+/** On every rank the records of one process, and its bits of whatever the rank holds; nothing is held by nobody. */
+export function expectSameParts(ranks: readonly Trained[], alone: Trained): void {
+  const held = new Set<string>();
+  for (const { records, state } of ranks) {
+    expect(records).toEqual(alone.records);
+    for (const [name, hash] of state) {
+      expect(hash, name).toBe(alone.state.get(name));
+      held.add(name);
+    }
+  }
+  expect([...alone.state.keys()].filter((name) => !held.has(name))).toEqual([]);
+}

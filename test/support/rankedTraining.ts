@@ -1,4 +1,5 @@
 /** Some steps of a run on one rank or on many in this process, and all that they leave: for tests of equal bits. */
+import { presetConfig } from "../../src/model/index.ts";
 import { everyRank, inProcess, type Layout, worldSize } from "../../src/parallel/index.ts";
 import { NativeBackend, QueueDevice } from "../../src/tensor/index.ts";
 import type { TrainConfig } from "../../src/train/config.ts";
@@ -36,6 +37,16 @@ export function sharedConfig(
     optimizer: { ...base.optimizer, emaDecay: 0.9 },
     ...changes,
   };
+}
+
+/** As `sharedConfig` of micro, with other numbers of layers and MTP modules. */
+export function pipelineConfig(
+  precision: TrainConfig["precision"],
+  numHiddenLayers: number,
+  numNextnPredictLayers: 0 | 1,
+): TrainConfig {
+  const model = { ...presetConfig("micro"), numHiddenLayers, numNextnPredictLayers };
+  return sharedConfig("micro", precision, { model });
 }
 
 async function trainRank(
@@ -102,5 +113,22 @@ export async function trainOnRanks(
     );
   } finally {
     await Promise.all(communicators.map(({ device }) => device.dispose()));
+  }
+}
+
+/** The gradients of a run's first step on one process, by path. */
+export async function firstGradients(config: TrainConfig): Promise<ReadonlyMap<string, Float64Array>> {
+  const device = new QueueDevice(new NativeBackend({ threads: 2, reserveBytes: BYTES }), BYTES);
+  try {
+    const session = openSession(device, config, { padId: PAD_ID, eosId: EOS_ID });
+    session.initialize();
+    const scheduled = scheduleAt(config, { step: 0, share: 0 });
+    await session.runner.compute(randomRows(config.batchRows, config, 0), scheduled);
+    const grads = new Map<string, Float64Array>();
+    for (const { path, grad } of session.factory.parameters)
+      grads.set(path, Float64Array.from(await grad!.read()));
+    return grads;
+  } finally {
+    await device.dispose();
   }
 }

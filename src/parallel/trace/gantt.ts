@@ -13,9 +13,11 @@ export interface GanttPage {
   /** A line below the title: where the times come from. */
   readonly source: string;
   readonly ranks: readonly RankSpans[];
+  /** Markup that follows the timeline: what its times are made of. */
+  readonly sections?: string;
 }
 
-export function ganttPage({ title, source, ranks: given }: GanttPage): string {
+export function ganttPage({ title, source, ranks: given, sections = "" }: GanttPage): string {
   const ranks = orderedRanks(given);
   const account = accountTimeline(ranks);
   const { svg, joined } = ganttChart(ranks, account);
@@ -45,7 +47,7 @@ ${note}
 ${accountTable(account)}
 <p class="soft">At every moment a rank computes, or communicates with nothing to compute (exposed), or does neither (bubble): the three add up to the timeline. Drag to move; to zoom, Ctrl or Shift with the wheel, or a double click.</p>
 </section>
-</main>
+${sections}</main>
 <script>${ganttScript}</script>
 </body>
 </html>

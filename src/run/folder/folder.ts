@@ -38,7 +38,8 @@ export interface LaunchLayout {
   readonly ep: number;
   readonly pp: number;
   readonly zero1: boolean;
-  readonly schedule: string;
+  /** Of the pipeline; null where there is none. */
+  readonly schedule: string | null;
 }
 
 const ranks: z.ZodNumber = z.int().positive();
@@ -53,7 +54,13 @@ const manifestSchema = z.strictObject({
   unsettled: z.record(z.string(), z.unknown()).nullable().default(null),
   // Runs from before there were ranks have no such key.
   layout: z
-    .object({ dp: ranks, ep: ranks, pp: ranks, zero1: z.boolean(), schedule: z.string().default("dualpipe") })
+    .object({
+      dp: ranks,
+      ep: ranks,
+      pp: ranks,
+      zero1: z.boolean(),
+      schedule: z.string().nullable().default(null),
+    })
     .nullable()
     .default(null),
 });

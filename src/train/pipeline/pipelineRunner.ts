@@ -117,7 +117,7 @@ export class PipelineRunner implements Runner {
     const plans = planMicroBatches(rows, microBatchRows, this.parts);
     const weights = weighLosses(plans, scheduled.mtpWeight);
     setScales(this.#scales, weights);
-    this.#wantsToStop.value = wantsToStop ? 1 : 0;
+    this.#wantsToStop.value = wantsToStop && this.parts.world.rank === 0 ? 1 : 0;
     this.#totals.clearLoads();
     const sequences = sum(plans.map((plan) => plan.sequences));
     const count = plans.length / layout.dp;
