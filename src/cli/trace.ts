@@ -85,17 +85,17 @@ export function accountLines({ start, end, ranks }: TimelineAccount): readonly s
   return [`timeline  ${formatDuration(length)}`, ...lines];
 }
 
-/** The pipeline's part of the first recorded step, beside what the simulator makes of its chunks' times. */
+/** The pipeline's part of the shortest recorded step, beside what the simulator makes of its chunks' times. */
 export function simulationLines(comparison: StepComparison | null): readonly string[] {
   if (comparison === null) return [];
-  const { plan, length, bubbles, simulatedLength, simulatedBubbles } = comparison;
+  const { plan, step, length, bubbles, simulatedLength, simulatedBubbles } = comparison;
   const mean = (values: readonly number[]): number =>
     values.reduce((sum, value) => sum + value, 0) / values.length;
   const ms = (seconds: number): string => `${Number((seconds * 1000).toPrecision(4))} ms`;
   const line = (what: string, whole: number, bubble: number): string =>
     `${what.padEnd(10)}${ms(whole)}, bubble ${ms(bubble)} ${formatShare(bubble / whole)}`;
   return [
-    `pipeline  ${plan.schedule}, ${plan.microBatches} micro-batches, first recorded step`,
+    `pipeline  ${plan.schedule}, ${plan.microBatches} micro-batches, recorded step ${step + 1}`,
     line("measured", length, mean(bubbles)),
     line("simulated", simulatedLength, mean(simulatedBubbles)),
   ];

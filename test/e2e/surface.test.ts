@@ -57,6 +57,7 @@ const surface: Readonly<Record<string, readonly string[]>> = {
   "bench schedules": [
     "--ranks <n>",
     "--micro-batches <n>",
+    "--schedule <name>",
     "--pace <file>",
     "--rounds <n>",
     "--trace <folder>",

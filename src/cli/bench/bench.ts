@@ -2,6 +2,7 @@
 import { Command } from "commander";
 import { isLaunched, type OpenDevice, openDevice } from "../../api/index.ts";
 import { BackendError } from "../../base/index.ts";
+import { schedules } from "../../parallel/index.ts";
 import { interruptible } from "../interrupt.ts";
 import { choiceOption, numberOption, threadsOption } from "../options.ts";
 import { temporaryFolder } from "../temporaryFolder.ts";
@@ -77,6 +78,7 @@ export function benchCommand(): Command {
         numberOption("--ranks", 2, true, 64),
       )
       .option("--micro-batches <n>", "of a step", numberOption("--micro-batches", 1, true), 20)
+      .option("--schedule <name>", "one of them only", choiceOption("--schedule", schedules))
       .option("--pace <file>", "what chunks take, as JSON: the simulator's costs, in seconds")
       .option(
         "--rounds <n>",

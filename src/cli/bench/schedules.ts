@@ -11,6 +11,7 @@ import {
   type PipelinePlan,
   planSchedule,
   type RankSpans,
+  type Schedule,
   type SimulationCosts,
   schedules,
   simulate,
@@ -23,6 +24,7 @@ import type { BenchRow } from "./row.ts";
 export interface ScheduleFlags {
   readonly ranks?: number;
   readonly microBatches: number;
+  readonly schedule?: Schedule;
   readonly pace?: string;
   readonly rounds: number;
   readonly trace?: string;
@@ -41,7 +43,7 @@ export async function* benchSchedules(flags: ScheduleFlags): AsyncGenerator<Benc
   try {
     const sizes = ranks.size !== null ? [ranks.size] : flags.ranks === undefined ? [4, 8] : [flags.ranks];
     for (const size of sizes) {
-      for (const schedule of schedules) {
+      for (const schedule of flags.schedule === undefined ? schedules : [flags.schedule]) {
         const plan = planSchedule(schedule, { ranks: size, microBatches: flags.microBatches });
         const run = { plan, costs, shape: SHAPE, pairs: "unit" } as const;
         const rounds = await ranks.measure(size, run, flags.rounds);
