@@ -166,7 +166,7 @@ export class QueueDevice implements Device {
    * Memory that `first` gives back is not used again before both are built, so that they never meet there by chance.
    */
   interleave(first: () => void, second: () => void): void {
-    invariant(this.#settling === null, "what is interleaved is not interleaved again");
+    invariant(this.#built === null, "what is interleaved is not interleaved again");
     if (!this.backend.canDefer) {
       first();
       second();

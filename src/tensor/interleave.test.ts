@@ -83,6 +83,15 @@ describe("QueueDevice.interleave", () => {
       await device.dispose();
     });
 
+    test("does not begin inside itself", async () => {
+      const { device } = makeNativeDevice(undefined, 1);
+      const nothing = (): void => undefined;
+      const inside = (): void => device.interleave(nothing, nothing);
+      expect(() => device.interleave(inside, nothing)).toThrow(/is not interleaved again/);
+      expect(() => device.interleave(nothing, inside)).toThrow(/is not interleaved again/);
+      await device.dispose();
+    });
+
     test("gives back what the first released, and goes on, when building breaks off", async () => {
       const { device } = makeNativeDevice(undefined, 1);
       const build = (): void => {

@@ -63,7 +63,7 @@ fn paced(link: HubLink) -> Result<Link> {
         bytes_per_second,
     } = link;
     // A second for each byte is slow enough; it keeps every sum of times a time.
-    if !(bytes_per_second >= 1.0) {
+    if bytes_per_second.is_nan() || bytes_per_second < 1.0 {
         return Err(Error::from_reason(format!(
             "bytesPerSecond = {bytes_per_second}: a link carries one byte a second at least"
         )));
