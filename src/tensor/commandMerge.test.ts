@@ -24,10 +24,10 @@ function awaits(ticket: number): BuiltCommand {
   return { kernel: awaitMessagesKernel, operands: [], params: [ticket], label: `await ${ticket}` };
 }
 
-function receives(ticket: number, y: number): BuiltCommand {
+function receives(ticket: number, y: number, length: number = 1): BuiltCommand {
   return {
     kernel: postReceiveKernel,
-    operands: [operand(y), null],
+    operands: [{ ...operand(y), length }, null],
     params: [ticket, 0, 0, 1, 1, 0, 1],
     label: `post ${ticket}`,
   };
@@ -81,6 +81,29 @@ describe("mergeCommands", () => {
       "b2",
       "await 3",
       "f2",
+    ]);
+  });
+
+  test("makes no piece of a message that is short beside the others", () => {
+    const first = [
+      compute("f0", 0, 2),
+      receives(1, 60),
+      awaits(1),
+      receives(2, 100, 64),
+      awaits(2),
+      compute("f1", 2, 4),
+    ];
+    const second = [compute("b0", 20, 22), awaits(3), compute("b1", 22, 24)];
+    expect(labels(mergeCommands(first, second))).toEqual([
+      "b0",
+      "f0",
+      "post 1",
+      "await 1",
+      "post 2",
+      "await 3",
+      "b1",
+      "await 2",
+      "f1",
     ]);
   });
 

@@ -58,17 +58,45 @@ export function mergeCommands(
   return merged;
 }
 
+/** Messages shorter than this part of the list's longest do not make a piece: there is little to hide. */
+const SHORT_SHARE = 1 / 16;
+
 /** A piece begins with all that it waits for. */
 function cutAtAwaits(commands: readonly BuiltCommand[]): readonly Piece[] {
+  const awaited = awaitedBytes(commands);
+  const short = SHORT_SHARE * awaited.reduce((most, bytes) => Math.max(most, bytes), 0);
   const pieces: BuiltCommand[][] = [];
   let isBegun = true;
-  for (const command of commands) {
-    const isAwait = command.kernel.special === "await";
+  for (const [i, command] of commands.entries()) {
+    const isAwait = command.kernel.special === "await" && awaited[i]! >= short;
     if (isBegun && (isAwait || pieces.length === 0)) pieces.push([]);
     isBegun = !isAwait;
     pieces.at(-1)!.push(command);
   }
   return pieces;
+}
+
+/** For each command, the longest message that it awaits. Of a range of rows only the queue knows: all are taken. */
+function awaitedBytes(commands: readonly BuiltCommand[]): readonly number[] {
+  const posted = new Map<number, number>();
+  return commands.map((command) => {
+    const ticket = ticketOf(command);
+    if (ticket === null) return 0;
+    const before = posted.get(ticket) ?? 0;
+    if (command.kernel.special !== "await") {
+      const { length, dtype } = command.operands[0]!;
+      posted.set(ticket, Math.max(before, length * BYTES_PER_ELEMENT[dtype]));
+      return 0;
+    }
+    posted.delete(ticket);
+    return before;
+  });
+}
+
+/** Null for what is no message. */
+function ticketOf({ kernel: { special, params: names }, params }: BuiltCommand): number | null {
+  if (special === null || special === "pause") return null;
+  return paramValue(params[names.indexOf("ticket")]!);
 }
 
 /** For each piece of the second list, how many of the first must come before it. */
@@ -124,10 +152,9 @@ function touchesOf(pieces: readonly Piece[]): readonly Touch[] {
     for (const command of commands) {
       const own = operandTouches(piece, command);
       for (const touch of own) add(touch);
-      const { special, params: names } = command.kernel;
-      if (special === null || special === "pause") continue;
-      const ticket = paramValue(command.params[names.indexOf("ticket")]!);
-      if (special !== "await") posted.set(ticket, [...(posted.get(ticket) ?? []), ...own]);
+      const ticket = ticketOf(command);
+      if (ticket === null) continue;
+      if (command.kernel.special !== "await") posted.set(ticket, [...(posted.get(ticket) ?? []), ...own]);
       else {
         for (const touch of posted.get(ticket) ?? []) add({ ...touch, piece });
         posted.delete(ticket);

@@ -39,6 +39,8 @@ export interface PacedExperts {
   readonly bytes: number;
 }
 
+const HEADER_BYTES = 1024;
+
 /** What a part of a chunk takes: forward, and of its backward the input's and the weights' part. */
 interface PartCosts {
   readonly forward: number;
@@ -84,6 +86,8 @@ export class PacedModel implements PipelineModel {
     for (let layer = 0; layer < (experts?.layers ?? 0); layer++) {
       const half = scaled(costs, 0.5 / experts!.layers);
       x = this.#compute(x, half, tape);
+      // How many tokens come, each rank tells the others before they go.
+      this.#travel(x, experts!.group, HEADER_BYTES);
       x = this.#exchange(x, experts!, tape);
       x = this.#compute(x, half, tape);
       x = this.#exchange(x, experts!, tape);
@@ -130,17 +134,20 @@ export class PacedModel implements PipelineModel {
   }
 
   #exchange(x: Tensor, { group, bytes }: PacedExperts, tape: Tape): Tensor {
-    const { device } = this.#parts;
-    const travel = (): Tensor => {
-      const rows = device.empty([group.size, Math.ceil(bytes / 4)], "f32");
-      fill(rows, 0);
-      postAllToAll(group, rows).wait();
-      const y = device.empty(x.shape, "f32");
-      fill(y, 0);
-      return y;
-    };
+    const travel = (): Tensor => this.#travel(x, group, bytes);
     const y = travel();
     tape.record({ op: "pacedExchange", inputs: [x], outputs: [y], saved: [], inputGrad: () => [travel()] });
+    return y;
+  }
+
+  /** As long as it takes to send so many bytes to each other rank, and to get as many. */
+  #travel(x: Tensor, group: Communicator, bytes: number): Tensor {
+    const { device } = this.#parts;
+    const rows = device.empty([group.size, Math.ceil(bytes / 4)], "f32");
+    fill(rows, 0);
+    postAllToAll(group, rows).wait();
+    const y = device.empty(x.shape, "f32");
+    fill(y, 0);
     return y;
   }
 }

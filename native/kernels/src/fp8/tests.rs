@@ -145,7 +145,7 @@ fn gathered_columns(isa: Isa, dtype: f64, power_of_two: f64) -> Vec<u8> {
     let numbers = [300.0, 150.0, 3.0, power_of_two, 0.0, 1.0];
     let words = [&operands[..], &results, &numbers].concat();
     let (ledger, pool) = (Ledger::default(), Pool::new(1));
-    let ctx = Ctx { pool: &pool, isa };
+    let ctx = Ctx::new(&pool, isa);
     columns::quantize_columns(&ctx, &mut Args::new(&Memory::new(memory), &words, &ledger)).unwrap();
     bytes_of(&mut lines)[81_920..].to_vec()
 }
