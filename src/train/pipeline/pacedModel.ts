@@ -80,8 +80,7 @@ export class PacedModel implements PipelineModel {
     const { plan, rank, device, experts, shape } = this.#parts;
     const stage = stageOf(plan, { rank, chunk });
     const costs = this.#costs(chunk);
-    const from = input?.residual ?? device.empty(shape, "f32");
-    let x = from;
+    let x = input?.residual ?? device.empty(shape, "f32");
     if (experts === undefined) x = this.#compute(x, costs, tape);
     for (let layer = 0; layer < (experts?.layers ?? 0); layer++) {
       const half = scaled(costs, 0.5 / experts!.layers);
