@@ -40,6 +40,9 @@ export async function followRun(
       rows: new RowSampler(prepared.data.train, config.seed),
       validation: null,
       from: restored?.loop ?? null,
+      ...(options.trace === undefined
+        ? {}
+        : { trace: { steps: options.trace, keep: () => Promise.resolve() } }),
       signal: new AbortController().signal,
       hooks: {
         emit: () => undefined,

@@ -1,3 +1,4 @@
+export { keepTrace } from "./keepTrace.ts";
 export { type LoadedModel, type LoadOptions, loadModel, type WriteOptions } from "./loadModel.ts";
 export { type DeviceOptions, type OpenDevice, openDevice } from "./openDevice.ts";
 export { isFirstProcess, isLaunched, type OpenRank, type OpenRanks, openRanks } from "./openRanks.ts";

@@ -1,7 +1,14 @@
 /** Picks the backend: native where its addon loads, else the reference, with one line that says what to install. */
 import { totalmem } from "node:os";
 import type { RunWarning } from "../base/index.ts";
-import { type Isa, loadAddon, NativeBackend, QueueDevice, ReferenceBackend } from "../tensor/index.ts";
+import {
+  type Isa,
+  loadAddon,
+  NativeBackend,
+  QueueDevice,
+  ReferenceBackend,
+  TracedBackend,
+} from "../tensor/index.ts";
 
 export interface OpenDevice {
   readonly device: QueueDevice;
@@ -16,6 +23,8 @@ export interface DeviceOptions {
   readonly threads?: number | undefined;
   readonly isa?: Isa | undefined;
   readonly backend?: "native" | "reference" | undefined;
+  /** Keeps notes of what the queue does, for a trace. */
+  readonly isTraced?: boolean;
 }
 
 /** Whether the kernels are native, and what the user should hear if they are not. */
@@ -35,7 +44,7 @@ export function chooseBackend(backend: DeviceOptions["backend"]): {
   return { isNative: false, warning };
 }
 
-export function openDevice({ threads, isa, backend }: DeviceOptions = {}): OpenDevice {
+export function openDevice({ threads, isa, backend, isTraced = false }: DeviceOptions = {}): OpenDevice {
   const limit = totalmem();
   const { isNative, warning } = chooseBackend(backend);
   if (!isNative)
@@ -44,5 +53,6 @@ export function openDevice({ threads, isa, backend }: DeviceOptions = {}): OpenD
     ...(threads === undefined ? {} : { threads }),
     ...(isa === undefined ? {} : { isa }),
   });
-  return { device: new QueueDevice(native, limit), native, warning: null, threads: native.threads };
+  const queue = isTraced ? new TracedBackend(native) : native;
+  return { device: new QueueDevice(queue, limit), native, warning: null, threads: native.threads };
 }

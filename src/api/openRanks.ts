@@ -16,7 +16,7 @@ import {
   type Schedule,
   worldSize,
 } from "../parallel/index.ts";
-import { NativeBackend } from "../tensor/index.ts";
+import { NativeBackend, TracedBackend } from "../tensor/index.ts";
 import { scheduleAt, type Team, type TrainConfig, teamFor } from "../train/index.ts";
 import { chooseBackend, type DeviceOptions, type OpenDevice, openDevice } from "./openDevice.ts";
 
@@ -46,6 +46,8 @@ export interface LaunchOptions {
   readonly layout?: string;
   readonly zero1?: boolean;
   readonly schedule?: Schedule;
+  /** Steps whose commands are recorded on every rank. */
+  readonly trace?: number;
 }
 
 /**
@@ -108,8 +110,9 @@ export function launchFlags(launch: Launch | null): string {
 
 export function openRanks(options: LaunchOptions & Pick<DeviceOptions, "threads" | "backend">): OpenRanks {
   const { threads, backend } = options;
-  if (launcher() !== null) return joinJob(options);
   const launch = launchOf(options);
+  if (options.trace !== undefined) requireTraceable(options);
+  if (launcher() !== null) return joinJob(options);
   if (launch === null) {
     const own = [{ ...openDevice({ threads, backend }), rank: 0, team: null }];
     return { own, launch, job: null };
@@ -118,15 +121,33 @@ export function openRanks(options: LaunchOptions & Pick<DeviceOptions, "threads"
   const communicators = inProcess(launch.ranks, {
     backend: isNative ? "native" : "reference",
     limitBytes: totalmem(),
+    isTraced: options.trace !== undefined,
     ...(threads === undefined ? {} : { threads }),
   });
   const own = communicators.map((communicator, rank): OpenRank => {
     const { device } = communicator;
-    const native = device.backend instanceof NativeBackend ? device.backend : null;
+    const queue = device.backend instanceof TracedBackend ? device.backend.native : device.backend;
+    const native = queue instanceof NativeBackend ? queue : null;
     const team = teamFor(communicator, launch.layout);
     return { device, native, warning, threads: native?.threads ?? 1, rank, team };
   });
   return { own, launch, job: null };
+}
+
+/** A trace is made of what native queues of ranks note. */
+function requireTraceable(options: LaunchOptions & Pick<DeviceOptions, "backend">): void {
+  const { isNative, warning } = chooseBackend(options.backend);
+  if (!isNative) {
+    throw new UsageError("--trace needs the native backend", {
+      why: `the reference backend keeps no times: ${warning?.why}`,
+      fix: warning?.fix ?? "leave --backend reference out",
+    });
+  }
+  if (launchOf(options) !== null) return;
+  throw new UsageError("--trace records ranks, and there are none", {
+    why: "neither --ranks nor --layout is given, and no launcher has started this process",
+    fix: "add --ranks 1 or more; one process alone is traced by minke bench step --trace FILE",
+  });
 }
 
 /** This process as one rank of a job. Ranks of one host share its cores. */
@@ -135,7 +156,7 @@ function joinJob(options: LaunchOptions & Pick<DeviceOptions, "threads" | "backe
   const launch = launchOf(options);
   const job = joinMpi();
   const { threads = threadsOfARank(), backend } = options;
-  const opened = openDevice({ threads, backend });
+  const opened = openDevice({ threads, backend, isTraced: options.trace !== undefined });
   const communicator = job.communicator(opened.device);
   const team = teamFor(communicator, launch!.layout);
   return { own: [{ ...opened, rank: job.rank, team }], launch, job };

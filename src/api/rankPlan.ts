@@ -24,7 +24,7 @@ export interface SharedPlan {
   readonly isMeasured: boolean;
 }
 
-/** What decides what a run computes; the rest may differ from rank to rank. */
+/** What decides what a run computes, and with whom it speaks; the rest may differ from rank to rank. */
 const asked = [
   "preset",
   "data",
@@ -38,6 +38,7 @@ const asked = [
   "layout",
   "zero1",
   "schedule",
+  "trace",
 ] as const;
 
 /** What each rank was asked for, in the order of the ranks; empty for one rank alone. */

@@ -21,6 +21,7 @@ import { trainingFlopsPerToken } from "../model/index.ts";
 import { BEFORE_FIRST_STEP, openEventLog, openTensorBoard, writeReport } from "../run/index.ts";
 import { trainLoop } from "../train/index.ts";
 import { followRun } from "./followRun.ts";
+import { keepTrace } from "./keepTrace.ts";
 import { closeRanks, launchFlags, type OpenRank, onEveryRank, openRanks } from "./openRanks.ts";
 import { beforePlan, gatherRequests, requireSameRequest } from "./rankPlan.ts";
 import { describeMachine, plan, startedEvent } from "./runBeginning.ts";
@@ -117,7 +118,8 @@ async function trainIn(
     const environment = await describeMachine(rank, started);
     await emitBeginning(started, environment, options.command ?? [], own, emit);
     if (rank.warning !== null) emit(rank.warning);
-    isComplete = await trainSession(started, environment, emit, () => all.flush(), signal);
+    const flush = (): Promise<void> => all.flush();
+    isComplete = await trainSession(started, environment, { emit, flush }, signal, options.trace);
     if (isComplete && options.afterTraining !== undefined) {
       for (const event of await options.afterTraining(started)) emit(event);
     }
@@ -197,9 +199,9 @@ async function leave({ folder, prepared, session }: StartedRun, sinks: readonly 
 async function trainSession(
   run: StartedRun,
   environment: Environment,
-  emit: (body: RunEventBody) => void,
-  flush: () => Promise<void>,
+  { emit, flush }: { readonly emit: (body: RunEventBody) => void; readonly flush: () => Promise<void> },
   signal: AbortSignal,
+  trace: number | undefined,
 ): Promise<boolean> {
   const started = performance.now();
   const { session, config, prepared } = run;
@@ -210,6 +212,9 @@ async function trainSession(
     validation: prepared.data.validation,
     from: session.from,
     signal,
+    ...(trace === undefined
+      ? {}
+      : { trace: { steps: trace, keep: (ranks) => keepTrace(run.folder.paths.trace, ranks) } }),
     hooks: {
       emit,
       sample: (prompt) => session.sample(prompt),

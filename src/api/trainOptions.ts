@@ -24,6 +24,8 @@ export interface TrainOptions {
   readonly zero1?: boolean;
   /** In which order the ranks of a pipeline work; dualpipe by default. */
   readonly schedule?: Schedule;
+  /** Steps whose commands every rank records, after the first two; `minke trace` draws them. */
+  readonly trace?: number;
   /** The run's folder; a fresh one in ./runs by default. */
   readonly run?: string;
   /** Goes on with the run in that folder, under the settings that lie there. */

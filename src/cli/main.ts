@@ -20,6 +20,7 @@ import { quickstartCommand } from "./quickstart.ts";
 import { runsCommand } from "./runs.ts";
 import { guardOutput } from "./streams.ts";
 import { tokenizerCommand } from "./tokenizer.ts";
+import { traceCommand } from "./trace.ts";
 import { trainCommand } from "./train.ts";
 
 export const INTERRUPTED = 130;
@@ -50,6 +51,7 @@ export function makeProgram(): Command {
     tokenizerCommand(),
     dataCommand(),
     runsCommand(),
+    traceCommand(),
     planCommand(),
     quickstartCommand(),
   ];

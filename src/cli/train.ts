@@ -25,6 +25,7 @@ interface Flags {
   readonly layout?: string;
   readonly zero1?: boolean;
   readonly schedule?: Schedule;
+  readonly trace?: number | true;
 }
 
 export function trainCommand(): Command {
@@ -61,6 +62,11 @@ export function trainCommand(): Command {
       choiceOption("--schedule", schedules),
     )
     .option("--zero1", "keep moments and averages of a weight at one rank only")
+    .option(
+      "--trace [steps]",
+      "record what every rank does in so many steps (1), after the first two; see minke trace",
+      numberOption("--trace", 1, true, 100),
+    )
     .option("--tensorboard", "also write TensorBoard event files")
     .option("--json", "print the events as JSON lines")
     .addHelpText(
@@ -77,7 +83,8 @@ export async function runTraining(
   flags: Flags,
   extra: Pick<TrainOptions, "afterTraining"> = {},
 ): Promise<{ readonly path: string; readonly isComplete: boolean }> {
-  const { json = false, ...options } = flags;
+  const { json = false, trace, ...others } = flags;
+  const options = { ...others, ...(trace === undefined ? {} : { trace: trace === true ? 1 : trace }) };
   const command = process.argv.slice(2);
   if (!isFirstProcess()) return followSilently({ ...options, command });
   const terminal = openTerminal(process.stdout, { json, environment: process.env });

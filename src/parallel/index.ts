@@ -60,14 +60,19 @@ export {
 } from "./schedule/plan.ts";
 export { planSchedule, schedules } from "./schedule/planSchedule.ts";
 export { planZeroBubble } from "./schedule/zeroBubble.ts";
-export type { ChunkCosts, SimulationCosts } from "./simulate/costs.ts";
+export { actionDurations, type ChunkCosts, type SimulationCosts } from "./simulate/costs.ts";
 export { type SimulatedSpan, type Simulation, simulate } from "./simulate/simulate.ts";
 export { splitStages } from "./stages.ts";
 export { accountTimeline, type RankAccount, type TimelineAccount } from "./trace/account.ts";
 export { type RankTrace, type RankTraceEvent, rankTrace } from "./trace/chromeTrace.ts";
+export { compareWithSimulation, type StepComparison } from "./trace/compare.ts";
 export { type GanttPage, ganttPage } from "./trace/gantt.ts";
+export { actionMark } from "./trace/marks.ts";
+export { RankTracer, type TracerOptions } from "./trace/rankTracer.ts";
 export { simulatedSpans } from "./trace/simulated.ts";
-export type { RankSpans, Span, SpanCategory, SpanChunk } from "./trace/spans.ts";
+export type { AwaitedMessage, RankSpans, SentMessage, Span, SpanCategory, SpanChunk } from "./trace/spans.ts";
+export { rankTraceName, readRankTrace, writeRankTrace } from "./trace/traceFile.ts";
+export { withTravel } from "./trace/travel.ts";
 export {
   chosenBy,
   type DispatchTraffic,

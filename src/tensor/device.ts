@@ -2,6 +2,7 @@
 import { invariant, ShapeError } from "../base/index.ts";
 import { Arena } from "./arena.ts";
 import type { Backend, Operand } from "./backend/backend.ts";
+import { type BuiltCommand, mergeCommands } from "./commandMerge.ts";
 import { BYTES_PER_ELEMENT, type Dtype } from "./dtype.ts";
 import type { Param } from "./hostScalar.ts";
 import type { Kernel } from "./kernel.ts";
@@ -44,6 +45,10 @@ export class QueueDevice implements Device {
   readonly #scopes: Scope[] = [];
   #tape: Recorder | null = null;
   #isRecording = false;
+  /** Commands that are built to be merged with others. */
+  #built: BuiltCommand[] | null = null;
+  /** What waits until they are. */
+  #settling: (() => void)[] | null = null;
 
   /** @param limitBytes  memory that tensors may take at once */
   constructor(backend: Backend, limitBytes: number) {
@@ -107,9 +112,11 @@ export class QueueDevice implements Device {
         fields: { shape, dtype },
       });
     }
-    const storage = new Storage(this.#allocate(bytes), bytes, (released) => {
-      this.arena.release(released.base);
-      this.backend.release(released.base);
+    const storage = new Storage(this.#allocate(bytes), bytes, ({ base }) => {
+      this.whenSettled(() => {
+        this.arena.release(base);
+        this.backend.release(base);
+      });
     });
     return new Tensor(this, shape, dtype, storage);
   }
@@ -148,7 +155,57 @@ export class QueueDevice implements Device {
       invariant(value !== undefined, `${kernel.name} is called without its param ${name}`);
       return value;
     });
-    this.backend.enqueue(kernel, located, ordered, label);
+    if (this.#built === null) this.backend.enqueue(kernel, located, ordered, label);
+    else this.#built.push({ kernel, operands: located, params: ordered, label });
+  }
+
+  /**
+   * Enqueues what two functions enqueue, in pieces by turns: where one awaits messages, the other's commands come in
+   * between. The results are those of `first` and then `second`: what touches the same memory keeps that order.
+   *
+   * Memory that `first` gives back is not used again before both are built, so that they never meet there by chance.
+   */
+  interleave(first: () => void, second: () => void): void {
+    invariant(this.#built === null, "what is interleaved is not interleaved again");
+    if (!this.backend.canDefer) {
+      first();
+      second();
+      return;
+    }
+    const settling: (() => void)[] = [];
+    try {
+      this.#settling = settling;
+      const ahead = this.#build(first);
+      this.#settling = null;
+      for (const { kernel, operands, params, label } of mergeCommands(ahead, this.#build(second))) {
+        this.backend.enqueue(kernel, operands, params, label);
+      }
+    } finally {
+      this.#settling = null;
+      for (const settle of settling) settle();
+    }
+  }
+
+  #build(build: () => void): readonly BuiltCommand[] {
+    const built: BuiltCommand[] = [];
+    this.#built = built;
+    try {
+      build();
+    } finally {
+      this.#built = null;
+    }
+    return built;
+  }
+
+  /** Calls `settle` when what is being built can no longer be overtaken by what is built after it: as a rule at once. */
+  whenSettled(settle: () => void): void {
+    if (this.#settling === null) settle();
+    else this.#settling.push(settle);
+  }
+
+  /** Says what is enqueued from here on, for traces: an action of a plan, a phase of a step. */
+  mark(what: string): void {
+    this.backend.mark(what);
   }
 
   /** True while a recording is built: what is enqueued will be enqueued again. */
@@ -169,11 +226,13 @@ export class QueueDevice implements Device {
 
   readBytes(source: Operand): Promise<Uint8Array> {
     invariant(!this.#isRecording, "a replay could not read: reading follows a recording");
+    invariant(this.#built === null, "what is interleaved only computes");
     return this.backend.read(source);
   }
 
   writeBytes(target: Operand, bytes: Uint8Array): void {
     invariant(!this.#isRecording, "a replay would write the same bytes again: writing precedes a recording");
+    invariant(this.#built === null, "what is interleaved only computes");
     this.backend.write(target, bytes);
   }
 

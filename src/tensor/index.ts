@@ -1,9 +1,9 @@
 export { ALIGNMENT, Arena } from "./arena.ts";
-export type { Backend, BackendName, Endpoint, Operand } from "./backend/backend.ts";
+export type { Backend, BackendName, Endpoint, HubLink, Operand } from "./backend/backend.ts";
 export { type Isa, loadAddon, type NativeInfo } from "./backend/native/addon.ts";
 export { NativeHub } from "./backend/native/hub.ts";
 export { NativeBackend, type NativeOptions } from "./backend/native/native.ts";
-export { TracedBackend, type TracedCommand } from "./backend/native/traced.ts";
+export { TracedBackend, type TracedCommand, type TracedMessage } from "./backend/native/traced.ts";
 export { PlanBackend } from "./backend/plan/plan.ts";
 export { ReferenceHub } from "./backend/reference/hub.ts";
 export { ReferenceBackend } from "./backend/reference/reference.ts";
@@ -62,6 +62,7 @@ export { type AdamwSettings, adamwStep, type Moments } from "./ops/optimizer/ada
 export { ema } from "./ops/optimizer/ema.ts";
 export { globalGradNorm, normOfPartials, partialSquares, squarePartials } from "./ops/optimizer/gradNorm.ts";
 export { type MuonSettings, muonStep } from "./ops/optimizer/muon.ts";
+export { pause } from "./ops/pause.ts";
 export type { Activation } from "./ops/projection/projection.ts";
 export { inputOf } from "./ops/projection/projectionOf.ts";
 export { blockWords, philox, randomNormal } from "./ops/random.ts";

@@ -32,11 +32,14 @@ export interface OperandSpec {
 /** What a command does with other ranks. */
 export type MessagePart = "send" | "receive" | "await";
 
+/** What a command does that computes nothing: it moves messages, or lets time pass. */
+export type SpecialPart = MessagePart | "pause";
+
 /** A kernel with its types erased: what backends, tests and benches handle. */
 export interface Kernel {
   readonly name: string;
   /** Null for kernels that compute; messages are carried by what the backend is connected to. */
-  readonly message: MessagePart | null;
+  readonly special: SpecialPart | null;
   readonly operands: readonly OperandSpec[];
   readonly params: readonly string[];
   reference(
@@ -80,7 +83,7 @@ export function defineKernel<
   const operands = operandSpecs(definition.operands);
   return {
     name: definition.name,
-    message: null,
+    special: null,
     operands,
     params: definition.params,
     // The two casts are the one place where names and types meet: the backend hands over exactly these keys.
@@ -94,16 +97,16 @@ export function defineKernel<
   };
 }
 
-/** A command of the message kind: it moves bytes of any dtype between ranks, so it has no arithmetic to define. */
-export function defineMessage(
-  message: MessagePart,
+/** A command without arithmetic: a message moves bytes of any dtype between ranks, a pause nothing. */
+export function defineSpecial(
+  special: SpecialPart,
   name: string,
   operands: Readonly<Record<string, Role>>,
   params: readonly string[],
 ): Kernel {
   return {
     name,
-    message,
+    special,
     operands: operandSpecs(operands),
     params,
     reference: () => invariant(false, `${name} is carried out by a backend, not computed`),

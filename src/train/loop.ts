@@ -18,6 +18,7 @@ import type { LoopState } from "./loopState.ts";
 import type { Session } from "./rankSession.ts";
 import { plannedRows, type ScheduledValues, scheduleAt } from "./schedule.ts";
 import type { StepRecord } from "./stepRecord.ts";
+import { StepTrace, type TraceRequest } from "./stepTrace.ts";
 
 export interface RowSource {
   next(count: number): Rows;
@@ -48,6 +49,8 @@ export interface LoopInput {
   readonly signal: AbortSignal;
   /** Null starts anew. */
   readonly from: LoopState | null;
+  /** What is to be recorded of the steps; the same on all ranks. */
+  readonly trace?: TraceRequest;
 }
 
 /** Trains to the planned last step, or to the signal. Returns whether the run is complete. */
@@ -60,6 +63,7 @@ class Loop {
   readonly #input: LoopInput;
   readonly #guard = new SpikeGuard();
   readonly #plannedRows: number;
+  readonly #trace: StepTrace | null;
   #step = 0;
   #rowsSeen = 0;
   #tokensSeen = 0;
@@ -71,7 +75,10 @@ class Loop {
   constructor(input: LoopInput) {
     this.#input = input;
     this.#plannedRows = plannedRows(input.session.config);
-    const { from, session, rows } = input;
+    const { from, session, rows, trace } = input;
+    const { communicator } = session;
+    const isTraced = trace !== undefined && communicator !== null;
+    this.#trace = isTraced ? new StepTrace(session, communicator, trace) : null;
     if (from === null) return;
     this.#step = from.step;
     this.#rowsSeen = from.rowsSeen;
@@ -110,10 +117,16 @@ class Loop {
     const started = performance.now();
     this.#isAskedToStop = await this.#onFirst(async () => signal.aborted);
     while (this.#step < config.steps) {
-      if (this.#mustStop) return this.#interrupt();
+      if (this.#mustStop) {
+        await this.#trace?.end();
+        return this.#interrupt();
+      }
+      await this.#trace?.beforeStep();
       await this.#oneStep();
+      await this.#trace?.afterStep();
       await this.#afterStep();
     }
+    await this.#trace?.end();
     const lastRows = config.evaluate.lastRows ?? Number.POSITIVE_INFINITY;
     if (!(await this.#withModel(() => this.#evaluate(lastRows)))) return this.#interrupt();
     if (this.#savedAt !== this.#step) await this.#save("last");

@@ -1,6 +1,6 @@
 /** What a run needs of a rank's share of the model, whether it is all of it or some stages. */
 import type { ParameterFactory, Precision, Transformer } from "../model/index.ts";
-import type { Communicator } from "../parallel/index.ts";
+import type { Communicator, PipelinePlan } from "../parallel/index.ts";
 import type { QueueDevice, RopeTable, Tensor } from "../tensor/index.ts";
 import type { Rows } from "./batch.ts";
 import type { TrainConfig } from "./config.ts";
@@ -29,6 +29,8 @@ export interface Session {
   readonly rope: RopeTable;
   /** All ranks of the run; null for one alone. */
   readonly communicator: Communicator | null;
+  /** The plan of a whole batch and this rank's number in it; null where every rank has all layers. */
+  readonly pipeline: { readonly plan: PipelinePlan; readonly rank: number } | null;
   readonly runner: Runner;
   initialize(): void;
   /** World rank that has a parameter's moments; null where all have them. */

@@ -26,6 +26,7 @@ export class TrainSession implements Session {
   /** With ZeRO-1 it has the parameters that this rank owns, otherwise all. */
   readonly optimizer: Optimizer;
   readonly rope: RopeTable;
+  readonly pipeline = null;
   readonly runner: StepRunner;
 
   /**

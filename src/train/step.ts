@@ -194,6 +194,7 @@ export class StepRunner {
   /** What needs the gradients of all ranks: their norm, and with it the record. */
   #enqueueFinish(): void {
     const { device, factory, dataParallel } = this.parts;
+    device.mark("sums over ranks");
     fill(this.#totals.stop, this.#wantsToStop);
     dataParallel?.reduceGradients();
     const grads = factory.parameters.map(({ grad }, i) =>
@@ -214,6 +215,7 @@ export class StepRunner {
   #enqueueMicroBatch(): void {
     const { device, model, rope, precision, recomputes } = this.parts;
     const standing = device.arena.liveBytes;
+    device.mark("micro-batch");
     using tape = new Tape(device, { recomputes });
     // The forward scope ends before the backward pass, so that what only the tape holds is freed as it is used up.
     {
@@ -230,7 +232,8 @@ export class StepRunner {
   }
 
   #enqueueUpdate(): void {
-    const { optimizer, dataParallel } = this.parts;
+    const { device, optimizer, dataParallel } = this.parts;
+    device.mark("update");
     if (dataParallel?.zero1 === false) dataParallel.spreadGradients();
     optimizer.update(this.#totals.norm);
     if (dataParallel?.zero1 === true) dataParallel.spreadWeights();

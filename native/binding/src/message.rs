@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use minke_kernels::message::{Endpoint, Hub, Transport};
+use minke_kernels::message::{Endpoint, Hub, Link, Transport};
 use minke_kernels::pool::Pool;
 use napi::{Error, Result};
 use napi_derive::napi;
@@ -41,13 +41,42 @@ pub struct NativeHub {
     hub: Arc<Hub>,
 }
 
+/// A link that the hub imitates.
+#[napi(object)]
+pub struct HubLink {
+    pub latency_seconds: f64,
+    pub bytes_per_second: f64,
+}
+
 #[napi]
-pub fn create_hub(ranks: u32, timeout_seconds: f64) -> Result<NativeHub> {
-    let timeout = Duration::try_from_secs_f64(timeout_seconds)
-        .map_err(|why| Error::from_reason(format!("timeoutSeconds = {timeout_seconds}: {why}")))?;
+pub fn create_hub(ranks: u32, timeout_seconds: f64, link: Option<HubLink>) -> Result<NativeHub> {
+    let timeout = duration("timeoutSeconds", timeout_seconds)?;
+    let link = link.map(paced).transpose()?;
     Ok(NativeHub {
-        hub: Hub::new(ranks as usize, timeout),
+        hub: Hub::new(ranks as usize, timeout, link),
     })
+}
+
+fn paced(link: HubLink) -> Result<Link> {
+    let HubLink {
+        latency_seconds,
+        bytes_per_second,
+    } = link;
+    // A second for each byte is slow enough; it keeps every sum of times a time.
+    if bytes_per_second.is_nan() || bytes_per_second < 1.0 {
+        return Err(Error::from_reason(format!(
+            "bytesPerSecond = {bytes_per_second}: a link carries one byte a second at least"
+        )));
+    }
+    Ok(Link {
+        latency: duration("latencySeconds", latency_seconds)?,
+        bytes_per_second,
+    })
+}
+
+fn duration(name: &str, seconds: f64) -> Result<Duration> {
+    Duration::try_from_secs_f64(seconds)
+        .map_err(|why| Error::from_reason(format!("{name} = {seconds}: {why}")))
 }
 
 #[napi]

@@ -22,6 +22,7 @@ pub mod loss;
 pub mod message;
 pub mod moe;
 pub mod optim;
+pub mod pause;
 pub mod pointwise;
 pub mod random;
 pub mod sampling;

@@ -8,7 +8,7 @@ use crate::error::KernelError;
 use crate::isa::Isa;
 use crate::message::Line;
 use crate::pool::Pool;
-use crate::{attention, fp8, gemm, loss, message, moe, optim, pointwise, random, sampling};
+use crate::{attention, fp8, gemm, loss, message, moe, optim, pause, pointwise, random, sampling};
 
 /// What a kernel runs with.
 pub struct Ctx<'a> {
@@ -46,6 +46,7 @@ pub fn table() -> Vec<(&'static str, Kernel)> {
         random::OPS,
         sampling::OPS,
         message::OPS,
+        pause::OPS,
     ]
     .concat()
 }

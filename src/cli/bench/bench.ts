@@ -2,6 +2,7 @@
 import { Command } from "commander";
 import { isLaunched, type OpenDevice, openDevice } from "../../api/index.ts";
 import { BackendError } from "../../base/index.ts";
+import { schedules } from "../../parallel/index.ts";
 import { interruptible } from "../interrupt.ts";
 import { choiceOption, numberOption, threadsOption } from "../options.ts";
 import { temporaryFolder } from "../temporaryFolder.ts";
@@ -9,9 +10,11 @@ import { benchCosts } from "./costs.ts";
 import { benchKernels } from "./kernels.ts";
 import { benchMessages, type MessageFlags } from "./messages.ts";
 import { benchOps } from "./opRows.ts";
+import { benchOverlap, type OverlapFlags } from "./overlap.ts";
 import { benchPeers } from "./peers.ts";
 import { benchRanks, type RankFlags } from "./ranks.ts";
 import { type BenchFlags, type BenchRow, OPS_HEADER, rowText, type StepFlags, TRACE_HEADER } from "./row.ts";
+import { benchSchedules, type ScheduleFlags } from "./schedules.ts";
 import { serveBench } from "./serve.ts";
 import { benchStep } from "./step.ts";
 import { benchTrace, requireWritable } from "./trace.ts";
@@ -65,6 +68,50 @@ export function benchCommand(): Command {
       .option("--json", "print one JSON object per row")
       .addHelpText("after", "\nExamples:\n  minke bench messages\n  mpirun -n 2 minke bench messages\n")
       .action((flags: MessageFlags) => print(benchMessages(flags), flags)),
+  );
+  bench.addCommand(
+    new Command("schedules")
+      .description("pipelines with timed chunks and real messages: the bubble measured, and as simulated")
+      .option(
+        "--ranks <n>",
+        "of the pipeline; 4 and 8 by default, under mpirun all",
+        numberOption("--ranks", 2, true, 64),
+      )
+      .option("--micro-batches <n>", "of a step", numberOption("--micro-batches", 1, true), 20)
+      .option("--schedule <name>", "one of them only", choiceOption("--schedule", schedules))
+      .option("--pace <file>", "what chunks take, as JSON: the simulator's costs, in seconds")
+      .option(
+        "--rounds <n>",
+        "measurements of each; the shortest counts",
+        numberOption("--rounds", 1, true),
+        1,
+      )
+      .option("--trace <folder>", "also keep the ranks' spans, for `minke trace`")
+      .option("--json", "print one JSON object per row")
+      .addHelpText(
+        "after",
+        "\nExamples:\n  minke bench schedules\n  mpirun -n 4 minke bench schedules --rounds 3\n",
+      )
+      .action((flags: ScheduleFlags) => print(benchSchedules(flags), flags)),
+  );
+  bench.addCommand(
+    new Command("overlap")
+      .description("the experts' all-to-all over a slow link: hidden by interleaved pairs, and without")
+      .option("--ranks <n>", "of the pipeline, each of them twice", numberOption("--ranks", 2, true, 32), 2)
+      .option("--micro-batches <n>", "of a step", numberOption("--micro-batches", 1, true), 16)
+      .option(
+        "--rounds <n>",
+        "measurements of each; the shortest counts",
+        numberOption("--rounds", 1, true),
+        1,
+      )
+      .option("--trace <folder>", "also keep the ranks' spans, for `minke trace`")
+      .option("--json", "print one JSON object per row")
+      .addHelpText(
+        "after",
+        "\nExample:\n  minke bench overlap --trace overlap/ && minke trace overlap/interleaved\n",
+      )
+      .action((flags: OverlapFlags) => print(benchOverlap(flags), flags)),
   );
   bench.addCommand(
     verb("ranks", "the same step by one process and by ranks: what it costs to share it", "--ranks 2")

@@ -4,7 +4,10 @@ import { leastTimes } from "./opRows.ts";
 import { OPS_HEADER, rowText, TRACE_HEADER } from "./row.ts";
 
 function run(...commands: readonly (readonly [op: string, begin: number, end: number])[]): TracedCommand[] {
-  return commands.map(([op, begin, end]) => ({ op, label: "", begin, end, flops: 1, bytes: 1 }));
+  return commands.map(([op, begin, end]) => ({
+    ...{ op, label: "", mark: "", message: null },
+    ...{ begin, end, flops: 1, bytes: 1 },
+  }));
 }
 
 describe("leastTimes", () => {

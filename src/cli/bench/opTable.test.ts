@@ -8,6 +8,8 @@ function commands(...ops: readonly (readonly [op: string, label?: string])[]): T
   return ops.map(([op, label = ""], i) => ({
     op,
     label,
+    mark: "",
+    message: null,
     begin: 5000 + 2000 * i,
     end: 6000 + 2000 * i,
     flops: op === "matmul" ? 4000 : 0,

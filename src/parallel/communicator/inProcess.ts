@@ -7,12 +7,14 @@
 import { ConfigError } from "../../base/index.ts";
 import {
   type Endpoint,
+  type HubLink,
   type Isa,
   NativeBackend,
   NativeHub,
   QueueDevice,
   ReferenceBackend,
   ReferenceHub,
+  TracedBackend,
 } from "../../tensor/index.ts";
 import type { Communicator } from "./communicator.ts";
 import { QueueCommunicator } from "./queueCommunicator.ts";
@@ -23,6 +25,10 @@ export interface InProcessOptions {
   readonly limitBytes: number;
   /** Threads that compute, shared by all ranks; all of the machine's by default. The reference has one. */
   readonly threads?: number;
+  /** Notes what each queue does, for `RankTracer`; native queues only. */
+  readonly isTraced?: boolean;
+  /** Lets messages take the time of this link. */
+  readonly link?: HubLink;
   readonly isa?: Isa;
   /** How long a rank waits for a message before all end with an error; 600 by default. */
   readonly timeoutSeconds?: number;
@@ -52,21 +58,22 @@ interface Place {
 
 function nativePlaces(
   ranks: number,
-  { limitBytes, threads, isa, timeoutSeconds }: InProcessOptions,
+  { limitBytes, threads, isTraced = false, isa, timeoutSeconds, link }: InProcessOptions,
 ): Place[] {
-  const hub = new NativeHub(ranks, threads, timeoutSeconds);
+  const hub = new NativeHub(ranks, threads, timeoutSeconds, link);
   return Array.from({ length: ranks }, (_, rank) => {
-    const backend = new NativeBackend({
+    const native = new NativeBackend({
       pool: hub.pool,
       reserveBytes: limitBytes,
       ...(isa === undefined ? {} : { isa }),
     });
+    const backend = isTraced ? new TracedBackend(native) : native;
     return { device: new QueueDevice(backend, limitBytes), endpoint: hub.endpoint(rank) };
   });
 }
 
-function referencePlaces(ranks: number, { limitBytes, timeoutSeconds }: InProcessOptions): Place[] {
-  const hub = new ReferenceHub(ranks, timeoutSeconds);
+function referencePlaces(ranks: number, { limitBytes, timeoutSeconds, link }: InProcessOptions): Place[] {
+  const hub = new ReferenceHub(ranks, timeoutSeconds, link);
   return Array.from({ length: ranks }, (_, rank) => ({
     device: new QueueDevice(new ReferenceBackend(), limitBytes),
     endpoint: hub.endpoint(rank),

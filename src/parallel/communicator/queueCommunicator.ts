@@ -91,7 +91,7 @@ export class QueueCommunicator implements Communicator {
       invariant(isOpen, "an exchange is awaited twice");
       isOpen = false;
       awaitMessages(device, ticket);
-      tickets.giveBack(ticket);
+      device.whenSettled(() => tickets.giveBack(ticket));
       for (const { storage } of tensors) storage.release();
     };
     return { wait };

@@ -64,11 +64,10 @@ function requireTime(name: string, value: number): void {
   });
 }
 
-/** @returns how long a rank takes for an action */
-export function actionDurations(
-  { chunks, pace }: SimulationCosts,
-  plan: PipelinePlan,
-): (rank: number, action: Action) => number {
+/** How long a rank takes for an action. */
+export type DurationOf = (rank: number, action: Action) => number;
+
+export function actionDurations({ chunks, pace }: SimulationCosts, plan: PipelinePlan): DurationOf {
   const costsOf = (stage: number): ChunkCosts => (isPerStage(chunks) ? chunks[stage]! : chunks);
   return (rank, action) => {
     const factor = pace?.[rank] ?? 1;

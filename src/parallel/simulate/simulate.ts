@@ -14,7 +14,7 @@ import {
   type PipelinePlan,
   stageOf,
 } from "../schedule/plan.ts";
-import { actionDurations, requireCosts, type SimulationCosts } from "./costs.ts";
+import { actionDurations, type DurationOf, requireCosts, type SimulationCosts } from "./costs.ts";
 
 export interface SimulatedSpan {
   readonly action: Action;
@@ -34,7 +34,12 @@ export interface Simulation {
 
 export function simulate(plan: PipelinePlan, costs: SimulationCosts): Simulation {
   requireCosts(plan, costs);
-  const spans = runRanks(plan, costs);
+  return simulateTimes(plan, actionDurations(costs, plan), costs.latency);
+}
+
+/** As `simulate`, with a time for each action of each rank. */
+export function simulateTimes(plan: PipelinePlan, durationOf: DurationOf, latency: number = 0): Simulation {
+  const spans = runRanks(plan, durationOf, latency);
   const makespan = spans.reduce((latest, list) => Math.max(latest, list.at(-1)?.end ?? 0), 0);
   return {
     spans,
@@ -44,9 +49,8 @@ export function simulate(plan: PipelinePlan, costs: SimulationCosts): Simulation
   };
 }
 
-function runRanks(plan: PipelinePlan, costs: SimulationCosts): SimulatedSpan[][] {
-  const results = new Results(plan, costs.latency ?? 0);
-  const durationOf = actionDurations(costs, plan);
+function runRanks(plan: PipelinePlan, durationOf: DurationOf, latency: number): SimulatedSpan[][] {
+  const results = new Results(plan, latency);
   const spans: SimulatedSpan[][] = plan.actions.map(() => []);
   advanceRanks(plan.ranks, (rank) => {
     const done = spans[rank]!;

@@ -43,6 +43,20 @@ describe("ganttPage", () => {
     expect(drawn(dualPipePage, /class="rank"/g).length).toBe(4);
   });
 
+  test("says how much communication was hidden only where some is known to have been", () => {
+    const span = (category: Span["category"], start: number, end: number): Span => ({
+      name: category,
+      ...{ category, start, end },
+    });
+    const tiles = (communication: Span): string => {
+      const html = page([{ rank: 0, spans: [span("compute", 0, 6), communication, span("compute", 8, 10)] }]);
+      return html.slice(html.indexOf('<div class="tiles">'), html.indexOf("<figure"));
+    };
+    expect(tiles(span("communication", 6, 8))).toContain("<b>20.0%</b><span>exposed communication</span>");
+    expect(tiles(span("communication", 4, 8))).toContain("<b>50.0%</b><span>of communication hidden</span>");
+    expect(tiles(span("wait", 6, 8))).toContain("communication recorded");
+  });
+
   test("puts spans where their times are", () => {
     const plan = plan1F1B({ ranks: 2, microBatches: 1 });
     const html = page(simulatedSpans(plan, simulate(plan, { chunks })));

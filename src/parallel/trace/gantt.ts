@@ -81,13 +81,22 @@ function tiles(account: TimelineAccount): string {
     [timeText(length, timeUnit(length)), "timeline"],
     [share(compute), "computing"],
     [share(bubble), "bubble"],
-    communication === 0
-      ? ["none", "communication recorded"]
-      : [formatShare(1 - exposedCommunication / communication), "of communication hidden"],
+    communicationTile(communication, exposedCommunication, share),
   ];
   return values
     .map(([value, name]) => `<div class="tile"><b>${escapeMarkup(value!)}</b><span>${name}</span></div>`)
     .join("\n");
+}
+
+/** Where only what was waited for is known, what was hidden is not. */
+function communicationTile(
+  all: number,
+  exposed: number,
+  share: (time: number) => string,
+): readonly [string, string] {
+  if (all === 0) return ["none", "communication recorded"];
+  if (all === exposed) return [share(exposed), "exposed communication"];
+  return [formatShare(1 - exposed / all), "of communication hidden"];
 }
 
 function accountTable(account: TimelineAccount): string {

@@ -1,6 +1,7 @@
 /** What ranks did when: measured by an executor or made from a simulated plan; pages and traces are drawn from it. */
 import { DataError } from "../../base/index.ts";
-import type { Chunk } from "../schedule/plan.ts";
+import type { HubLink } from "../../tensor/index.ts";
+import type { Chunk, PipelineSize, Schedule } from "../schedule/plan.ts";
 
 export type SpanCategory = "compute" | "communication" | "wait";
 
@@ -18,11 +19,37 @@ export interface Span {
   readonly end: number;
   /** One, two for an overlapped pair, none for work that belongs to the whole step. */
   readonly chunks?: readonly SpanChunk[];
+  /** What a wait is for. */
+  readonly awaits?: readonly AwaitedMessage[];
+}
+
+/** A message as its sender posted it. */
+export interface SentMessage {
+  readonly to: number;
+  readonly tag: number;
+  readonly bytes: number;
+  /** When, on the clock of the spans. */
+  readonly at: number;
+}
+
+export interface AwaitedMessage {
+  readonly from: number;
+  readonly tag: number;
+  /** How many messages of the same sender and tag came before it. */
+  readonly index: number;
+  /** When its receiver had said where it goes. */
+  readonly at: number;
 }
 
 export interface RankSpans {
   readonly rank: number;
   readonly spans: readonly Span[];
+  /** In the order of their posts. */
+  readonly sends?: readonly SentMessage[];
+  /** What the messages travelled by, where that is known. */
+  readonly link?: HubLink;
+  /** From which the plan can be made again; absent where ranks have no pipeline. */
+  readonly pipeline?: PipelineSize & { readonly schedule: Schedule };
 }
 
 /**
@@ -41,7 +68,7 @@ export function orderedRanks(ranks: readonly RankSpans[]): readonly RankSpans[] 
     }
     for (const span of spans) requireTimes(rank, span);
   }
-  return ordered.map(({ rank, spans }) => ({ rank, spans: spans.toSorted((a, b) => a.start - b.start) }));
+  return ordered.map((rank) => ({ ...rank, spans: rank.spans.toSorted((a, b) => a.start - b.start) }));
 }
 
 function requireTimes(rank: number, { name, start, end }: Span): void {

@@ -4,6 +4,7 @@
  *   run.json        who the run is: id, version, command, the whole config, the ranks that last worked on it
  *   events.jsonl    all that happened (eventLog.ts)
  *   checkpoints/    step-N, each in Hugging Face layout
+ *   trace/          rank-N.json, what each rank's queue did in some steps, if that was asked for
  *   latest          the name of the newest whole checkpoint: `step-N`
  *   lock            the process that writes here, while it does (lock.ts)
  *
@@ -70,6 +71,7 @@ export interface RunPaths {
   readonly manifest: string;
   readonly events: string;
   readonly checkpoints: string;
+  readonly trace: string;
   readonly latest: string;
   readonly lock: string;
 }
@@ -81,6 +83,7 @@ export function runPaths(root: string): RunPaths {
     manifest: join(path, "run.json"),
     events: join(path, "events.jsonl"),
     checkpoints: join(path, "checkpoints"),
+    trace: join(path, "trace"),
     latest: join(path, "latest"),
     lock: join(path, "lock"),
   };

@@ -22,6 +22,13 @@ export interface Endpoint {
   abort(why: string): void;
 }
 
+/** A link between ranks that a hub imitates: one wire from each rank to each other one. */
+export interface HubLink {
+  readonly latencySeconds: number;
+  /** Of one wire, which carries one message after another; 1 at least. */
+  readonly bytesPerSecond: number;
+}
+
 /**
  * A queue that computes: commands run in the order in which they were enqueued, away from the event loop.
  *
@@ -33,6 +40,8 @@ export interface Backend {
   readonly name: BackendName;
   /** One line for people: CPU features, threads, why this backend. */
   readonly description: string;
+  /** True if a command may be enqueued later than it was built: then its operands are addresses and nothing else. */
+  readonly canDefer: boolean;
   allocate(base: number, bytes: number): void;
   release(base: number): void;
   /** @param label  the parameter path or the place in the model, for error messages */
@@ -42,6 +51,8 @@ export interface Backend {
     params: readonly Param[],
     label: string,
   ): void;
+  /** Says what the commands from here on belong to, in traces. */
+  mark(what: string): void;
   /**
    * Calls `build` and returns what enqueues its commands again, host scalars at their values of then; null where a
    * backend keeps no notes. Between its commands `build` neither reads nor writes.

@@ -305,7 +305,7 @@ describe("a message", () => {
     for (const kernel of messageKernels) {
       expect(() => kernel.reference({}, {}, {})).toThrow(/is carried out by a backend, not computed/);
     }
-    expect(fillKernel.message).toBeNull();
+    expect(fillKernel.special).toBeNull();
   });
 });
 

@@ -8,27 +8,27 @@
  * these three lies in parallel/communicator/.
  */
 import { CollectiveError, ShapeError } from "../../base/index.ts";
-import { defineMessage, type Kernel } from "../kernel.ts";
+import { defineSpecial, type Kernel } from "../kernel.ts";
 import { requireDtype } from "../shape.ts";
 import type { Device, Tensor } from "../tensor.ts";
 
 const POST_PARAMS = ["ticket", "peer", "tag", "rows", "width", "begin", "end"] as const;
 
-export const postSendKernel: Kernel = defineMessage(
+export const postSendKernel: Kernel = defineSpecial(
   "send",
   "postSend",
   { x: "in", offsets: "in? i32" },
   POST_PARAMS,
 );
 
-export const postReceiveKernel: Kernel = defineMessage(
+export const postReceiveKernel: Kernel = defineSpecial(
   "receive",
   "postReceive",
   { y: "out", offsets: "in? i32" },
   POST_PARAMS,
 );
 
-export const awaitMessagesKernel: Kernel = defineMessage("await", "awaitMessages", {}, ["ticket"]);
+export const awaitMessagesKernel: Kernel = defineSpecial("await", "awaitMessages", {}, ["ticket"]);
 
 /** To whom or from whom, and under which ticket it is awaited. */
 export interface MessageAddress {

@@ -23,7 +23,7 @@ import { fill, NativeBackend, QueueDevice } from "../../tensor/index.ts";
 import { makeBatch, planBatch, type Rows, writeBatch } from "../batch.ts";
 import type { TrainConfig } from "../config.ts";
 import { lossScales } from "../losses.ts";
-import { PipelineExecutor } from "./executor.ts";
+import { type PairForm, PipelineExecutor } from "./executor.ts";
 import { StageModel } from "./stageModel.ts";
 
 type Gradients = Map<string, Float32Array>;
@@ -66,6 +66,7 @@ async function rankStep(
   plan: PipelinePlan,
   settings: TrainConfig,
   rows: Rows,
+  pairs: PairForm,
 ): Promise<readonly Gradients[]> {
   const { device, rank } = communicator;
   const precision = precisions.f32;
@@ -126,15 +127,19 @@ async function rankStep(
     record: () => undefined,
     finished: () => undefined,
   });
-  new PipelineExecutor(plan, communicator, model).enqueue();
+  new PipelineExecutor(plan, communicator, model, { pairs }).enqueue();
   expect(device.arena.liveBytes).toBe(before);
   return Promise.all(factories.map((factory) => gradientsOf([factory])));
 }
 
-async function pipeline(plan: PipelinePlan, settings: TrainConfig): Promise<Gradients> {
+async function pipeline(
+  plan: PipelinePlan,
+  settings: TrainConfig,
+  pairs: PairForm = "interleaved",
+): Promise<Gradients> {
   const rows = randomRows(settings.batchRows, settings, 3);
   const ranks = inProcess(plan.ranks, { backend: "native", limitBytes: 2 ** 28, timeoutSeconds: 20 });
-  const results = await everyRank(ranks, (rank) => rankStep(rank, plan, settings, rows));
+  const results = await everyRank(ranks, (rank) => rankStep(rank, plan, settings, rows, pairs));
   for (const { device } of ranks) await device.dispose();
   const sums: Gradients = new Map();
   // Direction 0, which is module 0 under DualPipe, has the earlier half of the rows.
@@ -174,6 +179,12 @@ describe("a step cut into a pipeline", () => {
     const settings = config(0, 4, 2);
     const plan = planDualPipe({ ranks, microBatches: MICRO_BATCHES });
     expectEqual(await pipeline(plan, settings), await alone(settings));
+  });
+
+  test("whose pairs are units gives the same: the plain twin", async () => {
+    const settings = config(0, 4, 2);
+    const plan = planDualPipe({ ranks: 4, microBatches: MICRO_BATCHES });
+    expectEqual(await pipeline(plan, settings, "unit"), await pipeline(plan, settings));
   });
 
   test.each([2, 4])("folded gives those of one process, MTP's too: DualPipeV, %i ranks", async (ranks) => {

@@ -11,6 +11,7 @@ import { invariant } from "../../base/index.ts";
 import type { Stream } from "../../model/index.ts";
 import {
   type Action,
+  actionMark,
   answeredAt,
   type Chunk,
   type Communicator,
@@ -50,7 +51,22 @@ interface Flight {
 interface Arriving {
   readonly activation: Stream | null;
   readonly gradient: Tensor | null;
-  readonly pending: Pending;
+  /** Of the activation, and of the gradient. */
+  readonly pending: { readonly forward: readonly Pending[]; readonly backward: readonly Pending[] };
+}
+
+/**
+ * How the two chunks of a pair are carried out; the bits are the same.
+ *
+ * Interleaved, each starts with its own message, and where one waits for others the pieces of both come by turns. As a
+ * unit they have their messages before and send after both, one behind the other: the plain twin, as the simulator
+ * takes a pair.
+ */
+export type PairForm = "interleaved" | "unit";
+
+export interface ExecutorOptions {
+  /** Interleaved by default. */
+  readonly pairs?: PairForm;
 }
 
 export class PipelineExecutor {
@@ -58,9 +74,16 @@ export class PipelineExecutor {
   readonly #communicator: Communicator;
   readonly #model: PipelineModel;
   readonly #answered: readonly (readonly number[])[];
+  readonly #pairs: PairForm;
 
   /** @param communicator  the ranks of one pipeline, numbered as in the plan */
-  constructor(plan: PipelinePlan, communicator: Communicator, model: PipelineModel) {
+  constructor(
+    plan: PipelinePlan,
+    communicator: Communicator,
+    model: PipelineModel,
+    { pairs = "interleaved" }: ExecutorOptions = {},
+  ) {
+    this.#pairs = pairs;
     this.#plan = plan;
     this.#communicator = communicator;
     this.#model = model;
@@ -69,20 +92,22 @@ export class PipelineExecutor {
 
   /** Enqueues the forward and backward of all micro-batches of a step. */
   enqueue(): void {
-    const { rank } = this.#communicator;
+    const { rank, device } = this.#communicator;
     const actions = this.#plan.actions[rank]!;
-    const run = new PlanRun(this.#plan, this.#communicator, this.#model);
+    const run = new PlanRun(this.#plan, this.#communicator, this.#model, this.#pairs);
     let next: Arriving | null = null;
     for (const [i, action] of actions.entries()) {
+      device.mark(actionMark(i));
       const arriving: Arriving = next ?? run.post(action);
       // One action ahead: what the neighbour sends travels while this one computes.
       const following = actions[i + 1];
       next = following === undefined ? null : run.post(following);
-      arriving.pending.wait();
-      for (const earlier of this.#answered[i]!) run.settle(earlier);
       run.perform(i, action, arriving);
+      // The action has awaited what it needs.
+      for (const earlier of this.#answered[i]!) run.settle(earlier);
     }
     run.end();
+    device.mark("");
   }
 }
 
@@ -91,12 +116,16 @@ class PlanRun {
   readonly #plan: PipelinePlan;
   readonly #communicator: Communicator;
   readonly #model: PipelineModel;
+  readonly #pairs: PairForm;
   readonly #flights: Map<string, Flight> = new Map();
   readonly #weights: { readonly chunk: Chunk; readonly bundle: WeightBundle }[] = [];
+  /** Sends that wait for the end of a unit. */
+  #outbox: (() => void)[] | null = null;
   /** Sends by the action that posted them. */
   readonly #sent: Map<number, Pending[]> = new Map();
 
-  constructor(plan: PipelinePlan, communicator: Communicator, model: PipelineModel) {
+  constructor(plan: PipelinePlan, communicator: Communicator, model: PipelineModel, pairs: PairForm) {
+    this.#pairs = pairs;
     this.#plan = plan;
     this.#communicator = communicator;
     this.#model = model;
@@ -108,10 +137,14 @@ class PlanRun {
     const { shape, residual, update } = this.#model.boundary;
     let activation: Stream | null = null;
     let gradient: Tensor | null = null;
-    const pending: Pending[] = [];
+    const pending: { readonly forward: Pending[]; readonly backward: Pending[] } = {
+      forward: [],
+      backward: [],
+    };
     for (const message of neededBy(this.#plan, rank, action)) {
+      const way = message.kind === "activation" ? pending.forward : pending.backward;
       const receive = (y: Tensor): void => {
-        pending.push(this.#communicator.exchange([], [{ from: message.sender, y }], tagOf(message)));
+        way.push(this.#communicator.exchange([], [{ from: message.sender, y }], tagOf(message)));
       };
       if (message.kind === "activation") {
         activation = { residual: device.temporary(shape, residual), update: device.temporary(shape, update) };
@@ -121,10 +154,7 @@ class PlanRun {
         receive(gradient);
       }
     }
-    const wait = (): void => {
-      for (const each of pending) each.wait();
-    };
-    return { activation, gradient, pending: { wait } };
+    return { activation, gradient, pending };
   }
 
   /** Awaits what an action has sent. */
@@ -133,25 +163,52 @@ class PlanRun {
     this.#sent.delete(action);
   }
 
-  perform(index: number, action: Action, { activation, gradient }: Arriving): void {
+  perform(index: number, action: Action, { activation, gradient, pending }: Arriving): void {
+    const forward = (chunk: Chunk): void => {
+      for (const message of pending.forward) message.wait();
+      this.#forward(index, chunk, activation);
+    };
+    const backward = (chunk: Chunk, parts: "full" | "input"): void => {
+      for (const message of pending.backward) message.wait();
+      this.#backward(index, chunk, gradient, parts);
+    };
     switch (action.kind) {
       case "forward":
-        this.#forward(index, action.chunk, activation);
+        forward(action.chunk);
         break;
       case "backward":
-        this.#backward(index, action.chunk, gradient, "full");
+        backward(action.chunk, "full");
         break;
       case "backwardInput":
-        this.#backward(index, action.chunk, gradient, "input");
+        backward(action.chunk, "input");
         break;
       case "backwardWeight":
         this.#backwardWeight(action.chunk);
         break;
       case "overlapped":
-        this.#forward(index, action.forward, activation);
-        this.#backward(index, action.backward, gradient, "full");
+        if (this.#pairs === "interleaved") {
+          this.#communicator.device.interleave(
+            () => forward(action.forward),
+            () => backward(action.backward, "full"),
+          );
+        } else {
+          for (const message of [...pending.forward, ...pending.backward]) message.wait();
+          this.#asUnit(() => {
+            this.#forward(index, action.forward, activation);
+            this.#backward(index, action.backward, gradient, "full");
+          });
+        }
         break;
     }
+  }
+
+  /** Sends what both chunks send behind both. */
+  #asUnit(build: () => void): void {
+    this.#outbox = [];
+    build();
+    const sends = this.#outbox;
+    this.#outbox = null;
+    for (const send of sends) send();
   }
 
   end(): void {
@@ -206,10 +263,21 @@ class PlanRun {
     const place = holderOf(this.#plan, kind === "activation" ? stage + 1 : stage - 1, chunk);
     invariant(place !== null, "only inner boundaries are crossed");
     const message = { kind, from: chunk, to: place.chunk, sender: rank, receiver: place.rank };
-    const pending = tensors.map((x) =>
-      this.#communicator.exchange([{ to: place.rank, x }], [], tagOf(message)),
-    );
-    this.#sent.set(index, [...(this.#sent.get(index) ?? []), ...pending]);
+    const send = (): void => {
+      const pending = tensors.map((x) =>
+        this.#communicator.exchange([{ to: place.rank, x }], [], tagOf(message)),
+      );
+      this.#sent.set(index, [...(this.#sent.get(index) ?? []), ...pending]);
+    };
+    if (this.#outbox === null) {
+      send();
+      return;
+    }
+    for (const { storage } of tensors) storage.retain();
+    this.#outbox.push(() => {
+      send();
+      for (const { storage } of tensors) storage.release();
+    });
   }
 }
 

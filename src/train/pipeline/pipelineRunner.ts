@@ -217,6 +217,7 @@ export class PipelineRunner implements Runner {
 
   #enqueueFinish(): void {
     const { device, world, modules, whole } = this.parts;
+    device.mark("sums over ranks");
     fill(this.#totals.stop, this.#wantsToStop);
     for (const { dataParallel } of this.#inOrder) dataParallel.reduceGradients();
     const owned = new Map(
@@ -236,7 +237,8 @@ export class PipelineRunner implements Runner {
   }
 
   #enqueueUpdate(): void {
-    const { optimizer, zero1, modules } = this.parts;
+    const { device, optimizer, zero1, modules } = this.parts;
+    device.mark("update");
     if (!zero1) for (const { dataParallel } of this.#inOrder) dataParallel.spreadGradients();
     optimizer.update(this.#totals.norm);
     if (zero1) for (const { dataParallel } of this.#inOrder) dataParallel.spreadWeights();

@@ -15,6 +15,7 @@ import {
 import {
   type Communicator,
   type PipelineLayout,
+  type PipelinePlan,
   pipelineRanks,
   planSchedule,
   type Receive,
@@ -40,6 +41,7 @@ export class PipelineSession implements Session {
   readonly optimizer: Optimizer;
   readonly rope: RopeTable;
   readonly communicator: Communicator;
+  readonly pipeline: { readonly plan: PipelinePlan; readonly rank: number };
   readonly runner: PipelineRunner;
   readonly heldFactories: readonly ParameterFactory[];
   readonly #modules: readonly Module[];
@@ -64,6 +66,7 @@ export class PipelineSession implements Session {
     const pipeline = communicator.split(pipelineRanks(layout, data));
     const microBatches = config.batchRows / config.microBatchRows / layout.dp;
     const plan = planSchedule(layout.schedule, { ranks: layout.pp, microBatches });
+    this.pipeline = { plan, rank: pipeline.rank };
     this.#inventory = takeInventory(config.model, this.precision, layout, plan);
     this.#modules = makeModules({
       world: communicator,

@@ -8,17 +8,25 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::Transport;
+use super::link::{Link, Wires};
 
 /// Messages of one sender, receiver and tag: the n-th that is sent goes to the n-th that is posted.
 #[derive(Default)]
 struct Channel {
     sent: u64,
     posted: u64,
-    arrived: HashMap<u64, Vec<u8>>,
+    arrived: HashMap<u64, Message>,
+}
+
+struct Message {
+    bytes: Vec<u8>,
+    /// When a link would have delivered it.
+    due: Instant,
 }
 
 #[derive(Default)]
 struct State {
+    wires: Wires,
     channels: HashMap<(u32, u32, u32), Channel>,
     failure: Option<String>,
 }
@@ -26,16 +34,20 @@ struct State {
 /// See the head of this file.
 pub struct Hub {
     timeout: Duration,
+    /// What is imitated; messages are there at once without one.
+    link: Option<Link>,
     state: Mutex<State>,
     /// Where each rank sleeps.
     arrivals: Vec<Condvar>,
 }
 
 impl Hub {
-    /// For ranks `0..ranks`; `timeout` is how long a wait for one ticket may take.
-    pub fn new(ranks: usize, timeout: Duration) -> Arc<Hub> {
+    /// For ranks `0..ranks`; `timeout` is how long a wait for one ticket may take. With a link messages take as long
+    /// as it would need.
+    pub fn new(ranks: usize, timeout: Duration, link: Option<Link>) -> Arc<Hub> {
         Arc::new(Hub {
             timeout,
+            link,
             state: Mutex::default(),
             arrivals: (0..ranks).map(|_| Condvar::new()).collect(),
         })
@@ -90,10 +102,15 @@ impl Hub {
                 return Err(failure.clone());
             }
             let channel = state.channels.entry((peer, receiver, tag)).or_default();
-            if let Some(message) = channel.arrived.remove(&index) {
-                return Ok(message);
+            let now = Instant::now();
+            let due = channel.arrived.get(&index).map(|message| message.due);
+            if due.is_some_and(|due| due <= now)
+                && let Some(message) = channel.arrived.remove(&index)
+            {
+                return Ok(message.bytes);
             }
-            let left = deadline.map_or(Duration::MAX, |at| at.saturating_duration_since(Instant::now()));
+            let until = |at: Instant| at.saturating_duration_since(now);
+            let left = deadline.map_or(Duration::MAX, until);
             if left.is_zero() {
                 return Err(format!(
                     "rank {receiver} waited {} s for a message of rank {peer} (tag {tag})",
@@ -101,7 +118,7 @@ impl Hub {
                 ));
             }
             state = self.arrivals[receiver as usize]
-                .wait_timeout(state, left)
+                .wait_timeout(state, due.map_or(left, |due| left.min(until(due))))
                 .unwrap_or_else(PoisonError::into_inner)
                 .0;
         }
@@ -149,8 +166,15 @@ impl Transport for Endpoint {
             unsafe { std::slice::from_raw_parts(bytes, len) }.to_vec()
         };
         let mut state = self.hub.open(self.rank, "sends to", peer)?;
-        let channel = state.channels.entry((self.rank, peer, tag)).or_default();
-        channel.arrived.insert(channel.sent, message);
+        let now = Instant::now();
+        let State { wires, channels, .. } = &mut *state;
+        let due = self
+            .hub
+            .link
+            .map_or(now, |link| wires.arrival(link, (self.rank, peer), len, now));
+        let channel = channels.entry((self.rank, peer, tag)).or_default();
+        let bytes = message;
+        channel.arrived.insert(channel.sent, Message { bytes, due });
         channel.sent += 1;
         drop(state);
         self.hub.arrivals[peer as usize].notify_all();

@@ -8,17 +8,19 @@
 // versions   v1 (this file)
 
 //! Messages between ranks as commands. Reading order: this file, `line` (what a queue knows of its transport),
-//! `hub` (ranks of one process), `foreign` (a library behind a C table, as MPI).
+//! `hub` (ranks of one process), `link` (how long its messages take, if they are to take time), `foreign` (a library behind a C table, as MPI).
 
 mod foreign;
 mod hub;
 mod line;
+mod link;
 #[cfg(test)]
 mod tests;
 
 pub use foreign::Foreign;
 pub use hub::{Endpoint, Hub};
 pub use line::Line;
+pub use link::Link;
 
 use crate::args::{Args, Operand, elements};
 use crate::error::KernelError;

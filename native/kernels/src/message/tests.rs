@@ -13,7 +13,7 @@ const LONG: Duration = Duration::from_secs(60);
 const SHORT: Duration = Duration::from_millis(50);
 
 fn endpoints(ranks: usize, timeout: Duration) -> Vec<Endpoint> {
-    let hub = Hub::new(ranks, timeout);
+    let hub = Hub::new(ranks, timeout, None);
     (0..ranks as u32)
         .map(|rank| hub.endpoint(rank).unwrap())
         .collect()
@@ -132,7 +132,7 @@ fn what_cannot_be_says_which_rank_peer_and_tag() {
         ranks[1].wait(1).unwrap_err(),
         "rank 1 waited 0.05 s for a message of rank 2 (tag 9)"
     );
-    let hub = Hub::new(1, SHORT);
+    let hub = Hub::new(1, SHORT, None);
     assert_eq!(
         hub.endpoint(1).err().unwrap(),
         "there is no rank 1: there is rank 0 alone"

@@ -9,6 +9,7 @@
 import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
+import type { HubLink } from "../backend.ts";
 
 /** Instruction sets, widest first. All give the same bits, but for bf16 products in AMX registers. */
 export type Isa = "amx" | "avx512bf16" | "avx2" | "portable";
@@ -102,8 +103,11 @@ export interface NativeAddon {
   info(): NativeInfo;
   createQueue(options: NativeQueueOptions): NativeQueue;
   createPool(threads: number): NativePool;
-  /** @param timeoutSeconds  how long an await waits for one ticket's messages */
-  createHub(ranks: number, timeoutSeconds: number): NativeHub;
+  /**
+   * @param timeoutSeconds  how long an await waits for one ticket's messages
+   * @param link  what messages travel by; without one they are there at once
+   */
+  createHub(ranks: number, timeoutSeconds: number, link?: HubLink): NativeHub;
   /** Gives freed memory that malloc keeps back to the system; false where the C library cannot (all but glibc). */
   trimHeap(): boolean;
 }
@@ -124,7 +128,7 @@ interface Binding {
   info(): NativeInfo;
   createQueue(options: NativeQueueOptions, words: Float64Array, pool?: NativePool): BoundQueue;
   createPool(threads: number): NativePool;
-  createHub(ranks: number, timeoutSeconds: number): NativeHub;
+  createHub(ranks: number, timeoutSeconds: number, link?: HubLink): NativeHub;
   trimHeap(): boolean;
 }
 
@@ -143,7 +147,7 @@ export function loadAddon(file: string = addonPath()): AddonResult {
       info: () => loaded.info(),
       createQueue,
       createPool: (threads) => loaded.createPool(threads),
-      createHub: (ranks, timeoutSeconds) => loaded.createHub(ranks, timeoutSeconds),
+      createHub: (ranks, timeoutSeconds, link) => loaded.createHub(ranks, timeoutSeconds, link),
       trimHeap: () => loaded.trimHeap(),
     };
     return { addon, reason: null };

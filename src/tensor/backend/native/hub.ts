@@ -1,7 +1,7 @@
 /** Messages between native queues of one process: a face of the kernels' hub that says which rank is meant. */
 import { availableParallelism } from "node:os";
 import { BackendError } from "../../../base/index.ts";
-import type { Endpoint } from "../backend.ts";
+import type { Endpoint, HubLink } from "../backend.ts";
 import { MESSAGE_TIMEOUT_SECONDS } from "../messageFailure.ts";
 import {
   loadAddon,
@@ -19,12 +19,14 @@ export class NativeHub {
 
   /**
    * @param threads  of the pool; all of the machine's by default
+   * @param link  imitated; without one messages are there at once
    * @throws {BackendError} if the addon cannot be loaded
    */
   constructor(
     ranks: number,
     threads: number = availableParallelism(),
     timeoutSeconds: number = MESSAGE_TIMEOUT_SECONDS,
+    link?: HubLink,
   ) {
     const { addon, reason } = loadAddon();
     if (addon === null) {
@@ -37,7 +39,7 @@ export class NativeHub {
     this.ranks = ranks;
     this.timeoutSeconds = timeoutSeconds;
     this.pool = addon.createPool(threads);
-    this.#hub = addon.createHub(ranks, timeoutSeconds);
+    this.#hub = addon.createHub(ranks, timeoutSeconds, link);
   }
 
   endpoint(rank: number): NativeHubEndpoint {

@@ -42,6 +42,7 @@ const LABELS_KEPT = 65_536;
 
 export class NativeBackend implements Backend {
   readonly name = "native";
+  readonly canDefer = true;
   readonly description: string;
   readonly isa: Isa;
   readonly threads: number;
@@ -100,6 +101,8 @@ export class NativeBackend implements Backend {
   // Addresses are decided by the arena in TypeScript; pages are committed when they are first touched.
   allocate(): void {}
   release(): void {}
+  // Who wants to know what ran puts a TracedBackend around it.
+  mark(): void {}
 
   enqueue(
     kernel: Kernel,

@@ -1,9 +1,14 @@
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { makeNativeDevice, nativeIsMissing } from "../../../../test/support/native.ts";
 import { QueueDevice } from "../../device.ts";
+import { fill, scale } from "../../ops/elementwise.ts";
 import { allKernels } from "../../ops/kernels.ts";
 import { linear } from "../../ops/linear.ts";
+import { awaitMessages, postReceive, postSend } from "../../ops/message.ts";
+import { pause } from "../../ops/pause.ts";
 import { Parameter } from "../../parameter.ts";
+import { Recording } from "../../recording.ts";
+import { NativeHub } from "./hub.ts";
 import { TracedBackend } from "./traced.ts";
 
 describe.skipIf(nativeIsMissing)("TracedBackend", () => {
@@ -57,6 +62,61 @@ describe.skipIf(nativeIsMissing)("TracedBackend", () => {
     product();
     await device.drain();
     expect(traced.take()).toEqual([]);
+  });
+});
+
+describe.skipIf(nativeIsMissing)("a traced recording", () => {
+  test("is replayed in one call, and every replay is noted as it was built, marks included", async () => {
+    const traced = new TracedBackend(makeNativeDevice(undefined, 1).backend);
+    const device = new QueueDevice(traced, 2 ** 20);
+    const y = device.temporary([4], "f32");
+    let builds = 0;
+    const recording = new Recording(device, () => {
+      builds++;
+      device.mark("filling");
+      fill(y, 1);
+      device.mark("doubling");
+      scale(y, 2);
+    });
+    recording.run();
+    await device.drain();
+    traced.start();
+    recording.run();
+    fill(y, 3);
+    recording.run();
+    await device.drain();
+    expect(builds).toBe(1);
+    expect(traced.take().map(({ op, mark }) => [op, mark])).toEqual([
+      ["fill", "filling"],
+      ["scale", "doubling"],
+      ["fill", "doubling"],
+      ["fill", "filling"],
+      ["scale", "doubling"],
+    ]);
+    expect([...(await y.read())]).toEqual([2, 2, 2, 2]);
+    y.dispose();
+    await device.dispose();
+  });
+
+  test("says of a message which part it is, with whom and how long", async () => {
+    const traced = new TracedBackend(makeNativeDevice(undefined, 1).backend);
+    const device = new QueueDevice(traced, 2 ** 20);
+    traced.connect(new NativeHub(1, 1, 10).endpoint(0));
+    using x = device.temporary([3], "f32");
+    await device.drain();
+    traced.start();
+    postSend(x, { ticket: 4, peer: 0, tag: 9 });
+    postReceive(x, { ticket: 4, peer: 0, tag: 9 });
+    awaitMessages(device, 4);
+    pause(device, 0.001);
+    await device.drain();
+    expect(traced.take().map(({ message }) => message)).toEqual([
+      { part: "send", ticket: 4, peer: 0, tag: 9, bytes: 12 },
+      { part: "receive", ticket: 4, peer: 0, tag: 9, bytes: 12 },
+      { part: "await", ticket: 4, peer: null, tag: null, bytes: 0 },
+      null,
+    ]);
+    await device.dispose();
   });
 });
 

@@ -7,15 +7,30 @@
 import { invariant } from "../../../base/index.ts";
 import { BYTES_PER_ELEMENT } from "../../dtype.ts";
 import { type Param, paramValue } from "../../hostScalar.ts";
-import type { Kernel } from "../../kernel.ts";
+import type { Kernel, MessagePart } from "../../kernel.ts";
 import type { Backend, Endpoint, Operand } from "../backend.ts";
 import type { NativeBackend } from "./native.ts";
+
+/** What a command of the message kind says. */
+export interface TracedMessage {
+  readonly part: MessagePart;
+  readonly ticket: number;
+  /** World rank; of an await null, as the tag. */
+  readonly peer: number | null;
+  readonly tag: number | null;
+  /** At most: only the queue knows how many rows a range has. */
+  readonly bytes: number;
+}
 
 /** One command as it ran. */
 export interface TracedCommand {
   readonly op: string;
   /** The parameter or the place in the model; empty where the op was given none. */
   readonly label: string;
+  /** What was marked last before it was enqueued; empty before the first mark. */
+  readonly mark: string;
+  /** Null for what computes. */
+  readonly message: TracedMessage | null;
   /** Nanoseconds since the trace began. */
   readonly begin: number;
   readonly end: number;
@@ -25,29 +40,33 @@ export interface TracedCommand {
   readonly bytes: number;
 }
 
-type Note = Pick<TracedCommand, "op" | "label" | "flops" | "bytes">;
+type Note = Omit<TracedCommand, "begin" | "end">;
 
 export class TracedBackend implements Backend {
   readonly name = "native";
+  readonly canDefer = true;
   readonly description: string;
-  readonly #native: NativeBackend;
+  readonly native: NativeBackend;
+  #mark = "";
   #notes: Note[] | null = null;
+  /** Of a recording that is being built. */
+  #recorded: Note[] | null = null;
 
   constructor(native: NativeBackend) {
-    this.#native = native;
+    this.native = native;
     this.description = `${native.description}, traced`;
   }
 
   /** Begins an empty trace. The queue must be idle: a command that waits in it would be timed but not noted. */
   start(): void {
     this.#notes = [];
-    this.#native.setTrace(true);
+    this.native.setTrace(true);
   }
 
   /** Commands since `start` or the last call; all of them must have run to their end. */
   take(): readonly TracedCommand[] {
     const notes = this.#notes?.splice(0) ?? [];
-    const spans = this.#native.takeTrace();
+    const spans = this.native.takeTrace();
     invariant(
       spans.length === notes.length && spans.every(({ op }, i) => op === notes[i]!.op),
       `${spans.length} commands ran where ${notes.length} were noted`,
@@ -57,7 +76,11 @@ export class TracedBackend implements Backend {
 
   stop(): void {
     this.#notes = null;
-    this.#native.setTrace(false);
+    this.native.setTrace(false);
+  }
+
+  mark(what: string): void {
+    this.#mark = what;
   }
 
   enqueue(
@@ -66,48 +89,79 @@ export class TracedBackend implements Backend {
     params: readonly Param[],
     label: string,
   ): void {
-    if (this.#notes !== null) {
-      const named = Object.fromEntries(kernel.params.map((name, i) => [name, paramValue(params[i]!)]));
-      const sizes = operands.map((operand) =>
-        operand === null ? 0 : operand.length * BYTES_PER_ELEMENT[operand.dtype],
-      );
-      const cost = { flops: kernel.flops(named), bytes: kernel.bytes(named, sizes) };
-      this.#notes.push({ op: kernel.name, label, ...cost });
+    if (this.#notes !== null || this.#recorded !== null) {
+      const note = noteOf(kernel, operands, params, label, this.#mark);
+      this.#notes?.push(note);
+      this.#recorded?.push(note);
     }
-    this.#native.enqueue(kernel, operands, params, label);
+    this.native.enqueue(kernel, operands, params, label);
   }
 
-  /** Builds every time: the commands of a replay would not pass by here to be noted. */
-  record(build: () => void): null {
-    build();
-    return null;
+  /** What a replay enqueues is noted as it was when it was built. */
+  record(build: () => void): () => void {
+    const recorded: Note[] = [];
+    this.#recorded = recorded;
+    try {
+      const replay = this.native.record(build);
+      return () => {
+        for (const note of this.#notes === null ? [] : recorded) this.#notes!.push(note);
+        replay();
+      };
+    } finally {
+      this.#recorded = null;
+    }
   }
 
   allocate(): void {
-    this.#native.allocate();
+    this.native.allocate();
   }
 
   release(): void {
-    this.#native.release();
+    this.native.release();
   }
 
   connect(transport: Endpoint | bigint): void {
-    this.#native.connect(transport);
+    this.native.connect(transport);
   }
 
   write(target: Operand, bytes: Uint8Array): void {
-    this.#native.write(target, bytes);
+    this.native.write(target, bytes);
   }
 
   read(source: Operand): Promise<Uint8Array> {
-    return this.#native.read(source);
+    return this.native.read(source);
   }
 
   drain(): Promise<void> {
-    return this.#native.drain();
+    return this.native.drain();
   }
 
   dispose(): Promise<void> {
-    return this.#native.dispose();
+    return this.native.dispose();
   }
+}
+
+function noteOf(
+  kernel: Kernel,
+  operands: readonly (Operand | null)[],
+  params: readonly Param[],
+  label: string,
+  mark: string,
+): Note {
+  const named = Object.fromEntries(kernel.params.map((name, i) => [name, paramValue(params[i]!)]));
+  const sizes = operands.map((operand) =>
+    operand === null ? 0 : operand.length * BYTES_PER_ELEMENT[operand.dtype],
+  );
+  const { name: op, special } = kernel;
+  const message =
+    special === null || special === "pause"
+      ? null
+      : {
+          part: special,
+          ticket: named["ticket"]!,
+          peer: named["peer"] ?? null,
+          tag: named["tag"] ?? null,
+          bytes: sizes[0] ?? 0,
+        };
+  return { op, label, mark, message, flops: kernel.flops(named), bytes: kernel.bytes(named, sizes) };
 }

@@ -10,6 +10,7 @@ import type { Backend, Operand } from "../backend.ts";
 
 export class PlanBackend implements Backend {
   readonly name = "plan";
+  readonly canDefer = true;
   readonly description: string = "plan backend: counts, computes nothing";
   #flops = 0;
   #commands = 0;
@@ -25,6 +26,7 @@ export class PlanBackend implements Backend {
   allocate(): void {}
   release(): void {}
   write(): void {}
+  mark(): void {}
   // Messages move no FLOPs and take no memory of their own.
   connect(): void {}
 

@@ -4,7 +4,7 @@
  * Its twin is native/kernels/src/message/hub.rs; both say the same words when something goes wrong. A message is
  * copied when it is posted, so sending never waits.
  */
-import type { Endpoint } from "../backend.ts";
+import type { Endpoint, HubLink } from "../backend.ts";
 import { MESSAGE_TIMEOUT_SECONDS } from "../messageFailure.ts";
 
 /** Messages of one sender, receiver and tag: the n-th that is sent goes to the n-th that is posted. */
@@ -26,12 +26,17 @@ export class ReferenceHub {
   readonly ranks: number;
   readonly timeoutSeconds: number;
   readonly #channels: Map<string, Channel> = new Map();
+  readonly #link: HubLink | null;
+  /** When the wire from one rank to another is free again, in milliseconds of `performance.now`. */
+  readonly #free: Map<string, number> = new Map();
   readonly #rejects: Set<(error: Error) => void> = new Set();
   #failure: string | null = null;
 
-  constructor(ranks: number, timeoutSeconds: number = MESSAGE_TIMEOUT_SECONDS) {
+  /** @param link  imitated; without one messages are there at once */
+  constructor(ranks: number, timeoutSeconds: number = MESSAGE_TIMEOUT_SECONDS, link?: HubLink) {
     this.ranks = ranks;
     this.timeoutSeconds = timeoutSeconds;
+    this.#link = link ?? null;
   }
 
   endpoint(rank: number): ReferenceEndpoint {
@@ -60,6 +65,20 @@ export class ReferenceHub {
       this.#channels.set(key, channel);
     }
     return channel;
+  }
+
+  /** Calls `deliver` when a message that is sent now has come over the link. */
+  travel(sender: number, receiver: number, bytes: number, deliver: () => void): void {
+    if (this.#link === null || sender === receiver) {
+      deliver();
+      return;
+    }
+    const { latencySeconds, bytesPerSecond } = this.#link;
+    const wire = `${sender} ${receiver}`;
+    const now = performance.now();
+    const free = Math.max(now, this.#free.get(wire) ?? now) + (1000 * bytes) / bytesPerSecond;
+    this.#free.set(wire, free);
+    setTimeout(deliver, free + 1000 * latencySeconds - now);
   }
 
   /** The message that belongs to a posted receive, when it is there; `deadline` in milliseconds of `performance.now`. */
@@ -122,9 +141,11 @@ export class ReferenceEndpoint implements Endpoint {
     const channel = this.#hub.channel(this.rank, peer, tag);
     const index = channel.sent++;
     const message = bytes.slice();
-    const deliver = channel.waiting.get(index);
-    if (deliver === undefined) channel.arrived.set(index, message);
-    else deliver(message);
+    this.#hub.travel(this.rank, peer, message.length, () => {
+      const deliver = channel.waiting.get(index);
+      if (deliver === undefined) channel.arrived.set(index, message);
+      else deliver(message);
+    });
   }
 
   postReceive(ticket: number, peer: number, tag: number, target: Uint8Array): void {

@@ -9,7 +9,7 @@ import { BackendError, type BaseError, invariant } from "../../../base/index.ts"
 import { BYTES_PER_ELEMENT, bf16FromNumber, bf16ToNumber, type Dtype } from "../../dtype.ts";
 import { e4m3FromNumber, e4m3ToNumber, packE5m6, unpackE5m6 } from "../../fp8.ts";
 import { type Param, paramValue } from "../../hostScalar.ts";
-import type { Kernel, Values } from "../../kernel.ts";
+import type { Kernel, MessagePart, Values } from "../../kernel.ts";
 import type { Backend, Endpoint, Operand } from "../backend.ts";
 import { DISPOSED_WITH_MESSAGES, messageFailure } from "../messageFailure.ts";
 import { ReferenceEndpoint } from "./hub.ts";
@@ -20,6 +20,7 @@ type Task = () => void | Promise<void>;
 
 export class ReferenceBackend implements Backend {
   readonly name = "reference";
+  readonly canDefer = false;
   readonly description: string = "reference backend: pure TypeScript, one thread";
   readonly #buffers: Map<number, ArrayBuffer> = new Map();
   readonly #tasks: Task[] = [];
@@ -44,8 +45,12 @@ export class ReferenceBackend implements Backend {
   ): void {
     const located = operands.map((operand) => (operand === null ? null : this.#locate(operand)));
     const named = Object.fromEntries(kernel.params.map((name, i) => [name, paramValue(params[i]!)]));
-    if (kernel.message !== null) {
-      this.#enqueueMessage(kernel, located, named, label);
+    if (kernel.special === "pause") {
+      this.#push(() => (this.#failure === null ? sleep(named["microseconds"]! / 1000) : undefined));
+      return;
+    }
+    if (kernel.special !== null) {
+      this.#enqueueMessage(kernel, kernel.special, located, named, label);
       return;
     }
     this.#push(() => {
@@ -82,12 +87,11 @@ export class ReferenceBackend implements Backend {
 
   #enqueueMessage(
     kernel: Kernel,
+    part: MessagePart,
     located: readonly (Located | null)[],
     params: Readonly<Record<string, number>>,
     label: string,
   ): void {
-    const part = kernel.message;
-    invariant(part !== null, `${kernel.name} is no message`);
     const line = this.#line;
     line?.enqueued(part);
     this.#push(async () => {
@@ -107,6 +111,8 @@ export class ReferenceBackend implements Backend {
     this.#failure = failure;
     this.#line?.endpoint.abort(`${op}: ${reason}`);
   }
+
+  mark(): void {}
 
   record(build: () => void): null {
     build();
@@ -173,6 +179,12 @@ export class ReferenceBackend implements Backend {
     this.#isRunning = this.#tasks.length > 0;
     if (this.#isRunning) setImmediate(() => this.#run());
   }
+}
+
+function sleep(milliseconds: number): Promise<void> {
+  return new Promise((resolve) => {
+    setTimeout(resolve, milliseconds);
+  });
 }
 
 function reasonOf(cause: unknown): string {

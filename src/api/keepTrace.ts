@@ -1,0 +1,13 @@
+/** Keeps what ranks have recorded, a file for each, where `minke trace` finds it. */
+import { mkdir, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { type RankSpans, rankTraceName, writeRankTrace } from "../parallel/index.ts";
+import { explained } from "../run/index.ts";
+
+export function keepTrace(folder: string, ranks: readonly RankSpans[]): Promise<void> {
+  return explained(folder, "write the trace", async () => {
+    await mkdir(folder, { recursive: true });
+    for (const spans of ranks)
+      await writeFile(join(folder, rankTraceName(spans.rank)), writeRankTrace(spans));
+  });
+}
