@@ -65,6 +65,15 @@ export class BackendError extends BaseError {
   readonly code = "ERR_BACKEND";
 }
 /**
+ * A message between ranks was lost: a peer failed, left, never sent, or sent what nobody expected.
+ *
+ * Every rank ends with such an error when one fails. Look at the rank that it names first: its own error is the cause. If it
+ * speaks of a time-out, the ranks did not do the same things: start all of them with the same arguments and data.
+ */
+export class CollectiveError extends BaseError {
+  readonly code = "ERR_COLLECTIVE";
+}
+/**
  * A tensor is used after its scope gave its memory back.
  *
  * Return it from the scope with `scope.keep(tensor)`, or read its numbers before the scope ends.

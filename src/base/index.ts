@@ -3,6 +3,7 @@ export {
   BackendError,
   BaseError,
   CheckpointError,
+  CollectiveError,
   ConfigError,
   ContextLengthError,
   DataError,

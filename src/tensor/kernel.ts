@@ -4,6 +4,7 @@
  * Native code registers a kernel under the same name and takes operands and params in the same
  * order. The reference is the definition: it works on decoded numbers and is written to be read.
  */
+import { invariant } from "../base/index.ts";
 import type { Dtype } from "./dtype.ts";
 
 export type Floats = Float32Array | Float64Array;
@@ -28,9 +29,14 @@ export interface OperandSpec {
   readonly isInteger: boolean;
 }
 
+/** What a command does with other ranks. */
+export type MessagePart = "send" | "receive" | "await";
+
 /** A kernel with its types erased: what backends, tests and benches handle. */
 export interface Kernel {
   readonly name: string;
+  /** Null for kernels that compute; messages are carried by what the backend is connected to. */
+  readonly message: MessagePart | null;
   readonly operands: readonly OperandSpec[];
   readonly params: readonly string[];
   reference(
@@ -71,14 +77,10 @@ export function defineKernel<
   const O extends Readonly<Record<string, Role>>,
   const P extends readonly string[],
 >(definition: KernelDefinition<O, P>): Kernel {
-  const operands = Object.entries(definition.operands).map(([name, role]) => ({
-    name,
-    access: /^[a-z]+/.exec(role)?.[0] as Access,
-    isOptional: role.includes("?"),
-    isInteger: role.endsWith("i32"),
-  }));
+  const operands = operandSpecs(definition.operands);
   return {
     name: definition.name,
+    message: null,
     operands,
     params: definition.params,
     // The two casts are the one place where names and types meet: the backend hands over exactly these keys.
@@ -90,6 +92,34 @@ export function defineKernel<
       return (definition.bytes as (p: typeof params, b: Record<string, number>) => number)(params, named);
     },
   };
+}
+
+/** A command of the message kind: it moves bytes of any dtype between ranks, so it has no arithmetic to define. */
+export function defineMessage(
+  message: MessagePart,
+  name: string,
+  operands: Readonly<Record<string, Role>>,
+  params: readonly string[],
+): Kernel {
+  return {
+    name,
+    message,
+    operands: operandSpecs(operands),
+    params,
+    reference: () => invariant(false, `${name} is carried out by a backend, not computed`),
+    flops: () => 0,
+    // What crosses to another rank is no traffic of this machine's memory bound.
+    bytes: () => 0,
+  };
+}
+
+function operandSpecs(operands: Readonly<Record<string, Role>>): OperandSpec[] {
+  return Object.entries(operands).map(([name, role]) => ({
+    name,
+    access: /^[a-z]+/.exec(role)?.[0] as Access,
+    isOptional: role.includes("?"),
+    isInteger: role.endsWith("i32"),
+  }));
 }
 
 function wholeOperands(operands: readonly OperandSpec[], bytes: readonly number[]): number {

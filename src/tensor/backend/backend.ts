@@ -15,6 +15,13 @@ export interface Operand {
   readonly length: number;
 }
 
+/** One rank's place among those that exchange messages; made by a hub of the backend's own kind. */
+export interface Endpoint {
+  readonly rank: number;
+  /** Ends what the other ranks wait for, now and later, with an error that names this rank and says why. */
+  abort(why: string): void;
+}
+
 /**
  * A queue that computes: commands run in the order in which they were enqueued, away from the event loop.
  *
@@ -40,6 +47,11 @@ export interface Backend {
    * backend keeps no notes. Between its commands `build` neither reads nor writes.
    */
   record(build: () => void): (() => void) | null;
+  /**
+   * Where messages to other ranks go from here on: an endpoint of a hub in this process, or the address of a table as
+   * in native/mpi/transport.h. If the queue fails, or is disposed with messages open, the other ranks are told.
+   */
+  connect(transport: Endpoint | bigint): void;
   /** Copies bytes in, in order; `bytes` may be reused as soon as this returns. */
   write(target: Operand, bytes: Uint8Array): void;
   /** Resolves with a copy of the bytes as they are when the queue gets there. */

@@ -27,6 +27,8 @@ export interface NativeInfo {
 export interface NativeQueueOptions {
   /** Threads that compute, the queue's own included. */
   readonly threads: number;
+  /** Shared with other queues; `threads` is the pool's then. */
+  readonly pool?: NativePool;
   /** A lower instruction set than the best; for tests and comparisons. */
   readonly isa?: Isa;
   /** Address space of the arena in bytes; pages are committed when first touched. */
@@ -56,6 +58,11 @@ export interface NativeQueue {
   submit(length: number): void;
   /** Notes down commands one after another, each behind the number of its words. */
   submitList(list: Float64Array): void;
+  /**
+   * Where messages go from here on: an endpoint, or the address of a table as in native/mpi/transport.h. Throws if the
+   * table is of another version.
+   */
+  connect(transport: NativeEndpoint | bigint): void;
   /** Copies `bytes` now, and into the arena in order. */
   write(address: number, bytes: Uint8Array): void;
   /** Resolves with a copy of the bytes as they are when the queue gets there. */
@@ -71,10 +78,32 @@ export interface NativeQueue {
   dispose(): Promise<void>;
 }
 
+/** Threads that several queues share: one of them computes at a time. */
+export interface NativePool {
+  readonly threads: number;
+}
+
+/** One rank of a hub. */
+export interface NativeEndpoint {
+  readonly rank: number;
+  /** Ends what the other ranks wait for, now and later. Does not block. */
+  abort(why: string): void;
+}
+
+/** Carries messages between queues of this process. */
+export interface NativeHub {
+  readonly ranks: number;
+  /** Throws if there is no such rank. */
+  endpoint(rank: number): NativeEndpoint;
+}
+
 export interface NativeAddon {
   readonly path: string;
   info(): NativeInfo;
   createQueue(options: NativeQueueOptions): NativeQueue;
+  createPool(threads: number): NativePool;
+  /** @param timeoutSeconds  how long an await waits for one ticket's messages */
+  createHub(ranks: number, timeoutSeconds: number): NativeHub;
   /** Gives freed memory that malloc keeps back to the system; false where the C library cannot (all but glibc). */
   trimHeap(): boolean;
 }
@@ -84,10 +113,18 @@ export type AddonResult =
   | { readonly addon: NativeAddon; readonly reason: null }
   | { readonly addon: null; readonly reason: string };
 
-/** The binding as Node-API gives it: `words` is handed in, promises are bare. */
+/** A queue as Node-API gives it: promises are bare, and each kind of transport has a function of its own. */
+type BoundQueue = Omit<NativeQueue, "words" | "connect"> & {
+  connect(endpoint: NativeEndpoint): void;
+  connectTable(address: bigint): void;
+};
+
+/** The binding as Node-API gives it: `words` and the pool are handed in. */
 interface Binding {
   info(): NativeInfo;
-  createQueue(options: NativeQueueOptions, words: Float64Array): Omit<NativeQueue, "words">;
+  createQueue(options: NativeQueueOptions, words: Float64Array, pool?: NativePool): BoundQueue;
+  createPool(threads: number): NativePool;
+  createHub(ranks: number, timeoutSeconds: number): NativeHub;
   trimHeap(): boolean;
 }
 
@@ -105,6 +142,8 @@ export function loadAddon(file: string = addonPath()): AddonResult {
       path: file,
       info: () => loaded.info(),
       createQueue,
+      createPool: (threads) => loaded.createPool(threads),
+      createHub: (ranks, timeoutSeconds) => loaded.createHub(ranks, timeoutSeconds),
       trimHeap: () => loaded.trimHeap(),
     };
     return { addon, reason: null };
@@ -127,26 +166,23 @@ function addonPath(): string {
 }
 
 function isBinding(value: unknown): value is Binding {
-  return (
-    typeof value === "object" &&
-    value !== null &&
-    "info" in value &&
-    typeof value.info === "function" &&
-    "trimHeap" in value &&
-    typeof value.trimHeap === "function" &&
-    "createQueue" in value &&
-    typeof value.createQueue === "function"
-  );
+  if (typeof value !== "object" || value === null) return false;
+  const functions: ReadonlyMap<string, unknown> = new Map(Object.entries(value));
+  const names: readonly (keyof Binding)[] = ["info", "createQueue", "createPool", "createHub", "trimHeap"];
+  return names.every((name) => typeof functions.get(name) === "function");
 }
 
 function wrapQueue(binding: Binding, options: NativeQueueOptions): NativeQueue {
   const words = new Float64Array(COMMAND_WORDS);
-  const queue = binding.createQueue(options, words);
+  const { pool, ...own } = options;
+  const queue = binding.createQueue(own, words, pool);
   return {
     isa: queue.isa,
     words,
     submit: (length) => queue.submit(length),
     submitList: (list) => queue.submitList(list),
+    connect: (transport) =>
+      typeof transport === "bigint" ? queue.connectTable(transport) : queue.connect(transport),
     write: (address, bytes) => queue.write(address, bytes),
     read: (address, length) => handled(queue.read(address, length)),
     drain: () => handled(queue.drain()),

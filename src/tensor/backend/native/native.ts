@@ -5,16 +5,20 @@
  * that names the op, the parameter and the shapes.
  */
 import { availableParallelism, totalmem } from "node:os";
-import { BackendError, type BaseError, invariant } from "../../../base/index.ts";
+import { BackendError, type BaseError, CollectiveError, invariant } from "../../../base/index.ts";
 import { BYTES_PER_ELEMENT, DTYPE_CODE } from "../../dtype.ts";
 import { type HostScalar, type Param, paramValue } from "../../hostScalar.ts";
 import type { Kernel } from "../../kernel.ts";
-import type { Backend, Operand } from "../backend.ts";
-import { type Isa, isNativeFailure, loadAddon, type NativeQueue } from "./addon.ts";
+import type { Backend, Endpoint, Operand } from "../backend.ts";
+import { MESSAGE_ADVICE } from "../messageFailure.ts";
+import { type Isa, isNativeFailure, loadAddon, type NativePool, type NativeQueue } from "./addon.ts";
+import { NativeHubEndpoint } from "./hub.ts";
 
 export interface NativeOptions {
   /** Threads that compute; all of the machine's by default. */
   readonly threads?: number;
+  /** Threads shared with other backends of this process, instead of `threads` of its own. */
+  readonly pool?: NativePool;
   /** Forces an instruction set; the best by default. */
   readonly isa?: Isa;
   /** Address space for tensors in bytes; the machine's memory by default. */
@@ -29,6 +33,9 @@ interface Notes {
   readonly labels: string[];
   readonly scalars: { readonly at: number; readonly scalar: HostScalar }[];
 }
+
+/** Their failures are as a rule another rank's, not a bug. */
+const MESSAGE_OPS: ReadonlySet<string> = new Set(["postSend", "postReceive", "awaitMessages"]);
 
 /** Labels kept for error messages: a failing command is looked up by its number. */
 const LABELS_KEPT = 65_536;
@@ -57,13 +64,16 @@ export class NativeBackend implements Backend {
       });
     }
     const { ops, parallelism } = addon.info();
-    this.threads = options.threads ?? Math.min(parallelism, availableParallelism());
+    const { pool } = options;
+    this.threads = pool?.threads ?? options.threads ?? Math.min(parallelism, availableParallelism());
     this.reserveBytes = options.reserveBytes ?? totalmem();
     this.#codes = new Map(ops.map((name, code) => [name, code]));
-    const isa = options.isa === undefined ? {} : { isa: options.isa };
-    this.#queue = this.#started(() =>
-      addon.createQueue({ threads: this.threads, reserveBytes: this.reserveBytes, ...isa }),
-    );
+    const { threads, reserveBytes } = this;
+    const given = {
+      ...(options.isa !== undefined && { isa: options.isa }),
+      ...(pool !== undefined && { pool }),
+    };
+    this.#queue = this.#started(() => addon.createQueue({ threads, reserveBytes, ...given }));
     this.isa = this.#queue.isa;
     this.description = `native backend: ${this.isa}, ${this.threads} thread${this.threads === 1 ? "" : "s"}`;
   }
@@ -137,6 +147,17 @@ export class NativeBackend implements Backend {
     };
   }
 
+  connect(transport: Endpoint | bigint): void {
+    if (typeof transport !== "bigint" && !(transport instanceof NativeHubEndpoint)) {
+      throw new BackendError("the native backend cannot be connected to this transport", {
+        why: "it speaks with native queues only, in this process or through a transport's table",
+        fix: "connect an endpoint of a NativeHub, or use the reference backend on every rank",
+        fields: { backend: this.name },
+      });
+    }
+    this.#queue.connect(typeof transport === "bigint" ? transport : transport.endpoint);
+  }
+
   write(target: Operand, bytes: Uint8Array): void {
     this.#queue.write(target.base + target.offset, bytes);
   }
@@ -191,6 +212,14 @@ export class NativeBackend implements Backend {
     const label =
       this.#commands - error.command <= LABELS_KEPT ? this.#labels[error.command % LABELS_KEPT] : "";
     const place = label === undefined || label === "" ? "" : ` at ${label}`;
+    if (MESSAGE_OPS.has(error.op)) {
+      this.#failure = new CollectiveError(`${error.op}${place} failed: ${error.reason}`, {
+        ...MESSAGE_ADVICE,
+        fields: { op: error.op, label, reason: error.reason },
+        cause: error,
+      });
+      return this.#failure;
+    }
     this.#failure = new BackendError(`${error.op}${place} failed: ${error.reason}`, {
       why:
         error.param === null

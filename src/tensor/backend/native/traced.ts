@@ -8,7 +8,7 @@ import { invariant } from "../../../base/index.ts";
 import { BYTES_PER_ELEMENT } from "../../dtype.ts";
 import { type Param, paramValue } from "../../hostScalar.ts";
 import type { Kernel } from "../../kernel.ts";
-import type { Backend, Operand } from "../backend.ts";
+import type { Backend, Endpoint, Operand } from "../backend.ts";
 import type { NativeBackend } from "./native.ts";
 
 /** One command as it ran. */
@@ -89,6 +89,10 @@ export class TracedBackend implements Backend {
 
   release(): void {
     this.#native.release();
+  }
+
+  connect(transport: Endpoint | bigint): void {
+    this.#native.connect(transport);
   }
 
   write(target: Operand, bytes: Uint8Array): void {

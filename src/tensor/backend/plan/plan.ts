@@ -25,6 +25,8 @@ export class PlanBackend implements Backend {
   allocate(): void {}
   release(): void {}
   write(): void {}
+  // Messages move no FLOPs and take no memory of their own.
+  connect(): void {}
 
   enqueue(kernel: Kernel, _operands: readonly (Operand | null)[], params: readonly Param[]): void {
     this.#commands++;

@@ -5,14 +5,18 @@
  * native addon could be built. Every operand is decoded to plain numbers, the kernel's reference
  * runs, and what it wrote is encoded in the storage's dtype.
  */
-import { BackendError, invariant } from "../../../base/index.ts";
+import { BackendError, type BaseError, CollectiveError, invariant } from "../../../base/index.ts";
 import { BYTES_PER_ELEMENT, bf16FromNumber, bf16ToNumber, type Dtype } from "../../dtype.ts";
 import { e4m3FromNumber, e4m3ToNumber, packE5m6, unpackE5m6 } from "../../fp8.ts";
 import { type Param, paramValue } from "../../hostScalar.ts";
 import type { Kernel, Values } from "../../kernel.ts";
-import type { Backend, Operand } from "../backend.ts";
+import type { Backend, Endpoint, Operand } from "../backend.ts";
+import { DISPOSED_WITH_MESSAGES, MESSAGE_ADVICE } from "../messageFailure.ts";
+import { ReferenceEndpoint } from "./hub.ts";
+import { type Located, MessageLine } from "./messageLine.ts";
 
-type Task = () => void;
+/** A promise where the queue waits for other ranks; the event loop turns meanwhile. */
+type Task = () => void | Promise<void>;
 
 export class ReferenceBackend implements Backend {
   readonly name = "reference";
@@ -20,7 +24,8 @@ export class ReferenceBackend implements Backend {
   readonly #buffers: Map<number, ArrayBuffer> = new Map();
   readonly #tasks: Task[] = [];
   #isRunning = false;
-  #failure: BackendError | null = null;
+  #failure: BaseError | null = null;
+  #line: MessageLine | null = null;
 
   allocate(base: number, bytes: number): void {
     // Commands capture the buffer itself, so a later tenant of this address cannot disturb them.
@@ -39,19 +44,76 @@ export class ReferenceBackend implements Backend {
   ): void {
     const located = operands.map((operand) => (operand === null ? null : this.#locate(operand)));
     const named = Object.fromEntries(kernel.params.map((name, i) => [name, paramValue(params[i]!)]));
+    if (kernel.message !== null) {
+      this.#enqueueMessage(kernel, located, named, label);
+      return;
+    }
     this.#push(() => {
       if (this.#failure !== null) return;
       try {
         runReference(kernel, located, named);
       } catch (cause) {
-        this.#failure = new BackendError(`${kernel.name} failed${label === "" ? "" : ` at ${label}`}`, {
-          why: cause instanceof Error ? cause.message : String(cause),
-          fix: "the queue can only be disposed now; run `minke doctor` and report this if it repeats",
-          fields: { op: kernel.name, label },
-          cause,
-        });
+        const why = reasonOf(cause);
+        const what = `${kernel.name} failed${label === "" ? "" : ` at ${label}`}`;
+        this.#poison(
+          new BackendError(what, {
+            why,
+            fix: "the queue can only be disposed now; run `minke doctor` and report this if it repeats",
+            fields: { op: kernel.name, label },
+            cause,
+          }),
+        );
       }
     });
+  }
+
+  connect(transport: Endpoint | bigint): void {
+    if (!(transport instanceof ReferenceEndpoint)) {
+      throw new BackendError("the reference backend cannot be connected to this transport", {
+        why: "it speaks with other reference queues of its own process only",
+        fix: "connect an endpoint of a ReferenceHub, or use the native backend on every rank",
+        fields: { backend: this.name },
+      });
+    }
+    this.#line = new MessageLine(transport);
+  }
+
+  #enqueueMessage(
+    kernel: Kernel,
+    located: readonly (Located | null)[],
+    params: Readonly<Record<string, number>>,
+    label: string,
+  ): void {
+    const part = kernel.message;
+    invariant(part !== null, `${kernel.name} is no message`);
+    const line = this.#line;
+    line?.enqueued(part);
+    this.#push(async () => {
+      if (this.#failure !== null) return;
+      try {
+        if (line === null) throw new Error("the queue is not connected to other ranks");
+        await line.run(part, located, params);
+      } catch (cause) {
+        this.#poison(
+          new CollectiveError(
+            `${kernel.name}${label === "" ? "" : ` at ${label}`} failed: ${reasonOf(cause)}`,
+            {
+              ...MESSAGE_ADVICE,
+              fields: { op: kernel.name, label, reason: reasonOf(cause) },
+              cause,
+            },
+          ),
+        );
+      }
+    });
+  }
+
+  /** The first failure counts; ranks that wait for this one are told. */
+  #poison(failure: BaseError): void {
+    this.#failure = failure;
+    this.#line?.endpoint.abort(
+      failure instanceof CollectiveError ? failure.what : `${failure.what}: ${failure.why}`,
+    );
   }
 
   record(build: () => void): null {
@@ -75,6 +137,7 @@ export class ReferenceBackend implements Backend {
   }
 
   async dispose(): Promise<void> {
+    if (this.#line?.isOpen === true) this.#line.endpoint.abort(DISPOSED_WITH_MESSAGES);
     await this.#after(() => undefined).catch((error: unknown) => {
       // Whoever read or drained before has been told; disposing a poisoned queue is legal.
       invariant(error === this.#failure, "the reference queue rejected with a foreign error");
@@ -105,17 +168,23 @@ export class ReferenceBackend implements Backend {
   #run(): void {
     const sliceEnd = performance.now() + 5;
     do {
-      this.#tasks.shift()?.();
+      const waiting = this.#tasks.shift()?.();
+      if (waiting !== undefined) {
+        void waiting.then(() => this.#next());
+        return;
+      }
     } while (this.#tasks.length > 0 && performance.now() < sliceEnd);
+    this.#next();
+  }
+
+  #next(): void {
     this.#isRunning = this.#tasks.length > 0;
     if (this.#isRunning) setImmediate(() => this.#run());
   }
 }
 
-interface Located {
-  readonly bytes: Uint8Array;
-  readonly dtype: Dtype;
-  readonly length: number;
+function reasonOf(cause: unknown): string {
+  return cause instanceof Error ? cause.message : String(cause);
 }
 
 function runReference(
