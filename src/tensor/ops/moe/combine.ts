@@ -21,20 +21,25 @@ export const combineKernel: Kernel = defineKernel({
   operands: {
     x: "in",
     slotRow: "in i32",
-    expertIds: "in i32",
+    expertIds: "in? i32",
     weights: "in?",
     shared: "in?",
     y: "out",
+    count: "in? i32",
   },
-  params: ["T", "K", "D", "groupSize"],
-  reference({ x, slotRow, expertIds, weights, shared, y }, { T, K, D, groupSize }) {
-    for (let t = 0; t < T; t++) {
+  params: ["T", "K", "D", "R", "groupSize"],
+  reference({ x, slotRow, expertIds, weights, shared, y, count }, { T, K, D, groupSize }) {
+    const groupOf = (slot: number): number =>
+      expertIds === null ? 0 : Math.floor(expertIds[slot]! / groupSize);
+    for (let t = 0; t < (count?.[0] ?? T); t++) {
+      const own = slotRow.subarray(t * K, (t + 1) * K);
+      const slots = own.includes(-1) ? own.indexOf(-1) : K;
       for (let d = 0; d < D; d++) {
         let total = 0;
-        for (let k = 0; k < K; ) {
-          const group = Math.floor(expertIds[t * K + k]! / groupSize);
+        for (let k = 0; k < slots; ) {
+          const group = groupOf(t * K + k);
           let sum = 0;
-          for (; k < K && Math.floor(expertIds[t * K + k]! / groupSize) === group; k++) {
+          for (; k < slots && groupOf(t * K + k) === group; k++) {
             sum += (weights?.[t * K + k] ?? 1) * x[slotRow[t * K + k]! * D + d]!;
           }
           total += sum;
@@ -69,8 +74,8 @@ export function combine(
   if (weights !== null) requireShape(weights, [T, K], "combine: weights");
   if (shared !== null) requireShape(shared, [T, D], "combine: shared");
   const y = x.device.empty([T, D], dtype);
-  const operands = { x, slotRow, expertIds, weights, shared, y };
-  x.device.run(combineKernel, operands, { T, K, D, groupSize });
+  const operands = { x, slotRow, expertIds, weights, shared, y, count: null };
+  x.device.run(combineKernel, operands, { T, K, D, R: T * K, groupSize });
   return y;
 }
 
