@@ -151,6 +151,11 @@ export class QueueDevice implements Device {
     this.backend.enqueue(kernel, located, ordered, label);
   }
 
+  /** True while a recording is built: what is enqueued will be enqueued again. */
+  get isRecording(): boolean {
+    return this.#isRecording;
+  }
+
   /** Calls `build`, which only enqueues ops, and returns what enqueues them again; null if the backend cannot. */
   record(build: () => void): (() => void) | null {
     invariant(!this.#isRecording, "a recording does not begin inside another");

@@ -33,7 +33,7 @@ export {
 } from "./ops/absorbedAttention.ts";
 export { addRmsNorm, rmsNorm } from "./ops/addRmsNorm.ts";
 export { type AttentionDims, attention } from "./ops/attention.ts";
-export { add, axpy, cast, copyInto, fill, scale } from "./ops/elementwise.ts";
+export { add, addCounts, axpy, cast, copyInto, copyIntoRow, fill, scale } from "./ops/elementwise.ts";
 export { embedding } from "./ops/embedding.ts";
 export { absMax } from "./ops/fp8/absMax.ts";
 export { fp8GradWeightKernel, fp8GroupedGradWeightKernel } from "./ops/fp8/fp8GradWeight.ts";
@@ -60,7 +60,7 @@ export { type SequenceBalanceOptions, sequenceBalanceLoss } from "./ops/moe/sequ
 export { mtpInput } from "./ops/mtpInput.ts";
 export { type AdamwSettings, adamwStep, type Moments } from "./ops/optimizer/adamw.ts";
 export { ema } from "./ops/optimizer/ema.ts";
-export { globalGradNorm } from "./ops/optimizer/gradNorm.ts";
+export { globalGradNorm, normOfPartials, partialSquares, squarePartials } from "./ops/optimizer/gradNorm.ts";
 export { type MuonSettings, muonStep } from "./ops/optimizer/muon.ts";
 export type { Activation } from "./ops/projection/projection.ts";
 export { inputOf } from "./ops/projection/projectionOf.ts";

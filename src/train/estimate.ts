@@ -26,8 +26,8 @@ export async function estimateStep(config: TrainConfig): Promise<StepEstimate> {
   const session = new TrainSession(device, config, { padId: 0, eosId: 0 });
   session.initialize();
   const standing = device.arena.liveBytes;
-  // Every micro-batch gets the addresses of the first, but a tree of gradient shards grows with the whole step.
-  const count = config.gradientShards === 1 ? config.microBatchRows : config.batchRows;
+  // Every micro-batch gets the addresses of the first, so one for each block is as good as all.
+  const count = config.gradientShards * config.microBatchRows;
   const tokens = new Int32Array(count * (config.rowLength + 1));
   const scheduled = scheduleAt(config, { step: config.steps, share: 1 });
   await session.runner.compute({ tokens, count, rowLength: config.rowLength }, scheduled);
@@ -43,7 +43,9 @@ export async function estimateStep(config: TrainConfig): Promise<StepEstimate> {
     cachedActivationBytes: session.runner.cachedBytes,
     parts: {
       weights: bytes(parameters.flatMap((p) => [p.master, ...packed(p)])),
-      gradients: bytes([...parameters, ...tied.map(({ alias }) => alias)].map((p) => p.grad)),
+      gradients:
+        bytes([...parameters, ...tied.map(({ alias }) => alias)].map((p) => p.grad)) +
+        session.runner.treeBytes,
       moments: bytes(session.optimizer.moments.flatMap(({ m, v }) => [m, v])),
       averages: bytes(session.optimizer.averages),
       activations: nativeBytes - standing,

@@ -2,6 +2,7 @@ import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { makeVector } from "../../test/support/parameters.ts";
 import { normals } from "../../test/support/random.ts";
+import { addByTree } from "../parallel/index.ts";
 import { axpy, fill, type Parameter, QueueDevice, ReferenceBackend } from "../tensor/index.ts";
 import { GradientTree } from "./gradientTree.ts";
 
@@ -27,16 +28,16 @@ async function sumInto(
   parameters: readonly Parameter[],
   blocks: readonly (readonly ArrayLike<number>[])[],
 ): Promise<void> {
-  const tree = new GradientTree(device, parameters);
+  const tree = new GradientTree(device, parameters, blocks.length);
   for (const { grad } of parameters) fill(grad!, 0);
-  for (const block of blocks) {
+  for (const [b, block] of blocks.entries()) {
     parameters.forEach(({ grad }, i) => {
       using _scope = device.scope();
       axpy(device.from(block[i]!, grad!.shape, "f32"), grad!, 1);
     });
-    tree.addBlock();
+    tree.endBlock(b);
   }
-  tree.finish();
+  tree.dispose();
 }
 
 /** The definition: halves are summed apart, then added, in f32. */
@@ -101,30 +102,54 @@ describe("GradientTree", () => {
     expect(await treeSum([1e8, -1e8, 1, 1, 7, 8])).toBe(17);
   });
 
-  test("holds no memory once it is finished", async () => {
+  test("gives its memory back when it is disposed, and leaves zero gradients between its blocks", async () => {
     const device = makeDevice();
     const parameters = [makeVector(device, "w", [100], { seed: 1, dtype: "f32" })];
     const { liveBytes, liveCount } = device.arena;
-    for (const count of [1, 2, 3, 8]) {
-      await sumInto(
-        device,
-        parameters,
-        Array.from({ length: count }, (_, b) => [normals(100, b)]),
-      );
-      expect([device.arena.liveBytes, device.arena.liveCount]).toEqual([liveBytes, liveCount]);
-    }
+    const tree = new GradientTree(device, parameters, 3);
+    fill(parameters[0]!.grad!, 5);
+    tree.endBlock(0);
+    expect(new Set(await parameters[0]!.grad!.read())).toEqual(new Set([0]));
+    tree.dispose();
+    expect([device.arena.liveBytes, device.arena.liveCount]).toEqual([liveBytes, liveCount]);
   });
 
-  test("holds one partial sum per level at most: three for eight blocks", () => {
+  test.each([
+    [1, 0],
+    [2, 1],
+    [3, 2],
+    [4, 2],
+    [8, 3],
+    [9, 4],
+    [64, 6],
+  ])("of %d blocks has room for %d partial sums, and takes no more while it works", (blocks, levels) => {
     const device = makeDevice();
-    const parameter = makeVector(device, "w", [1000], { seed: 1, dtype: "f32" });
+    const parameter = makeVector(device, "w", [1024], { seed: 1, dtype: "f32" });
     const before = device.arena.liveBytes;
-    const tree = new GradientTree(device, [parameter]);
-    const held = Array.from({ length: 8 }, () => {
-      tree.addBlock();
-      return Math.round((device.arena.liveBytes - before) / 4000);
-    });
-    expect(held).toEqual([1, 1, 2, 1, 2, 2, 3, 1]);
-    tree.finish();
+    const tree = new GradientTree(device, [parameter], blocks);
+    for (let block = 0; block < blocks; block++) {
+      expect((device.arena.liveBytes - before) / 4096).toBe(levels);
+      tree.endBlock(block);
+    }
   });
+});
+
+test("a rank's tree of 2^k blocks goes on with the ranks' sums: the bits of one process, for any number of ranks", async () => {
+  for (const [ranks, blocks] of [
+    [2, 4],
+    [3, 4],
+    [4, 2],
+    [6, 1],
+    [5, 2],
+    [7, 1],
+  ] as const) {
+    const device = makeDevice();
+    const values = Array.from(normals(ranks * blocks, ranks, 1e4), Math.fround);
+    const own = await Promise.all(
+      Array.from({ length: ranks }, (_, r) => treeSum(values.slice(r * blocks, (r + 1) * blocks))),
+    );
+    const sums = own.map((value) => device.from([value], [1], "f32"));
+    addByTree(sums);
+    expect((await sums[0]!.read())[0]).toBe(await treeSum(values));
+  }
 });

@@ -1,4 +1,4 @@
-/** A model in training on one device: weights, moments, rotary tables and the step that moves them. */
+/** A model in training on one device, a rank's share of it if there are several: weights, moments, rotary tables and the step that moves them. */
 import {
   fp8Precision,
   makeRopeTable,
@@ -9,6 +9,7 @@ import {
 } from "../model/index.ts";
 import type { QueueDevice, RopeTable } from "../tensor/index.ts";
 import type { TrainConfig } from "./config.ts";
+import { DataParallel, type Team } from "./dataParallel.ts";
 import { Optimizer } from "./optimizer.ts";
 import { StepRunner } from "./step.ts";
 
@@ -26,26 +27,40 @@ export class TrainSession {
   readonly precision: Precision;
   readonly factory: ParameterFactory;
   readonly model: Transformer;
+  /** Null for one rank alone. */
+  readonly dataParallel: DataParallel | null;
+  /** With ZeRO-1 it has the parameters that this rank owns, otherwise all. */
   readonly optimizer: Optimizer;
   readonly rope: RopeTable;
   readonly runner: StepRunner;
 
-  /** Allocates everything; weights hold garbage until `initialize` or a checkpoint fills them. */
-  constructor(device: QueueDevice, config: TrainConfig, roles: TokenRoles) {
+  /**
+   * Allocates everything; weights hold garbage until `initialize` or a checkpoint fills them.
+   *
+   * @param team  the ranks that share each step; null for one alone
+   */
+  constructor(device: QueueDevice, config: TrainConfig, roles: TokenRoles, team: Team | null = null) {
     this.device = device;
     this.config = config;
     this.precision = config.precision === "fp8" ? fp8Precision(config.fp8) : precisions[config.precision];
     this.factory = new ParameterFactory(device, config.model, { precision: this.precision, isTrained: true });
     this.model = new Transformer(config.model, this.factory);
-    this.optimizer = new Optimizer(device, this.factory.parameters, config.optimizer);
+    const { parameters } = this.factory;
+    const dataParallel = team === null ? null : new DataParallel(team, parameters);
+    this.dataParallel = dataParallel;
+    const updated =
+      dataParallel?.zero1 === true ? parameters.filter((_, i) => dataParallel.owns(i)) : parameters;
+    this.optimizer = new Optimizer(device, updated, config.optimizer);
     this.rope = makeRopeTable(device, config.model, config.model.maxPositionEmbeddings, "f32");
     this.runner = new StepRunner({
       device,
       model: this.model,
       factory: this.factory,
       optimizer: this.optimizer,
+      dataParallel,
       rope: this.rope,
       precision: this.precision,
+      batchRows: config.batchRows,
       microBatchRows: config.microBatchRows,
       rowLength: config.rowLength,
       gradientShards: config.gradientShards,

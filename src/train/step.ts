@@ -17,9 +17,12 @@ import {
   copyInto,
   fill,
   HostScalar,
+  normOfPartials,
+  partialSquares,
   type QueueDevice,
   Recording,
   type RopeTable,
+  squarePartials,
   Tape,
 } from "../tensor/index.ts";
 import {
@@ -31,6 +34,7 @@ import {
   type Rows,
   writeBatch,
 } from "./batch.ts";
+import type { DataParallel } from "./dataParallel.ts";
 import { GradientTree } from "./gradientTree.ts";
 import { buildLosses, type LossWeights, lossScales, seedLosses } from "./losses.ts";
 import type { Optimizer } from "./optimizer.ts";
@@ -43,8 +47,12 @@ export interface StepParts {
   readonly model: Transformer;
   readonly factory: ParameterFactory;
   readonly optimizer: Optimizer;
+  /** Null for one rank alone. */
+  readonly dataParallel: DataParallel | null;
   readonly rope: RopeTable;
   readonly precision: Precision;
+  /** Rows of the largest step. */
+  readonly batchRows: number;
   readonly microBatchRows: number;
   readonly rowLength: number;
   readonly gradientShards: number;
@@ -68,6 +76,8 @@ export interface StepRecord {
   readonly expertLoad: readonly Int32Array[];
   /** Main targets. */
   readonly targets: number;
+  /** The first rank said so when it began the step: all ranks hear it with the same step. */
+  readonly isAskedToStop: boolean;
 }
 
 export class StepRunner {
@@ -78,20 +88,26 @@ export class StepRunner {
   readonly #scales: { readonly main: HostScalar; readonly mtp: readonly HostScalar[] };
   readonly #balanceAlpha = new HostScalar();
   readonly #gamma = new HostScalar();
-  readonly #clearSums: Recording;
+  readonly #wantsToStop = new HostScalar();
+  readonly #tree: GradientTree;
   readonly #clearGradients: Recording;
   readonly #microBatch: Recording;
-  readonly #takeNorm: Recording;
+  readonly #endBlocks: readonly Recording[];
+  readonly #finish: Recording;
   readonly #update: Recording;
   #cachedBytes = 0;
   /** The last update used the gradients up; a step that was skipped, and the first, must clear them. */
   #hasZeroGradients = false;
 
   constructor(parts: StepParts) {
-    const { device, model, factory, precision, optimizer } = parts;
+    const { device, model, factory, precision } = parts;
     const mtpDepth = model.mtp.length;
     this.parts = parts;
-    this.#totals = new StepTotals(device, factory.buffers, mtpDepth, precision.router);
+    this.#totals = new StepTotals(device, factory.buffers, {
+      microBatches: parts.batchRows / parts.microBatchRows,
+      mtpDepth,
+      dtype: precision.router,
+    });
     this.#batch = makeBatch(device, {
       rows: parts.microBatchRows,
       rowLength: parts.rowLength,
@@ -99,19 +115,25 @@ export class StepRunner {
       masksDocuments: parts.documentEnd !== null,
     });
     this.#scales = { main: new HostScalar(), mtp: model.mtp.map(() => new HostScalar()) };
-    this.#clearSums = new Recording(device, () => this.#totals.clearSums());
+    const blocks = parts.gradientShards / this.#ranks.size;
+    this.#tree = new GradientTree(device, factory.parameters, blocks);
     this.#clearGradients = new Recording(device, () => this.#enqueueClearGradients());
     this.#microBatch = new Recording(device, () => this.#enqueueMicroBatch());
-    const grads = optimizer.parameters.map((parameter) => parameter.grad!);
-    this.#takeNorm = new Recording(device, () => {
-      if (parts.gradientShards === 1) this.#addTied();
-      this.#totals.takeNorm(grads);
-    });
+    this.#endBlocks = Array.from(
+      { length: blocks },
+      (_, block) => new Recording(device, () => this.#enqueueEndBlock(block)),
+    );
+    this.#finish = new Recording(device, () => this.#enqueueFinish());
     this.#update = new Recording(device, () => this.#enqueueUpdate());
   }
 
-  /** Forward and backward; resolves with the record. The update waits for `commit`. */
-  async compute(rows: Rows, scheduled: ScheduledValues): Promise<StepRecord> {
+  /**
+   * Forward and backward; resolves with the record. The update waits for `commit`.
+   *
+   * @param rows         of the whole step: each rank computes its share of them
+   * @param wantsToStop  told to all ranks, if it is the first that says so
+   */
+  async compute(rows: Rows, scheduled: ScheduledValues, wantsToStop: boolean = false): Promise<StepRecord> {
     const plans = this.#plan(rows);
     const weights: LossWeights = {
       mainCount: sum(plans.map((plan) => plan.valid)),
@@ -121,13 +143,13 @@ export class StepRunner {
     const scales = lossScales(weights);
     this.#scales.main.value = scales.main;
     for (const [k, scale] of this.#scales.mtp.entries()) scale.value = scales.mtp[k]!;
+    this.#wantsToStop.value = wantsToStop ? 1 : 0;
     this.#totals.clearLoads();
-    this.#clearSums.run();
     if (!this.#hasZeroGradients) this.#clearGradients.run();
     this.#hasZeroGradients = false;
     this.#accumulate(plans);
-    this.#takeNorm.run();
-    return recordOf(await this.#totals.read(), weights);
+    this.#finish.run();
+    return recordOf(await this.#totals.read(plans.length), weights);
   }
 
   /** Takes the step: weights, then router bias. */
@@ -143,8 +165,14 @@ export class StepRunner {
     return this.#cachedBytes;
   }
 
+  /** Of the partial sums of gradients that wait for their other half. */
+  get treeBytes(): number {
+    return this.#tree.bytes;
+  }
+
   dispose(): void {
     this.#totals.dispose();
+    this.#tree.dispose();
     disposeBatch(this.#batch);
   }
 
@@ -158,23 +186,44 @@ export class StepRunner {
     });
   }
 
-  /** Adds up the gradients of all micro-batches, by the tree where there are several blocks. */
+  /** Adds up the gradients of this rank's micro-batches, one after another in a block, the blocks by the tree. */
   #accumulate(plans: readonly BatchPlan[]): void {
-    const { device, optimizer, gradientShards, balanceAlpha } = this.parts;
-    using tree = new GradientTree(device, optimizer.parameters);
+    const { gradientShards, balanceAlpha } = this.parts;
+    const { rank, size } = this.#ranks;
     const blockLength = plans.length / gradientShards;
     const sequences = sum(plans.map((plan) => plan.sequences));
-    for (const [i, plan] of plans.entries()) {
+    const first = (rank * plans.length) / size;
+    for (const [i, plan] of plans.slice(first, first + plans.length / size).entries()) {
       writeBatch(this.#batch, plan);
       // Each balance loss is a mean over its micro-batch; masked documents make unequal numbers of sequences.
       this.#balanceAlpha.value = (balanceAlpha * plan.sequences) / sequences;
+      this.#totals.begin(first + i);
       this.#microBatch.run();
-      if (gradientShards > 1 && (i + 1) % blockLength === 0) {
-        this.#addTied();
-        tree.addBlock();
-      }
+      if ((i + 1) % blockLength === 0) this.#endBlocks[Math.floor(i / blockLength)]!.run();
     }
-    if (gradientShards > 1) tree.finish();
+  }
+
+  get #ranks(): { readonly rank: number; readonly size: number } {
+    return this.parts.dataParallel?.communicator ?? { rank: 0, size: 1 };
+  }
+
+  #enqueueEndBlock(block: number): void {
+    this.#addTied();
+    this.#tree.endBlock(block);
+  }
+
+  /** What needs the gradients of all ranks: their norm, and with it the record. */
+  #enqueueFinish(): void {
+    const { device, factory, dataParallel } = this.parts;
+    fill(this.#totals.stop, this.#wantsToStop);
+    dataParallel?.reduceGradients();
+    const grads = factory.parameters.map(({ grad }, i) =>
+      dataParallel === null || dataParallel.owns(i) ? grad : null,
+    );
+    const partials = squarePartials(device, grads.length, this.#totals.norm.dtype);
+    partialSquares(grads, partials);
+    if (dataParallel !== null) this.#totals.gather(dataParallel.communicator, partials);
+    copyInto(normOfPartials(partials), this.#totals.norm);
   }
 
   #enqueueClearGradients(): void {
@@ -202,7 +251,10 @@ export class StepRunner {
   }
 
   #enqueueUpdate(): void {
-    this.parts.optimizer.update(this.#totals.norm);
+    const { optimizer, dataParallel } = this.parts;
+    if (dataParallel?.zero1 === false) dataParallel.spreadGradients();
+    optimizer.update(this.#totals.norm);
+    if (dataParallel?.zero1 === true) dataParallel.spreadWeights();
     for (const [i, router] of this.parts.factory.buffers.entries())
       updateRouterBias(router, this.#totals.load(i), this.#gamma);
   }
@@ -230,6 +282,7 @@ function recordOf(totals: Totals, { mainCount, mtpCounts, mtpWeight }: LossWeigh
     mtpAccuracy: mtpCounts.map((count, k) => totals.mtp[k]!.hits / Math.max(1, count)),
     expertLoad: totals.expertLoad,
     targets: mainCount,
+    isAskedToStop: totals.isAskedToStop,
   };
 }
 

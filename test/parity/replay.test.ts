@@ -81,11 +81,14 @@ describe.skipIf(nativeIsMissing)("steps that are replayed", () => {
     await Promise.all([replaying.dispose(), plain.dispose()]);
   });
 
-  test("enqueue nothing op by op after the first, whatever is done in between", async () => {
+  test.each<[string, Partial<TrainConfig>]>([
+    ["one block", {}],
+    ["a tree of four blocks", { microBatchRows: 1, gradientShards: 4 }],
+  ])("enqueue nothing op by op after the first, whatever is done in between: %s", async (_, changes) => {
     const backend = new CountingBackend({ threads: 2, reserveBytes: BYTES });
     const device = new QueueDevice(backend, BYTES);
     const counts: number[] = [];
-    await train(device, tinyTrainConfig(), () => {
+    await train(device, tinyTrainConfig(changes), () => {
       counts.push(backend.enqueued);
       backend.enqueued = 0;
     });

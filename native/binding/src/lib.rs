@@ -2,14 +2,18 @@
 //! settles promises; it computes nothing. Every function is typed once more in
 //! src/tensor/backend/native/addon.ts, which is the only importer.
 
+mod message;
+
 use std::sync::Arc;
 use std::time::Duration;
 
+use message::{NativeEndpoint, NativePool};
 use minke_kernels::isa::{Isa, cpu_features};
+use minke_kernels::message::Foreign;
 use minke_kernels::ops;
 use minke_kernels::peak::{self, Kind};
 use minke_kernels::queue::{Failure, Queue};
-use napi::bindgen_prelude::{Float64Array, JsObjectValue, Object, Uint8Array};
+use napi::bindgen_prelude::{BigInt, Float64Array, JsObjectValue, Object, Uint8Array};
 use napi::{Env, Error, JsValue, Result};
 use napi_derive::napi;
 
@@ -74,7 +78,11 @@ pub struct NativeQueue {
 }
 
 #[napi]
-pub fn create_queue(options: QueueOptions, words: Float64Array) -> Result<NativeQueue> {
+pub fn create_queue(
+    options: QueueOptions,
+    words: Float64Array,
+    pool: Option<&NativePool>,
+) -> Result<NativeQueue> {
     let isa = match &options.isa {
         None => Isa::detect(),
         Some(name) => Isa::from_name(name).and_then(Isa::force).ok_or_else(|| {
@@ -86,8 +94,11 @@ pub fn create_queue(options: QueueOptions, words: Float64Array) -> Result<Native
         })?,
     };
     let bytes = whole_number(options.reserve_bytes, "reserveBytes")?;
-    let queue =
-        Queue::new(ops::table(), options.threads.max(1) as usize, isa, bytes).map_err(Error::from_reason)?;
+    let queue = match pool {
+        None => Queue::new(ops::table(), options.threads.max(1) as usize, isa, bytes),
+        Some(pool) => Queue::with_pool(ops::table(), pool.shared(), isa, bytes),
+    }
+    .map_err(Error::from_reason)?;
     Ok(NativeQueue {
         queue: Some(queue),
         words,
@@ -118,6 +129,28 @@ impl NativeQueue {
     #[napi]
     pub fn submit_list(&self, list: &[f64]) -> Result<()> {
         self.queue()?.submit_list(list).map_err(Error::from_reason)
+    }
+
+    /// Messages go through this rank of a hub from here on.
+    #[napi]
+    pub fn connect(&self, endpoint: &NativeEndpoint) -> Result<()> {
+        self.queue()?.connect(endpoint.shared());
+        Ok(())
+    }
+
+    /// Messages go through the table at this address (native/mpi/transport.h) from here on.
+    #[napi]
+    pub fn connect_table(&self, address: BigInt) -> Result<()> {
+        let (negative, value, lossless) = address.get_u64();
+        if negative || !lossless {
+            return Err(Error::from_reason(
+                "a table's address is a whole number of 64 bits",
+            ));
+        }
+        // SAFETY: JavaScript hands on what the transport's own addon gave it; a table of another version is refused.
+        let foreign = unsafe { Foreign::from_address(value as usize) }.map_err(Error::from_reason)?;
+        self.queue()?.connect(Arc::new(foreign));
+        Ok(())
     }
 
     /// Copies `bytes` now, and into the arena in order.
@@ -239,11 +272,7 @@ fn whole_number(value: f64, name: &str) -> Result<usize> {
 /// A JavaScript error with the failure's parts as properties: `op`, `param`, `command`, `words`.
 fn failure_error(env: &Env, failure: &Failure) -> Error {
     let build = || -> Result<Error> {
-        let text = match failure.param {
-            Some(param) => format!("{} ({param}): {}", failure.op, failure.message),
-            None => format!("{}: {}", failure.op, failure.message),
-        };
-        let mut error = env.create_error(Error::from_reason(text))?;
+        let mut error = env.create_error(Error::from_reason(failure.text()))?;
         error.set_named_property("op", failure.op.as_str())?;
         error.set_named_property("param", failure.param)?;
         error.set_named_property("reason", failure.message.as_str())?;

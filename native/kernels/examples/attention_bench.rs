@@ -228,7 +228,7 @@ fn main() {
         .into_iter()
         .filter(|isa| isa.available())
     {
-        let ctx = Ctx { pool: &pool, isa };
+        let ctx = Ctx::new(&pool, isa);
         for (name, sizes) in STEPS
             .into_iter()
             .filter(|(name, _)| wanted.as_deref().is_none_or(|w| w == *name))

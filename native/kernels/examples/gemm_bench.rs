@@ -411,7 +411,7 @@ fn main() {
     for isa in Isa::usable().into_iter().filter(|isa| *isa != Isa::Portable) {
         for threads in [1, 2] {
             let pool = Pool::new(threads);
-            let ctx = Ctx { pool: &pool, isa };
+            let ctx = Ctx::new(&pool, isa);
             let course = Course { ctx, seconds };
             for shape in SHAPES {
                 for kind in [Kind::Bf16, Kind::F32] {

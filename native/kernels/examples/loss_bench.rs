@@ -142,7 +142,7 @@ impl Command {
 fn race(rounds: usize, isa: Isa, threads: usize, is_bf16: bool) {
     let (t, d, v) = SHAPE;
     let pool = Pool::new(threads);
-    let ctx = Ctx { pool: &pool, isa };
+    let ctx = Ctx::new(&pool, isa);
     let (_, kernel) = ops::table()
         .into_iter()
         .find(|(name, _)| *name == "linearCrossEntropy")

@@ -262,7 +262,7 @@ fn main() {
         .and_then(|name| Isa::from_name(&name))
         .unwrap_or(Isa::detect());
     let pool = Pool::new(1);
-    let ctx = Ctx { pool: &pool, isa };
+    let ctx = Ctx::new(&pool, isa);
     let table = ops::table();
     let mut runs: Vec<_> = benches(tokens)
         .into_iter()

@@ -131,7 +131,7 @@ fn main() {
         .and_then(|name| Isa::from_name(&name))
         .unwrap_or(Isa::detect());
     let pool = Pool::new(1);
-    let ctx = Ctx { pool: &pool, isa };
+    let ctx = Ctx::new(&pool, isa);
     let table = ops::table();
     let only = std::env::args().nth(3);
     let kernel_of = |wanted: &str| table.iter().find(|(name, _)| *name == wanted).expect(wanted).1;

@@ -19,6 +19,7 @@ pub mod attention;
 pub mod fp8;
 pub mod gemm;
 pub mod loss;
+pub mod message;
 pub mod moe;
 pub mod optim;
 pub mod pointwise;

@@ -1,16 +1,32 @@
 //! The table of ops: each family's list, one after another. A command's op code is an index into it, and
 //! JavaScript learns the names from it, so that the order is free.
 
+use std::sync::Arc;
+
 use crate::args::Args;
 use crate::error::KernelError;
 use crate::isa::Isa;
+use crate::message::Line;
 use crate::pool::Pool;
-use crate::{attention, fp8, gemm, loss, moe, optim, pointwise, random, sampling};
+use crate::{attention, fp8, gemm, loss, message, moe, optim, pointwise, random, sampling};
 
 /// What a kernel runs with.
 pub struct Ctx<'a> {
     pub pool: &'a Pool,
     pub isa: Isa,
+    /// How messages reach other ranks; none in a queue that was not connected.
+    pub transport: Option<Arc<Line>>,
+}
+
+impl<'a> Ctx<'a> {
+    /// Without other ranks.
+    pub fn new(pool: &'a Pool, isa: Isa) -> Ctx<'a> {
+        Ctx {
+            pool,
+            isa,
+            transport: None,
+        }
+    }
 }
 
 /// Decodes its operands, then its numbers, checks them, and computes. It reads nothing but its arguments.
@@ -29,6 +45,7 @@ pub fn table() -> Vec<(&'static str, Kernel)> {
         optim::OPS,
         random::OPS,
         sampling::OPS,
+        message::OPS,
     ]
     .concat()
 }

@@ -15,6 +15,7 @@ use std::time::Instant;
 
 use crate::arena::Arena;
 use crate::isa::Isa;
+use crate::message::{Line, Transport};
 use crate::ops::{Ctx, Kernel};
 use crate::pool::{FloatMode, Pool};
 use runner::Runner;
@@ -31,6 +32,16 @@ pub struct Failure {
     pub command: u64,
     /// The command as submitted.
     pub words: Vec<f64>,
+}
+
+impl Failure {
+    /// One line for people: the op, its operand, what is wrong.
+    pub fn text(&self) -> String {
+        match self.param {
+            Some(param) => format!("{} ({param}): {}", self.op, self.message),
+            None => format!("{}: {}", self.op, self.message),
+        }
+    }
 }
 
 /// One executed command: op code, begin and end in nanoseconds since the trace was switched on.
@@ -65,6 +76,9 @@ enum Job {
     Call {
         call: HostCall,
     },
+    Connect {
+        line: Arc<Line>,
+    },
 }
 
 #[derive(Default)]
@@ -82,7 +96,12 @@ struct Shared {
     tracing: AtomicBool,
     trace: Mutex<(Instant, Vec<Span>)>,
     arena: Arena,
+    /// What the running commands' messages go through.
+    line: Mutex<Option<Arc<Line>>>,
 }
+
+/// What peers are told of a queue that ends too early.
+const DISPOSED_WITH_MESSAGES: &str = "its queue was disposed with messages open";
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // Jobs run outside of every lock, so a panic cannot leave one half changed.
@@ -103,6 +122,17 @@ impl Queue {
         isa: Isa,
         reserve_bytes: usize,
     ) -> Result<Queue, String> {
+        let pool = Pool::try_new(threads).map_err(|why| format!("cannot start {threads} threads: {why}"))?;
+        Queue::with_pool(ops, Arc::new(pool), isa, reserve_bytes)
+    }
+
+    /// As `new`, over threads that other queues may use too: their regions take turns.
+    pub fn with_pool(
+        ops: Vec<(&'static str, Kernel)>,
+        pool: Arc<Pool>,
+        isa: Isa,
+        reserve_bytes: usize,
+    ) -> Result<Queue, String> {
         let shared = Arc::new(Shared {
             mailbox: Mutex::default(),
             filled: AtomicBool::new(false),
@@ -111,14 +141,14 @@ impl Queue {
             tracing: AtomicBool::new(false),
             trace: Mutex::new((Instant::now(), Vec::new())),
             arena: Arena::reserve(reserve_bytes)?,
+            line: Mutex::default(),
         });
-        let pool = Pool::try_new(threads).map_err(|why| format!("cannot start {threads} threads: {why}"))?;
         let theirs = Arc::clone(&shared);
         let thread = thread::Builder::new()
             .name("minke-queue".to_owned())
             .spawn(move || {
                 let _float_mode = FloatMode::enter();
-                Runner::new(&theirs, &ops, Ctx { pool: &pool, isa }).run();
+                Runner::new(&theirs, &ops, Ctx::new(&pool, isa)).run();
             })
             .map_err(|why| format!("cannot start the queue's thread: {why}"))?;
         Ok(Queue {
@@ -155,6 +185,12 @@ impl Queue {
             }
         });
         Ok(())
+    }
+
+    /// Where messages go from here on.
+    pub fn connect(&self, transport: Arc<dyn Transport>) {
+        let line = Arc::new(Line::new(transport));
+        self.push_with(|mailbox| mailbox.jobs.push(Job::Connect { line }));
     }
 
     /// Copies `bytes` now, and into the arena when the queue gets there.
@@ -204,9 +240,14 @@ impl Queue {
     }
 
     /// Lets the thread end after the command that runs now, without waiting for it. What has not begun is
-    /// abandoned: reads and drains fail with op "dispose".
+    /// abandoned: reads and drains fail with op "dispose". If messages are open, the other ranks are told, which
+    /// also ends a command that waits for them.
     pub fn close(&self) {
         self.shared.closed.store(true, SeqCst);
+        let line = lock(&self.shared.line).clone();
+        if let Some(line) = line.filter(|line| line.is_open()) {
+            line.abort(DISPOSED_WITH_MESSAGES);
+        }
         self.wake();
     }
 

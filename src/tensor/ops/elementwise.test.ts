@@ -2,8 +2,9 @@ import { describe, expect, test } from "vitest";
 import { gradientError, makeOracleDevice } from "../../../test/support/gradient.ts";
 import { normals } from "../../../test/support/random.ts";
 import { ShapeError } from "../../base/index.ts";
+import { HostScalar } from "../hostScalar.ts";
 import { Tape } from "../tape.ts";
-import { add, axpy, cast, copyInto, fill, scale } from "./elementwise.ts";
+import { add, addCounts, axpy, cast, copyInto, copyIntoRow, fill, scale } from "./elementwise.ts";
 
 describe("element-wise ops", () => {
   test("fill writes every element and nothing beside a view", async () => {
@@ -56,6 +57,24 @@ describe("element-wise ops", () => {
     expect(Array.from(await y.read())).toEqual([6, 12, 18]);
     copyInto(x, y);
     expect(Array.from(await y.read())).toEqual([1, 2, 3]);
+  });
+
+  test("copyIntoRow writes the row that a scalar names, and no other; a row beyond the table is refused", async () => {
+    const device = makeOracleDevice();
+    const table = device.from([1, 2, 3, 4, 5, 6], [3, 2], "f64");
+    const row = new HostScalar(1);
+    copyIntoRow(device.from([7, 8], [2], "f64"), table, row);
+    expect(Array.from(await table.read())).toEqual([1, 2, 7, 8, 5, 6]);
+    row.value = 3;
+    expect(() => copyIntoRow(device.from([7, 8], [2], "f64"), table, row)).toThrow(/row 3/);
+    expect(() => copyIntoRow(device.from([7], [1], "f64"), table, 0)).toThrow(ShapeError);
+  });
+
+  test("addCounts adds whole numbers that f32 would round", async () => {
+    const device = makeOracleDevice();
+    const y = device.from([2 ** 24, -1], [2], "i32");
+    addCounts(device.from([1, 1], [2], "i32"), y);
+    expect(Array.from(await y.read())).toEqual([2 ** 24 + 1, 0]);
   });
 
   test("copyInto converts nothing", () => {

@@ -1,6 +1,8 @@
 /** The plainest ops: fill, copy, convert, add, scale. Shapes stay as they are. */
 
+import { invariant } from "../../base/index.ts";
 import type { Dtype } from "../dtype.ts";
+import { type Param, paramValue } from "../hostScalar.ts";
 import { defineKernel, type Kernel } from "../kernel.ts";
 import { requireDtype, requireShape } from "../shape.ts";
 import type { Tensor } from "../tensor.ts";
@@ -59,8 +61,27 @@ export const copyKernel: Kernel = defineKernel({
   },
 });
 
+export const copyRowKernel: Kernel = defineKernel({
+  name: "copyRow",
+  operands: { x: "in", table: "inout" },
+  params: ["n", "row"],
+  reference({ x, table }, { n, row }) {
+    for (let i = 0; i < n; i++) table[row * n + i] = x[i]!;
+  },
+  bytes: (_, { x }) => 2 * x,
+});
+
+export const addCountsKernel: Kernel = defineKernel({
+  name: "addCounts",
+  operands: { x: "in i32", y: "inout i32" },
+  params: ["n"],
+  reference({ x, y }, { n }) {
+    for (let i = 0; i < n; i++) y[i] = y[i]! + x[i]!;
+  },
+});
+
 /** Sets every element of `y`. */
-export function fill(y: Tensor, value: number): void {
+export function fill(y: Tensor, value: Param): void {
   y.device.run(fillKernel, { y }, { n: y.size, value });
 }
 
@@ -106,6 +127,27 @@ export function copyInto(x: Tensor, y: Tensor): void {
   y.device.run(copyKernel, { x, y }, { n: x.size });
 }
 
+/**
+ * Copies x into one row of a table, which has the same dtype.
+ *
+ * @param row  may change from replay to replay, unlike a view's
+ */
+export function copyIntoRow(x: Tensor, table: Tensor, row: Param): void {
+  requireShape(table, [table.dim(0), x.size], "copyRow: table");
+  requireDtype(x, [table.dtype], "copyRow: x");
+  const at = paramValue(row);
+  invariant(Number.isInteger(at) && at >= 0 && at < table.dim(0), `a table has a row ${at}`);
+  table.device.run(copyRowKernel, { x, table }, { n: x.size, row });
+}
+
+/** y += x in whole numbers, i32, in place. */
+export function addCounts(x: Tensor, y: Tensor): void {
+  requireShape(x, y.shape, "addCounts: x");
+  requireDtype(x, ["i32"], "addCounts: x");
+  requireDtype(y, ["i32"], "addCounts: y");
+  y.device.run(addCountsKernel, { x, y }, { n: x.size });
+}
+
 export const elementwiseKernels: readonly Kernel[] = [
   fillKernel,
   copyKernel,
@@ -113,4 +155,6 @@ export const elementwiseKernels: readonly Kernel[] = [
   addKernel,
   axpyKernel,
   scaleKernel,
+  copyRowKernel,
+  addCountsKernel,
 ];

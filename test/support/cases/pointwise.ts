@@ -5,10 +5,12 @@
 
 import { addRmsNormBackwardKernel, addRmsNormKernel } from "../../../src/tensor/ops/addRmsNorm.ts";
 import {
+  addCountsKernel,
   addKernel,
   axpyKernel,
   castKernel,
   copyKernel,
+  copyRowKernel,
   fillKernel,
   scaleKernel,
 } from "../../../src/tensor/ops/elementwise.ts";
@@ -91,6 +93,22 @@ const elementwise: readonly OpCase[] = [
     name: "copy of integers",
     kernel: copyKernel,
     operands: { x: ids(integers(33, 1 << 30, 3)), y: { shape: [33], dtype: "i32" } },
+    params: { n: 33 },
+    tolerance: "exact",
+  },
+  ...([0, 4] as const).map(
+    (row): OpCase => ({
+      name: `row ${row} of five`,
+      kernel: copyRowKernel,
+      operands: { x: given([7], "f32", 1), table: given([5, 7], "f32", 2) },
+      params: { n: 7, row },
+      tolerance: "exact",
+    }),
+  ),
+  {
+    name: "counts beyond what f32 holds exactly",
+    kernel: addCountsKernel,
+    operands: { x: ids(integers(33, 1 << 29, 3)), y: ids(integers(33, 1 << 29, 4)) },
     params: { n: 33 },
     tolerance: "exact",
   },

@@ -293,7 +293,7 @@ impl Command {
 
     pub fn run(&mut self, kernel: Kernel, isa: Isa, threads: usize) -> Result<(), KernelError> {
         let pool = Pool::new(threads);
-        let ctx = Ctx { pool: &pool, isa };
+        let ctx = Ctx::new(&pool, isa);
         let len = self.lines.len() * 64;
         // SAFETY: lines are plain bytes, borrowed for the run.
         let bytes = unsafe { std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast::<u8>(), len) };

@@ -26,10 +26,7 @@ fn run(name: &str, operands: &[(f64, f64)], numbers: &[f64]) -> Result<(), Kerne
     let memory = Memory::new(&mut page.0);
     let (ledger, pool) = (Ledger::default(), Pool::new(1));
     let (_, kernel) = OPS.iter().find(|(known, _)| *known == name).expect(name);
-    let ctx = Ctx {
-        pool: &pool,
-        isa: Isa::detect(),
-    };
+    let ctx = Ctx::new(&pool, Isa::detect());
     kernel(&ctx, &mut Args::new(&memory, &words, &ledger))
 }
 

@@ -136,14 +136,11 @@ impl Arena {
 /// (as `Debug` prints floats, which tells any two of them apart except NaNs).
 pub fn same_on_all_paths<T: Debug>(mut f: impl FnMut(&Ctx) -> T) -> T {
     let pools = [1, 2, 3].map(Pool::new);
-    let first = f(&Ctx {
-        pool: &pools[0],
-        isa: Isa::Portable,
-    });
+    let first = f(&Ctx::new(&pools[0], Isa::Portable));
     let expected = format!("{first:?}");
     for isa in Isa::usable() {
         for pool in &pools {
-            let found = format!("{:?}", f(&Ctx { pool, isa }));
+            let found = format!("{:?}", f(&Ctx::new(pool, isa)));
             assert!(
                 found == expected,
                 "{isa} with {} threads differs from portable with one",

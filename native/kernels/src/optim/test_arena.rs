@@ -94,7 +94,7 @@ impl TestArena {
         let words = self.words.clone();
         let memory = Memory::new(self.bytes());
         let ledger = Ledger::default();
-        kernel(&Ctx { pool, isa }, &mut Args::new(&memory, &words, &ledger))
+        kernel(&Ctx::new(pool, isa), &mut Args::new(&memory, &words, &ledger))
     }
 
     pub fn read_f32(&mut self, at: At, len: usize) -> Vec<f32> {

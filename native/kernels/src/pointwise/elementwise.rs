@@ -1,7 +1,8 @@
-// fill, copy, cast, add, axpy, scale: one number out of one or two numbers in
+// fill, copy, cast, add, axpy, scale, copyRow, addCounts: one number out of one or two numbers in
 //
 // contract   src/tensor/ops/elementwise.ts      (references)
-// dtype      f32 or bf16, each operand on its own; arithmetic f32, one rounding at the store; copy takes any dtype
+// dtype      f32 or bf16, each operand on its own; arithmetic f32, one rounding at the store; copy and copyRow
+//            take any dtype, addCounts i32
 // limits     n = 0 is legal; add may write over its first operand if both have one dtype
 // tiling     32768 numbers per task
 // why so     nothing to save but passes over memory: one read per operand, one write
@@ -51,6 +52,37 @@ pub fn copy(ctx: &Ctx, a: &mut Args) -> Result<(), KernelError> {
         // SAFETY: tasks have ranges of their own.
         unsafe { to.part(start, len) }.copy_from_slice(&from[start..start + len]);
     });
+    Ok(())
+}
+
+/// Into row `row` of a table whose rows have n numbers. A handful of them: no task of their own.
+pub fn copy_row(_ctx: &Ctx, a: &mut Args) -> Result<(), KernelError> {
+    let (x, table) = (a.any("x")?, a.any("table")?);
+    let (n, row) = (a.usize("n")?, a.usize("row")?);
+    a.end()?;
+    if x.dtype() != table.dtype() {
+        let message = format!("is {}, x is {}", table.dtype().name(), x.dtype().name());
+        return Err(KernelError::new("table", message));
+    }
+    require_apart(&table, [&x])?;
+    let end = row.checked_add(1).and_then(|rows| rows.checked_mul(n));
+    let Some(end) = end else {
+        return Err(KernelError::new("row", format!("{row} is no row")));
+    };
+    let (from, to) = (x.bytes(n)?, table.bytes_mut(end)?);
+    let start = to.len() - from.len();
+    to[start..].copy_from_slice(from);
+    Ok(())
+}
+
+pub fn add_counts(_ctx: &Ctx, a: &mut Args) -> Result<(), KernelError> {
+    let (x, y) = (a.i32s("x")?, a.i32s("y")?);
+    let n = a.usize("n")?;
+    a.end()?;
+    require_apart(&y, [&x])?;
+    for (y, x) in y.i32s_mut(n)?.iter_mut().zip(x.i32s(n)?) {
+        *y = y.wrapping_add(*x);
+    }
     Ok(())
 }
 

@@ -27,6 +27,8 @@ pub const OPS: &[(&str, Kernel)] = &[
     ("add", elementwise::add),
     ("axpy", elementwise::axpy),
     ("scale", elementwise::scale),
+    ("copyRow", elementwise::copy_row),
+    ("addCounts", elementwise::add_counts),
     ("addRmsNorm", add_rms_norm::forward),
     ("addRmsNormBackward", add_rms_norm::backward),
     ("swiglu", swiglu::forward),

@@ -7,9 +7,10 @@ use std::sync::atomic::Ordering::SeqCst;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{Failure, Job, Mailbox, Shared, Span, lock};
+use super::{DISPOSED_WITH_MESSAGES, Failure, Job, Mailbox, Shared, Span, lock};
 use crate::args::{Args, Ledger, Memory};
 use crate::error::KernelError;
+use crate::message::{self, Line};
 use crate::ops::{Ctx, Kernel};
 
 /// How long an idle queue looks for work before it sleeps.
@@ -23,6 +24,8 @@ pub(super) struct Runner<'a> {
     failure: Option<Arc<Failure>>,
     command: u64,
     ledger: Ledger,
+    /// A message that peers may count on was skipped because the queue was disposed.
+    abandoned_message: bool,
 }
 
 impl<'a> Runner<'a> {
@@ -34,6 +37,7 @@ impl<'a> Runner<'a> {
             failure: None,
             command: 0,
             ledger: Ledger::default(),
+            abandoned_message: false,
         }
     }
 
@@ -50,6 +54,11 @@ impl<'a> Runner<'a> {
         // What came after closing: nothing runs any more, but nobody waits for ever.
         self.take(&mut batch);
         self.run_batch(&mut batch);
+        if let Some(line) = &self.ctx.transport
+            && (line.is_open() || self.abandoned_message)
+        {
+            line.abort(DISPOSED_WITH_MESSAGES);
+        }
     }
 
     /// Spins a little, then sleeps; true if there are jobs.
@@ -99,6 +108,7 @@ impl<'a> Runner<'a> {
                 }),
                 Job::Drain { done } => self.settle(|runner| done(runner.poisoned())),
                 Job::Call { call } => self.settle(|runner| call(&runner.ctx)),
+                Job::Connect { line } => self.connect(line),
             }
         }
     }
@@ -110,6 +120,14 @@ impl<'a> Runner<'a> {
         }
     }
 
+    fn connect(&mut self, line: Arc<Line>) {
+        *lock(&self.shared.line) = Some(Arc::clone(&line));
+        if let Some(failure) = self.failure.as_ref().filter(|_| !self.shared.closed.load(SeqCst)) {
+            line.abort(&failure.text());
+        }
+        self.ctx.transport = Some(line);
+    }
+
     fn poisoned(&self) -> Result<(), Arc<Failure>> {
         self.failure.clone().map_or(Ok(()), Err)
     }
@@ -117,10 +135,12 @@ impl<'a> Runner<'a> {
     fn run_command(&mut self, words: &[f64]) {
         let command = self.command;
         self.command += 1;
+        let code = words.first().map_or(usize::MAX, |code| *code as usize);
         if self.failure.is_some() {
+            let is_message = |(name, _): &(&str, Kernel)| message::OPS.iter().any(|(one, _)| one == name);
+            self.abandoned_message |= self.ops.get(code).is_some_and(is_message);
             return;
         }
-        let code = words.first().map_or(usize::MAX, |code| *code as usize);
         let tracing = self.shared.tracing.load(SeqCst);
         let begin = tracing.then(Instant::now);
         let result = match self.ops.get(code) {
@@ -135,14 +155,27 @@ impl<'a> Runner<'a> {
                 .ops
                 .get(code)
                 .map_or_else(|| format!("#{code}"), |(name, _)| (*name).to_owned());
-            self.failure = Some(Arc::new(Failure {
+            self.poison(Failure {
                 op,
                 param,
                 message,
                 command,
                 words: words.to_vec(),
-            }));
+            });
         }
+    }
+
+    /// Skips what follows, and tells the ranks that may wait for it. What fails while the queue is being disposed
+    /// is no failure of its own; whether peers are told then is decided when all is abandoned.
+    fn poison(&mut self, failure: Failure) {
+        if self.shared.closed.load(SeqCst) {
+            self.failure = Some(Arc::new(disposed()));
+            return;
+        }
+        if let Some(line) = &self.ctx.transport {
+            line.abort(&failure.text());
+        }
+        self.failure = Some(Arc::new(failure));
     }
 
     fn run_kernel(&self, kernel: Kernel, words: &[f64]) -> Result<(), KernelError> {

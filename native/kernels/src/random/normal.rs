@@ -177,7 +177,7 @@ mod tests {
         let ledger = Ledger::default();
         let pool = Pool::new(threads);
         let mut args = Args::new(&memory, &words, &ledger);
-        random_normal(&Ctx { pool: &pool, isa }, &mut args)?;
+        random_normal(&Ctx::new(&pool, isa), &mut args)?;
         Ok(arena.0.to_vec())
     }
 

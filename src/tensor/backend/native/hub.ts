@@ -1,4 +1,5 @@
 /** Messages between native queues of one process: a face of the kernels' hub that says which rank is meant. */
+import { availableParallelism } from "node:os";
 import { BackendError } from "../../../base/index.ts";
 import type { Endpoint } from "../backend.ts";
 import { MESSAGE_TIMEOUT_SECONDS } from "../messageFailure.ts";
@@ -16,8 +17,15 @@ export class NativeHub {
   readonly pool: NativePool;
   readonly #hub: NativeHubHandle;
 
-  /** @throws {BackendError} if the addon cannot be loaded */
-  constructor(ranks: number, threads: number, timeoutSeconds: number = MESSAGE_TIMEOUT_SECONDS) {
+  /**
+   * @param threads  of the pool; all of the machine's by default
+   * @throws {BackendError} if the addon cannot be loaded
+   */
+  constructor(
+    ranks: number,
+    threads: number = availableParallelism(),
+    timeoutSeconds: number = MESSAGE_TIMEOUT_SECONDS,
+  ) {
     const { addon, reason } = loadAddon();
     if (addon === null) {
       throw new BackendError("native ranks cannot be started", {

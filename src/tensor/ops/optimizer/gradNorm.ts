@@ -5,8 +5,9 @@
  * scales every weight's step, so one bit of difference here would be seen in all of them.
  */
 import { invariant } from "../../../base/index.ts";
+import type { Dtype } from "../../dtype.ts";
 import { defineKernel, type Kernel } from "../../kernel.ts";
-import type { Tensor } from "../../tensor.ts";
+import type { Device, Tensor } from "../../tensor.ts";
 import { fill } from "../elementwise.ts";
 import { statisticsDtype } from "../norm.ts";
 
@@ -36,6 +37,32 @@ export const gradNormKernel: Kernel = defineKernel({
 /** Elements from one partial to the next: an operand begins at a multiple of 64 bytes. Those between are zero. */
 const STRIDE = 16;
 
+/** Room for the sum of squares of each of `count` gradients, all zero. */
+export function squarePartials(device: Device, count: number, dtype: Dtype): Tensor {
+  const partials = device.empty([count, STRIDE], dtype);
+  fill(partials, 0);
+  return partials;
+}
+
+/**
+ * Puts the sum of squares of each gradient at its place; where there is null, the place stays as it is.
+ *
+ * @param grads  any shapes, one dtype of f32, bf16 (or f64)
+ */
+export function partialSquares(grads: readonly (Tensor | null)[], partials: Tensor): void {
+  for (const [i, x] of grads.entries()) {
+    if (x === null) continue;
+    x.device.run(sumSquaresKernel, { x, partial: partials.rows(i, i + 1) }, { n: x.size });
+  }
+}
+
+/** sqrt of the sum of all partials, in index order, as [1]; NaN and infinity come through. */
+export function normOfPartials(partials: Tensor): Tensor {
+  const norm = partials.device.empty([1], partials.dtype);
+  partials.device.run(gradNormKernel, { partials, norm }, { P: partials.size });
+  return norm;
+}
+
 /**
  * sqrt of the sum of squares of all elements.
  *
@@ -46,15 +73,10 @@ export function globalGradNorm(grads: readonly Tensor[]): Tensor {
   const [first] = grads;
   invariant(first !== undefined, "a gradient norm needs at least one gradient");
   const { device } = first;
-  const dtype = statisticsDtype(first);
-  using partials = device.temporary([grads.length, STRIDE], dtype);
-  fill(partials, 0);
-  grads.forEach((x, i) => {
-    device.run(sumSquaresKernel, { x, partial: partials.rows(i, i + 1) }, { n: x.size });
-  });
-  const norm = device.empty([1], dtype);
-  device.run(gradNormKernel, { partials, norm }, { P: partials.size });
-  return norm;
+  using scope = device.scope();
+  const partials = squarePartials(device, grads.length, statisticsDtype(first));
+  partialSquares(grads, partials);
+  return scope.keep(normOfPartials(partials));
 }
 
 export const gradNormKernels: readonly Kernel[] = [sumSquaresKernel, gradNormKernel];

@@ -119,10 +119,7 @@ impl Bench {
             .collect();
         let table = table();
         let (_, kernel) = table.iter().find(|(op, _)| *op == name).expect(name);
-        let ctx = Ctx {
-            pool: &self.pool,
-            isa: self.isa,
-        };
+        let ctx = Ctx::new(&self.pool, self.isa);
         // SAFETY: the bytes are ours, and only the kernel touches them while it runs.
         let memory = unsafe { Memory::from_raw(self.base() as *mut u8, self.bytes.len() * 8 - 64) };
         kernel(&ctx, &mut Args::new(&memory, &words, &Ledger::default()))

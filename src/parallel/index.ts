@@ -1,0 +1,31 @@
+export {
+  allGather,
+  allToAll,
+  allToAllRows,
+  barrier,
+  broadcast,
+  type Posted,
+  postAllGather,
+  postAllGatherInto,
+  postAllToAll,
+  postAllToAllRows,
+  type RaggedRows,
+} from "./communicator/collectives.ts";
+export type { Communicator, Pending, Receive, Send } from "./communicator/communicator.ts";
+export { everyRank } from "./communicator/everyRank.ts";
+export { type InProcessOptions, inProcess } from "./communicator/inProcess.ts";
+export { broadcastJson, gatherJson } from "./communicator/json.ts";
+export { QueueCommunicator } from "./communicator/queueCommunicator.ts";
+export { addByTree, sumInOrder, treeSum, treeSumTo } from "./communicator/sums.ts";
+export {
+  type CutNumbers,
+  checkLayout,
+  dataRanks,
+  type Layout,
+  layoutText,
+  type Place,
+  parseLayout,
+  placeOf,
+  worldSize,
+} from "./layout.ts";
+export { assignOwners } from "./owners.ts";

@@ -1,0 +1,128 @@
+/**
+ * Which rank is what: the data-parallel, expert-parallel and pipeline places of every rank of a launch.
+ *
+ * The world has dp x pp ranks. The ranks of one stage stand next to each other, so that a node holds neighbours of
+ * data and expert parallelism, which talk most. A layout says how a run is computed, never what comes out: equal
+ * `gradientShards` give equal bits in every legal layout.
+ */
+import { ConfigError } from "../base/index.ts";
+
+export interface Layout {
+  /** Ranks that compute different rows of a step with the same weights. */
+  readonly dp: number;
+  /** Of those, neighbours that share the experts of a layer; divides dp. */
+  readonly ep: number;
+  /** Ranks that hold different layers. */
+  readonly pp: number;
+  /** Moments and averages of a weight lie at one of the dp ranks only. */
+  readonly zero1: boolean;
+}
+
+/** Of the numbers of a run, those that a layout must fit. */
+export interface CutNumbers {
+  readonly gradientShards: number;
+}
+
+const KEYS = ["dp", "ep", "pp"] as const;
+
+/** `dp=4,ep=2`: what is not named is 1. */
+export function parseLayout(text: string): Pick<Layout, (typeof KEYS)[number]> {
+  const layout = { dp: 1, ep: 1, pp: 1 };
+  const seen = new Set<string>();
+  for (const part of text.split(",")) {
+    const [, key, digits] = /^\s*([a-z]+)\s*=\s*([1-9]\d{0,6})\s*$/.exec(part) ?? [];
+    const name = KEYS.find((candidate) => candidate === key);
+    if (name === undefined || seen.has(name)) {
+      throw new ConfigError(`${JSON.stringify(text)} is no layout`, {
+        why: `a layout names each of ${KEYS.join(", ")} once at most, with a whole number of ranks from 1`,
+        fix: "write for example --layout dp=4 or --layout dp=4,ep=2,pp=1",
+        fields: { layout: text, part },
+      });
+    }
+    seen.add(name);
+    layout[name] = Number(digits);
+  }
+  return layout;
+}
+
+export function worldSize({ dp, pp }: Layout): number {
+  return dp * pp;
+}
+
+/** As it is typed: `dp=4,ep=2,pp=1`. */
+export function layoutText(layout: Layout): string {
+  return KEYS.map((key) => `${key}=${layout[key]}`).join(",");
+}
+
+/** Where a rank of the world stands. */
+export interface Place {
+  /** Which layers it holds, from 0. */
+  readonly stage: number;
+  /** Which rows it computes, from 0. */
+  readonly data: number;
+}
+
+export function placeOf({ dp }: Layout, rank: number): Place {
+  return { stage: Math.floor(rank / dp), data: rank % dp };
+}
+
+/** The ranks that hold the same layers as `rank`, by their data place. */
+export function dataRanks(layout: Layout, rank: number): readonly number[] {
+  const { stage } = placeOf(layout, rank);
+  return Array.from({ length: layout.dp }, (_, data) => stage * layout.dp + data);
+}
+
+/**
+ * @param ranks  of the launch
+ * @throws {ConfigError} if the layout is impossible, or does not fit the launch or the run's numbers
+ */
+export function checkLayout(layout: Layout, ranks: number, { gradientShards }: CutNumbers): void {
+  const { dp, ep, pp } = layout;
+  const text = layoutText(layout);
+  if (worldSize(layout) !== ranks) {
+    throw new ConfigError(`the layout ${text} is for ${ranksOf(worldSize(layout))}, and there ${ranks === 1 ? "is" : "are"} ${ranks}`, {
+      why: "every rank has one place: dp x pp places for as many ranks",
+      fix: `start ${ranksOf(worldSize(layout))}, or use --layout dp=${ranks}`,
+      fields: { layout: text, ranks },
+    });
+  }
+  if (dp % ep !== 0) {
+    throw new ConfigError(`the layout ${text} has ep=${ep}, which does not divide dp=${dp}`, {
+      why: "ranks that share experts are groups of equal size among the data-parallel ranks of a stage",
+      fix: `choose ep among the divisors of ${dp}`,
+      fields: { layout: text, dp, ep },
+    });
+  }
+  if (ep > 1 || pp > 1) {
+    const [name, what] = ep > 1 ? ["ep", "expert parallelism"] : ["pp", "the pipeline"];
+    throw new ConfigError(`the layout ${text} asks for ${what}, which cannot be trained with yet`, {
+      why: "data parallelism and ZeRO-1 are what ranks can do so far",
+      fix: `leave ${name} out: --layout dp=${ranks}`,
+      fields: { layout: text },
+    });
+  }
+  if (!isPowerOfTwo(gradientShards / dp)) throw uneven(dp, gradientShards);
+}
+
+function uneven(dp: number, gradientShards: number): ConfigError {
+  const legal = Array.from({ length: gradientShards }, (_, i) => i + 1).filter((count) =>
+    isPowerOfTwo(gradientShards / count),
+  );
+  return new ConfigError(`${gradientShards} gradient shards cannot be cut over ${dp} data-parallel ranks`, {
+    why: "each rank sums a subtree of the tree of shards: 1, 2, 4, ... of them",
+    fix:
+      gradientShards === 1
+        ? `start the run with --set gradientShards=${dp}, or a power of two times that, and microBatchRows small enough`
+        : `use ${legal.join(", ")} ranks, or start the run with --set gradientShards=${dp} times a power of two`,
+    fields: { dp, gradientShards, legal },
+  });
+}
+
+/** False for what is no whole number. */
+function isPowerOfTwo(value: number): boolean {
+  return Number.isInteger(value) && value > 0 && Number.isInteger(Math.log2(value));
+}
+
+function ranksOf(count: number): string {
+  return count === 1 ? "1 rank" : `${count} ranks`;
+}

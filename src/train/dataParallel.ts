@@ -1,0 +1,142 @@
+/**
+ * How data-parallel ranks share a step: each computes some of the blocks of micro-batches, every weight's gradient is
+ * summed at its owner, and what follows from it goes to all.
+ *
+ * The owner adds the ranks' sums by the tree that goes on where their own ended, so the bits are those of one process.
+ * With ZeRO-1 the owner alone has the weight's moments and average, updates it, and sends the new weight; without, it
+ * sends the summed gradient and all update.
+ *
+ * Source: DeepSeek-V3 report, section 3.2; Rajbhandari et al., "ZeRO" (2020), stage 1, with whole tensors.
+ */
+import { addByTree, assignOwners, type Communicator, type Pending } from "../parallel/index.ts";
+import { copyInto, fill, type Parameter, type Tensor } from "../tensor/index.ts";
+
+/** The ranks that share a run's steps, as one of them sees it. */
+export interface Team {
+  readonly communicator: Communicator;
+  /** Moments and averages lie at the owner of a weight only. */
+  readonly zero1: boolean;
+}
+
+/** Gradients whose messages are under way together: the more, the more memory for what arrives. */
+const BUCKET_BYTES = 2 ** 25;
+
+/** Indices of some parameters; while their sums are formed, the next bucket's messages travel. */
+type Bucket = readonly number[];
+
+interface Posted {
+  readonly bucket: Bucket;
+  readonly pending: Pending;
+  /** By parameter that this rank owns: what each other rank sends, by rank. */
+  readonly received: ReadonlyMap<number, ReadonlyMap<number, Tensor>>;
+}
+
+export class DataParallel {
+  readonly communicator: Communicator;
+  readonly zero1: boolean;
+  /** The owner of each parameter. */
+  readonly owners: readonly number[];
+  readonly #parameters: readonly Parameter[];
+  readonly #buckets: readonly Bucket[];
+
+  constructor({ communicator, zero1 }: Team, parameters: readonly Parameter[]) {
+    this.communicator = communicator;
+    this.zero1 = zero1;
+    this.#parameters = parameters;
+    this.owners = assignOwners(
+      parameters.map(({ master }) => master.storage.bytes),
+      communicator.size,
+    );
+    this.#buckets = bucketsOf(parameters);
+  }
+
+  owns(index: number): boolean {
+    return this.owners[index] === this.communicator.rank;
+  }
+
+  /** Sums each gradient at its owner. What other ranks hold of it is a part only. */
+  reduceGradients(): void {
+    let before: Posted | null = null;
+    for (const bucket of this.#buckets) {
+      const posted = this.#post(bucket);
+      if (before !== null) this.#sum(before);
+      before = posted;
+    }
+    if (before !== null) this.#sum(before);
+  }
+
+  /** Before an update that all ranks make: gives all of them the sums. */
+  spreadGradients(): void {
+    this.#spread(this.#parameters.map(({ grad }) => grad!));
+  }
+
+  /** After an update that the owners made: gives all ranks the weights, and clears gradients that nobody has used up. */
+  spreadWeights(): void {
+    this.#spread(this.#parameters.map(({ master }) => master));
+    for (const [i, parameter] of this.#parameters.entries()) {
+      if (this.owns(i)) continue;
+      parameter.repack();
+      fill(parameter.grad!, 0);
+    }
+  }
+
+  #post(bucket: Bucket): Posted {
+    const received = new Map<number, ReadonlyMap<number, Tensor>>();
+    for (const i of bucket) {
+      if (!this.owns(i)) continue;
+      const grad = this.#parameters[i]!.grad!;
+      const parts = this.#others().map((from) => [from, grad.device.temporary(grad.shape, grad.dtype)] as const);
+      received.set(i, new Map(parts));
+    }
+    const sends = bucket
+      .filter((i) => !this.owns(i))
+      .map((i) => ({ to: this.owners[i]!, x: this.#parameters[i]!.grad! }));
+    const receives = [...received.values()].flatMap((parts) =>
+      [...parts].map(([from, y]) => ({ from, y })),
+    );
+    return { bucket, pending: this.communicator.exchange(sends, receives), received };
+  }
+
+  #sum({ pending, received }: Posted): void {
+    const { rank, size } = this.communicator;
+    pending.wait();
+    for (const [i, parts] of received) {
+      const grad = this.#parameters[i]!.grad!;
+      const sums = Array.from({ length: size }, (_, r) => (r === rank ? grad : parts.get(r)!));
+      addByTree(sums);
+      if (sums[0] !== grad) copyInto(sums[0]!, grad);
+      for (const part of parts.values()) part.dispose();
+    }
+  }
+
+  /** Sends what each parameter's owner holds of it to all other ranks. */
+  #spread(tensors: readonly Tensor[]): void {
+    const indices = [...tensors.keys()];
+    const sends = indices
+      .filter((i) => this.owns(i))
+      .flatMap((i) => this.#others().map((to) => ({ to, x: tensors[i]! })));
+    const receives = indices
+      .filter((i) => !this.owns(i))
+      .map((i) => ({ from: this.owners[i]!, y: tensors[i]! }));
+    this.communicator.exchange(sends, receives).wait();
+  }
+
+  #others(): readonly number[] {
+    const { rank, size } = this.communicator;
+    return Array.from({ length: size }, (_, r) => r).filter((r) => r !== rank);
+  }
+}
+
+function bucketsOf(parameters: readonly Parameter[]): readonly Bucket[] {
+  const buckets: number[][] = [];
+  let bytes = Number.POSITIVE_INFINITY;
+  for (const [i, { grad }] of parameters.entries()) {
+    if (bytes + grad!.storage.bytes > BUCKET_BYTES) {
+      buckets.push([]);
+      bytes = 0;
+    }
+    buckets.at(-1)!.push(i);
+    bytes += grad!.storage.bytes;
+  }
+  return buckets;
+}
