@@ -90,7 +90,7 @@ export class Decoder {
   /** New tokens through the model, and a draw from the distribution behind the last. */
   #enqueue(tokens: Tensor, positions: Tensor, seqOffsets: Tensor): void {
     const { model, precision, rope } = this.#runner;
-    const pass: Pass = { positions, seqOffsets, rope, precision, cache: this.#cache, balanceAlpha: null };
+    const pass: Pass = { positions, seqOffsets, rope, precision, cache: this.#cache, balanceAlpha: null, dispatch: null };
     const { normed } = model.forward(tokens, pass);
     const logits = model.logits(normed.rows(tokens.size - 1, tokens.size), pass);
     copyInto(sampleToken(logits, 0, { ...this.#settings, counter: this.#counter }), this.#token);

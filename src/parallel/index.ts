@@ -17,6 +17,7 @@ export { type InProcessOptions, inProcess } from "./communicator/inProcess.ts";
 export { broadcastJson, gatherJson } from "./communicator/json.ts";
 export { QueueCommunicator } from "./communicator/queueCommunicator.ts";
 export { addByTree, sumInOrder, treeSum, treeSumTo } from "./communicator/sums.ts";
+export { ExpertExchange } from "./experts/expertExchange.ts";
 export {
   type CutNumbers,
   checkLayout,

@@ -80,11 +80,14 @@ export function checkLayout(layout: Layout, ranks: number, { gradientShards }: C
   const { dp, ep, pp } = layout;
   const text = layoutText(layout);
   if (worldSize(layout) !== ranks) {
-    throw new ConfigError(`the layout ${text} is for ${ranksOf(worldSize(layout))}, and there ${ranks === 1 ? "is" : "are"} ${ranks}`, {
-      why: "every rank has one place: dp x pp places for as many ranks",
-      fix: `start ${ranksOf(worldSize(layout))}, or use --layout dp=${ranks}`,
-      fields: { layout: text, ranks },
-    });
+    throw new ConfigError(
+      `the layout ${text} is for ${ranksOf(worldSize(layout))}, and there ${ranks === 1 ? "is" : "are"} ${ranks}`,
+      {
+        why: "every rank has one place: dp x pp places for as many ranks",
+        fix: `start ${ranksOf(worldSize(layout))}, or use --layout dp=${ranks}`,
+        fields: { layout: text, ranks },
+      },
+    );
   }
   if (dp % ep !== 0) {
     throw new ConfigError(`the layout ${text} has ep=${ep}, which does not divide dp=${dp}`, {

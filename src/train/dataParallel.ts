@@ -85,15 +85,15 @@ export class DataParallel {
     for (const i of bucket) {
       if (!this.owns(i)) continue;
       const grad = this.#parameters[i]!.grad!;
-      const parts = this.#others().map((from) => [from, grad.device.temporary(grad.shape, grad.dtype)] as const);
+      const parts = this.#others().map(
+        (from) => [from, grad.device.temporary(grad.shape, grad.dtype)] as const,
+      );
       received.set(i, new Map(parts));
     }
     const sends = bucket
       .filter((i) => !this.owns(i))
       .map((i) => ({ to: this.owners[i]!, x: this.#parameters[i]!.grad! }));
-    const receives = [...received.values()].flatMap((parts) =>
-      [...parts].map(([from, y]) => ({ from, y })),
-    );
+    const receives = [...received.values()].flatMap((parts) => [...parts].map(([from, y]) => ({ from, y })));
     return { bucket, pending: this.communicator.exchange(sends, receives), received };
   }
 

@@ -58,6 +58,7 @@ export class TrainSession {
       factory: this.factory,
       optimizer: this.optimizer,
       dataParallel,
+      dispatch: null,
       rope: this.rope,
       precision: this.precision,
       batchRows: config.batchRows,

@@ -6,6 +6,7 @@
  * What is enqueued is the same in every step but for numbers in host scalars, so it is recorded once and replayed.
  */
 import {
+  type ExpertDispatch,
   type ParameterFactory,
   type Pass,
   type Precision,
@@ -49,6 +50,8 @@ export interface StepParts {
   readonly optimizer: Optimizer;
   /** Null for one rank alone. */
   readonly dataParallel: DataParallel | null;
+  /** How tokens reach experts of other ranks; null where this one has all. */
+  readonly dispatch: ExpertDispatch | null;
   readonly rope: RopeTable;
   readonly precision: Precision;
   /** Rows of the largest step. */
@@ -233,7 +236,7 @@ export class StepRunner {
   }
 
   #enqueueMicroBatch(): void {
-    const { device, model, rope, precision, recomputes } = this.parts;
+    const { device, model, rope, precision, recomputes, dispatch } = this.parts;
     const standing = device.arena.liveBytes;
     using tape = new Tape(device, { recomputes });
     // The forward scope ends before the backward pass, so that what only the tape holds is freed as it is used up.
@@ -241,7 +244,7 @@ export class StepRunner {
       using _scope = device.scope();
       const { positions, seqOffsets } = this.#batch;
       const balanceAlpha = this.#balanceAlpha;
-      const pass: Pass = { positions, seqOffsets, rope, precision, cache: null, balanceAlpha };
+      const pass: Pass = { positions, seqOffsets, rope, precision, cache: null, balanceAlpha, dispatch };
       const losses = device.withTape(tape, () => buildLosses(model, this.#batch, pass, this.#scales));
       this.#totals.add(losses);
       seedLosses(tape, losses);

@@ -14,7 +14,7 @@ import { defineKernel, type Kernel } from "../../kernel.ts";
 import type { Parameter } from "../../parameter.ts";
 import { requireShape } from "../../shape.ts";
 import type { Tensor } from "../../tensor.ts";
-import { cast } from "../elementwise.ts";
+import { cast, fill } from "../elementwise.ts";
 import type { RowGroups } from "../projection/projection.ts";
 import { projectionOf } from "../projection/projectionOf.ts";
 import { combine } from "./combine.ts";
@@ -86,7 +86,7 @@ export function mixture(
   requireExperts(hidden, R, w, plan);
   requireShape(weights, [T, K], "mixture: weights");
   const projection = projectionOf(w);
-  const groups: RowGroups = { offsets, count: R, xRows: null, dyRows: tokens };
+  const groups: RowGroups = { offsets, count: R, filled: null, xRows: null, dyRows: tokens };
   using answers = device.temporary([R, D], dtype);
   projection.forward(hidden, groups, answers);
   const y = combine(answers, plan, weights, shared, dtype);
@@ -114,6 +114,22 @@ export function mixture(
       projection.backWeight(dy, weighed, groups);
     },
   });
+  return y;
+}
+
+/**
+ * Puts each slot's number at its row, as [R].
+ *
+ * @param values  [T, K], a number for each slot
+ */
+export function spreadToRows(values: Tensor, { slotRow }: DispatchPlan): Tensor {
+  const { device } = values;
+  const [T, K] = [slotRow.dim(0), slotRow.dim(-1)];
+  requireShape(values, [T, K], "spreadToRows: values");
+  using ones = device.temporary([T * K], values.dtype);
+  fill(ones, 1);
+  const y = device.empty([T * K], values.dtype);
+  device.run(weighRowsKernel, { x: ones, slotRow, weights: values, y, count: null }, { T, K, F: 1 });
   return y;
 }
 
