@@ -13,6 +13,7 @@ import {
   sequenceBalanceBackwardKernel,
   sequenceBalanceKernel,
 } from "../../../src/tensor/ops/moe/sequenceBalance.ts";
+import { swigluBackwardKernel, swigluKernel } from "../../../src/tensor/ops/swiglu.ts";
 import type { CaseOperand, OpCase } from "../opCase.ts";
 import { integers, makeRandom, normals } from "../random.ts";
 import type { ToleranceClass } from "../tolerance.ts";
@@ -384,7 +385,23 @@ const raggedMixtureCases: readonly OpCase[] = mixtureCases("in order", [7, 1, 40
   }),
 );
 
+/** SwiGLU of rows that are fewer than there is room for. */
+const raggedSwigluCases: readonly OpCase[] = (["f32", "bf16"] as const).flatMap((dtype): OpCase[] => {
+  const [R, F, count] = [9, 33, whole([1], [4])];
+  const common = { params: { R, F }, tolerance: toleranceOf(dtype), name: `${dtype}, 4 of 9 rows there` };
+  const x = random([R, 2 * F], 91, dtype);
+  return [
+    { ...common, kernel: swigluKernel, operands: { x, y: { shape: [R, F], dtype }, count } },
+    {
+      ...common,
+      kernel: swigluBackwardKernel,
+      operands: { x, dy: random([R, F], 92, dtype), dx: { shape: [R, 2 * F], dtype }, count },
+    },
+  ];
+});
+
 const allMixtureCases: readonly OpCase[] = [
+  ...raggedSwigluCases,
   ...raggedMixtureCases,
   ...mixtureCases("all bf16", [150, 4, 128], ["bf16", "bf16"]),
   ...mixtureCases("all f32, odd width", [11, 3, 65], ["f32", "f32"]),
