@@ -1,9 +1,10 @@
-// Builds what `npm ci` promises: dist/ from src/, and the native addon where cargo is found.
+// Builds what `npm ci` promises: dist/ from src/, the native addon where cargo is found, MPI's where mpicc is.
 // Plain JavaScript without dependencies: npm may run it with the machine's own Node.
 import { spawnSync } from "node:child_process";
 import { rmSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { buildMpi } from "./build-mpi.js";
 import { buildNative } from "./build-native.js";
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
@@ -21,3 +22,4 @@ if (tsc.status !== 0) process.exit(tsc.status ?? 1);
 console.log(`dist/ built in ${((Date.now() - started) / 1000).toFixed(1)} s`);
 
 buildNative(root);
+buildMpi(root);

@@ -37,6 +37,7 @@ const nodeAllowed = [
   /^tensor\/backend\/native\//,
   /^train\/(data|eval)\//,
   /^api\//,
+  /^parallel\/communicator\/mpi\//,
 ];
 
 interface SourceFile {

@@ -18,19 +18,28 @@ export interface DeviceOptions {
   readonly backend?: "native" | "reference" | undefined;
 }
 
-export function openDevice({ threads, isa, backend }: DeviceOptions = {}): OpenDevice {
-  const limit = totalmem();
+/** Whether the kernels are native, and what the user should hear if they are not. */
+export function chooseBackend(backend: DeviceOptions["backend"]): {
+  readonly isNative: boolean;
+  readonly warning: RunWarning | null;
+} {
   const { addon, reason } =
     backend === "reference" ? { addon: null, reason: "it was asked for" } : loadAddon();
-  if (addon === null) {
-    const warning: RunWarning = {
-      type: "run.warning",
-      what: "the reference backend computes: correct, and hundreds of times slower",
-      why: reason,
-      fix: backend === "reference" ? null : "install Rust (https://rustup.rs), then npm run build",
-    };
+  if (addon !== null) return { isNative: true, warning: null };
+  const warning: RunWarning = {
+    type: "run.warning",
+    what: "the reference backend computes: correct, and hundreds of times slower",
+    why: reason,
+    fix: backend === "reference" ? null : "install Rust (https://rustup.rs), then npm run build",
+  };
+  return { isNative: false, warning };
+}
+
+export function openDevice({ threads, isa, backend }: DeviceOptions = {}): OpenDevice {
+  const limit = totalmem();
+  const { isNative, warning } = chooseBackend(backend);
+  if (!isNative)
     return { device: new QueueDevice(new ReferenceBackend(), limit), native: null, warning, threads: 1 };
-  }
   const native = new NativeBackend({
     ...(threads === undefined ? {} : { threads }),
     ...(isa === undefined ? {} : { isa }),

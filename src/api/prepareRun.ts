@@ -7,8 +7,8 @@
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { applySettings, ConfigError, type RunEventBody, TokenizerError } from "../base/index.ts";
-import { type RunFolder, writeFileAtomic } from "../run/index.ts";
-import type { QueueDevice } from "../tensor/index.ts";
+import { firstAlone } from "../parallel/index.ts";
+import { writeFileAtomic } from "../run/index.ts";
 import {
   byteTokenizer,
   readTokenizer,
@@ -28,6 +28,7 @@ import {
   TrainSession,
   trainConfigSchema,
 } from "../train/index.ts";
+import type { OpenRank } from "./openRanks.ts";
 
 export interface PreparedRun {
   readonly tokenizer: Tokenizer;
@@ -41,7 +42,7 @@ export const preparedNames: readonly string[] = ["tokenizer.json", "tokenizer_co
 
 /** Tokenizer and data of a run, made in its folder or found there. */
 export async function prepareRun(
-  folder: RunFolder,
+  root: string,
   config: TrainConfig,
   signal: AbortSignal,
   status: (text: string) => void,
@@ -57,12 +58,12 @@ export async function prepareRun(
     });
   }
   const tokenizer = await timed(events, "tokenizer", () =>
-    obtainTokenizer(folder, config, files, signal, status, events),
+    obtainTokenizer(root, config, files, signal, status, events),
   );
   const started = performance.now();
   status("preparing the data");
   const data = await timed(events, "data", () =>
-    prepareData(join(folder.paths.root, "data"), tokenizer, {
+    prepareData(join(root, "data"), tokenizer, {
       files,
       config: config.data,
       rowLength: config.rowLength,
@@ -93,14 +94,14 @@ async function timed<T>(events: RunEventBody[], name: string, task: () => Promis
 }
 
 async function obtainTokenizer(
-  folder: RunFolder,
+  root: string,
   config: TrainConfig,
   files: readonly string[],
   signal: AbortSignal,
   status: (text: string) => void,
   events: RunEventBody[],
 ): Promise<Tokenizer> {
-  const stored = join(folder.paths.root, "tokenizer.json");
+  const stored = join(root, "tokenizer.json");
   const known = await readTokenizerAt(stored);
   if (known !== null) return known;
   const tokenizer = await chooseTokenizer(config, files, signal, status, events);
@@ -115,7 +116,7 @@ async function obtainTokenizer(
     );
   }
   await writeFileAtomic(stored, writeTokenizerJson(tokenizer));
-  await writeFileAtomic(join(folder.paths.root, "tokenizer_config.json"), writeTokenizerConfig(tokenizer));
+  await writeFileAtomic(join(root, "tokenizer_config.json"), writeTokenizerConfig(tokenizer));
   return tokenizer;
 }
 
@@ -199,11 +200,11 @@ const [MEASURING_SECONDS, MEASURED_STEPS] = [3, 2];
  * be the machine's speed with nobody else on it, and a run would take longer than it may.
  */
 export async function measureStepSeconds(
-  device: QueueDevice,
+  { device, team }: Pick<OpenRank, "device" | "team">,
   config: TrainConfig,
   data: PreparedData,
 ): Promise<number> {
-  const session = new TrainSession(device, config, { padId: 0, eosId: 0 });
+  const session = new TrainSession(device, config, { padId: 0, eosId: 0 }, team);
   const sampler = new RowSampler(data.train, config.seed);
   session.initialize();
   const scheduled = scheduleAt(config, { step: 0, share: 0 });
@@ -218,7 +219,9 @@ export async function measureStepSeconds(
   // Touches every page for the first time, and records what the next ones replay.
   await step();
   let [seconds, steps] = [0, 0];
-  while (steps < MEASURED_STEPS || seconds < MEASURING_SECONDS) {
+  // Ranks take as many steps as the first wants.
+  const isEnough = async (): Promise<boolean> => steps >= MEASURED_STEPS && seconds >= MEASURING_SECONDS;
+  while (!(team === null ? await isEnough() : await firstAlone(team.communicator, isEnough))) {
     seconds += await step();
     steps++;
   }

@@ -3,14 +3,13 @@ import { join } from "node:path";
 import type { JsonObject, RunEventBody, RunWarning } from "../base/index.ts";
 import {
   CheckpointStore,
-  masterTensors,
   readModel,
   readTrainState,
-  type StateTensor,
   writeModel,
   writeTrainState,
 } from "../checkpoint/index.ts";
 import { generateIds, type Runner } from "../engine/index.ts";
+import { firstAlone } from "../parallel/index.ts";
 import { type RunFolder, writeFileAtomic } from "../run/index.ts";
 import type { Isa } from "../tensor/index.ts";
 import { writeTokenizerConfig, writeTokenizerJson } from "../text/index.ts";
@@ -21,8 +20,9 @@ import {
   type TrainConfig,
   TrainSession,
 } from "../train/index.ts";
-import type { OpenDevice } from "./openDevice.ts";
+import type { OpenRank } from "./openRanks.ts";
 import type { PreparedRun } from "./prepareRun.ts";
+import { gathered, heldHere, type StateEntry, stateBytes, stateEntries } from "./runState.ts";
 
 export interface RunSession {
   readonly root: string;
@@ -44,21 +44,26 @@ export interface RunSession {
 }
 
 export async function startSession(
-  folder: RunFolder,
+  { folder, isResumed }: { readonly folder: RunFolder; readonly isResumed: boolean },
   config: TrainConfig,
   prepared: PreparedRun,
-  { device, native }: OpenDevice,
-  isResumed: boolean,
+  rank: OpenRank,
 ): Promise<RunSession> {
   const { tokenizer } = prepared;
-  const session = new TrainSession(device, config, { padId: tokenizer.eosId, eosId: tokenizer.eosId });
+  const { device, native, team } = rank;
+  const session = openSession(rank, config, prepared);
+  const entries = stateEntries(session);
   const store = new CheckpointStore(folder, config.checkpoint);
   await store.clean();
-  await store.requireRoom(checkpointBytes(session), config.steps);
+  await store.requireRoom(checkpointBytes(session, entries), config.steps);
   const warnings: RunEventBody[] = [];
   const numerics = numericClass(native?.isa ?? null, config.precision);
-  const from = isResumed ? await restore(store, session, numerics, warnings) : null;
-  if (from === null) session.initialize();
+  const find = (): Promise<string | null> =>
+    isResumed ? findCheckpoint(store, warnings) : Promise.resolve(null);
+  const path = team === null ? await find() : await firstAlone(team.communicator, find);
+  const state = await restoreOrInitialize(session, path);
+  if (state !== null) warnOfNumerics(state, numerics, warnings);
+  const from = state?.loop ?? null;
   let lastStep = from?.step ?? 0;
 
   return {
@@ -95,12 +100,12 @@ export async function startSession(
       const { written, removed } = await store.write(
         state.step,
         state.validationLoss,
-        checkpointBytes(session),
+        checkpointBytes(session, entries),
         async (path) => {
           await writeModel(path, session.factory);
           await writeFileAtomic(join(path, "tokenizer.json"), writeTokenizerJson(tokenizer));
           await writeFileAtomic(join(path, "tokenizer_config.json"), writeTokenizerConfig(tokenizer));
-          await writeTrainState(path, stateTensors(session), {
+          await writeTrainState(path, gathered(entries, team?.communicator ?? null), {
             loop: state,
             numerics,
           } as unknown as JsonObject);
@@ -124,59 +129,69 @@ function numericClass(isa: Isa | null, precision: TrainConfig["precision"]): str
   return isa === "amx" && precision !== "f32" ? "amx" : "fma";
 }
 
-async function restore(
-  store: CheckpointStore,
-  session: TrainSession,
-  numerics: string,
-  warnings: RunEventBody[],
-): Promise<LoopState | null> {
+/** The newest whole checkpoint; what is wrong with those beyond it is told. */
+async function findCheckpoint(store: CheckpointStore, warnings: RunEventBody[]): Promise<string | null> {
   const { found, damaged } = await store.open();
   for (const { step, path, reason } of damaged) {
     const fallback = found === null ? null : `checkpoints/step-${found.step}`;
     warnings.push({ type: "checkpoint.damaged", step, path, reason, fallback });
   }
-  if (found === null) {
-    const warning: RunWarning = {
-      type: "run.warning",
-      what: "the run has no whole checkpoint: it starts again from its first step",
-      why: "it was stopped before its first checkpoint was written, or all of them are damaged",
-      fix: null,
-    };
-    warnings.push(warning);
-    return null;
-  }
-  await readModel(found.path, session.factory);
-  const state = await readTrainState(found.path, stateTensors(session));
-  for (const parameter of session.factory.parameters) parameter.repack();
-  if (state["numerics"] !== numerics) {
-    warnings.push({
-      type: "run.warning",
-      what: `the run was computed by ${String(state["numerics"])} arithmetic and goes on with ${numerics}`,
-      why: "these sum in different orders: the run is continued, not repeated bit for bit",
-      fix: null,
-    });
-  }
-  return parseLoopState(state["loop"], join(found.path, "state.json"));
+  if (found !== null) return found.path;
+  const warning: RunWarning = {
+    type: "run.warning",
+    what: "the run has no whole checkpoint: it starts again from its first step",
+    why: "it was stopped before its first checkpoint was written, or all of them are damaged",
+    fix: null,
+  };
+  warnings.push(warning);
+  return null;
 }
 
-function stateTensors({ factory, optimizer }: TrainSession): readonly StateTensor[] {
-  const moments = optimizer.moments.flatMap(({ m, v }, i): StateTensor[] => {
-    const { path } = optimizer.parameters[i]!;
-    const first = { name: `moment.m.${path}`, tensor: m };
-    return v === null ? [first] : [first, { name: `moment.v.${path}`, tensor: v }];
+interface Restored {
+  readonly loop: LoopState;
+  readonly numerics: unknown;
+}
+
+/** What every rank does with the checkpoint that the first has found: it takes what it holds. Null starts anew. */
+export async function restoreOrInitialize(
+  session: TrainSession,
+  path: string | null,
+): Promise<Restored | null> {
+  if (path === null) {
+    session.initialize();
+    return null;
+  }
+  const entries = stateEntries(session);
+  await readModel(path, session.factory);
+  const names = entries.map(({ name }) => name);
+  const state = await readTrainState(path, heldHere(entries), names);
+  for (const parameter of session.factory.parameters) parameter.repack();
+  return { loop: parseLoopState(state["loop"], join(path, "state.json")), numerics: state["numerics"] };
+}
+
+function warnOfNumerics({ numerics: stored }: Restored, numerics: string, warnings: RunEventBody[]): void {
+  if (stored === numerics) return;
+  warnings.push({
+    type: "run.warning",
+    what: `the run was computed by ${String(stored)} arithmetic and goes on with ${numerics}`,
+    why: "these sum in different orders: the run is continued, not repeated bit for bit",
+    fix: null,
   });
-  const averages = optimizer.averages.map((tensor, i) => ({
-    name: `average.${optimizer.parameters[i]!.path}`,
-    tensor,
-  }));
-  return [...masterTensors(factory), ...moments, ...averages];
+}
+
+/** Allocates a rank's share of the model. */
+export function openSession(
+  { device, team }: OpenRank,
+  config: TrainConfig,
+  { tokenizer }: PreparedRun,
+): TrainSession {
+  return new TrainSession(device, config, { padId: tokenizer.eosId, eosId: tokenizer.eosId }, team);
 }
 
 /** Tokenizer, configs and state of a checkpoint: V3's tokenizer.json has 8 MB. */
 const SMALL_FILES = 2 ** 24;
 
-function checkpointBytes(session: TrainSession): number {
-  const tensors = stateTensors(session).reduce((sum, { tensor }) => sum + tensor.storage.bytes, 0);
+function checkpointBytes(session: TrainSession, entries: readonly StateEntry[]): number {
   const weights = session.factory.parameters.reduce((sum, { size }) => sum + 4 * size, 0);
-  return tensors + weights + SMALL_FILES;
+  return stateBytes(entries) + weights + SMALL_FILES;
 }

@@ -8,8 +8,9 @@ import type { JsonObject } from "../base/index.ts";
 import { createRun, freshRunPath, openRun, type RunFolder } from "../run/index.ts";
 import type { TrainConfig } from "../train/index.ts";
 import { collectGarbage } from "./collectGarbage.ts";
-import type { OpenDevice } from "./openDevice.ts";
+import { type Launch, launchOf, type OpenRank, requireFit } from "./openRanks.ts";
 import { measureStepSeconds, type PreparedRun, preparedNames, prepareRun, stepsFor } from "./prepareRun.ts";
+import { planForAll, requireSameData, type SharedPlan, tellConfig } from "./rankPlan.ts";
 import { newConfig, type RunRequest, readRequest, requestOf, resumedConfig } from "./runConfig.ts";
 import { type RunSession, startSession } from "./runSession.ts";
 import type { TrainOptions } from "./trainOptions.ts";
@@ -21,6 +22,7 @@ export interface OpenedRun {
   readonly isResumed: boolean;
   /** With a time budget that is still to be measured, config.steps only stands in; null where the steps are known. */
   readonly unsettled: RunRequest | null;
+  readonly launch: Launch | null;
 }
 
 export interface StartedRun extends OpenedRun {
@@ -35,11 +37,14 @@ const DEFAULT_STEPS = 1000;
 
 /** Owns the folder of the run and knows its config; nothing else has been done. */
 export async function openRunFolder(options: TrainOptions): Promise<OpenedRun> {
+  const launch = launchOf(options);
   if (options.resume === true && options.run !== undefined) {
     const folder = await openRun(options.run);
     try {
       const config = resumedConfig(folder.manifest, folder.paths.manifest, options.set ?? []);
-      return { folder, config, isResumed: true, unsettled: readRequest(folder.manifest, options.set ?? []) };
+      requireFit(launch, config);
+      const unsettled = readRequest(folder.manifest, options.set ?? []);
+      return { folder, config, isResumed: true, unsettled, launch };
     } catch (error) {
       await folder.close();
       throw error;
@@ -48,6 +53,7 @@ export async function openRunFolder(options: TrainOptions): Promise<OpenedRun> {
   const request = requestOf(options);
   const unsettled = request.minutes === undefined ? null : request;
   const config = newConfig(request, options.steps ?? DEFAULT_STEPS);
+  requireFit(launch, config);
   const root = options.run ?? (await freshRunPath("runs", config.preset));
   const folder = await createRun(root, {
     version,
@@ -56,18 +62,18 @@ export async function openRunFolder(options: TrainOptions): Promise<OpenedRun> {
     // Killed before its speed was measured, the run must not go on for the steps that only stand in.
     unsettled: unsettled as JsonObject | null,
   });
-  return { folder, config, isResumed: false, unsettled };
+  return { folder, config, isResumed: false, unsettled, launch };
 }
 
 /** Prepares the run, measures a time budget, and makes or restores the weights. */
 export async function startRun(
   opened: OpenedRun,
-  device: OpenDevice,
+  rank: OpenRank,
   options: TrainOptions,
   signal: AbortSignal,
 ): Promise<StartedRun> {
   try {
-    return await prepareAndStart(opened, device, options, signal);
+    return await prepareAndStart(opened, rank, options, signal);
   } catch (error) {
     if (!opened.isResumed) await opened.folder.discard(preparedNames);
     throw error;
@@ -75,26 +81,32 @@ export async function startRun(
 }
 
 async function prepareAndStart(
-  { folder, config: stored, isResumed, unsettled }: OpenedRun,
-  device: OpenDevice,
+  opened: OpenedRun,
+  rank: OpenRank,
   options: TrainOptions,
   signal: AbortSignal,
 ): Promise<StartedRun> {
+  const { folder, config: stored, unsettled } = opened;
+  const { root } = folder.paths;
   const status = options.status ?? (() => undefined);
-  const prepared = await prepareRun(folder, stored, signal, status);
+  const plan: SharedPlan = { root, config: toJson(stored), isMeasured: unsettled?.minutes !== undefined };
+  const prepared = await planForAll(rank, plan, () => prepareRun(root, stored, signal, status));
   collectGarbage();
   const bytesBeforeTensors = process.memoryUsage.rss();
   try {
+    await requireSameData(rank, prepared);
     let config = stored;
     if (unsettled?.minutes !== undefined) {
       status("measuring the speed of this machine");
-      const seconds = await measureStepSeconds(device.device, stored, prepared.data);
+      const seconds = await measureStepSeconds(rank, stored, prepared.data);
       config = newConfig(unsettled, stepsFor(unsettled.minutes, seconds));
+      await tellConfig(rank, toJson(config));
     }
-    const session = await startSession(folder, config, prepared, device, isResumed);
+    const session = await startSession(opened, config, prepared, rank);
     // Only now: a setting with which the run cannot start must not stay in its run.json.
     if (config !== stored || (options.set ?? []).length > 0) await folder.settleConfig(toJson(config));
-    return { folder, config, isResumed, unsettled, prepared, session, bytesBeforeTensors };
+    await folder.noteLayout(opened.launch?.layout ?? null);
+    return { ...opened, config, prepared, session, bytesBeforeTensors };
   } catch (error) {
     await prepared.data.train.close();
     throw error;

@@ -4,7 +4,6 @@
  * Returns at once. Everything happens on the queue and in turns of the event loop; the run ends with its last step,
  * with an error, or soon after the signal, and in each case leaves a folder from which it can be resumed.
  */
-import { cpus } from "node:os";
 import { join } from "node:path";
 import { setImmediate as nextTurn } from "node:timers/promises";
 import {
@@ -18,10 +17,13 @@ import {
   type RunEventBody,
   stampEvent,
 } from "../base/index.ts";
-import { countParameters, trainingFlopsPerToken } from "../model/index.ts";
+import { trainingFlopsPerToken } from "../model/index.ts";
 import { BEFORE_FIRST_STEP, openEventLog, openTensorBoard, writeReport } from "../run/index.ts";
-import { besideBf16, estimateStep, plannedRows, type TrainConfig, trainLoop } from "../train/index.ts";
-import { type OpenDevice, openDevice } from "./openDevice.ts";
+import { trainLoop } from "../train/index.ts";
+import { followRun } from "./followRun.ts";
+import { closeRanks, launchFlags, type OpenRank, onEveryRank, openRanks } from "./openRanks.ts";
+import { requireSameRequest } from "./rankPlan.ts";
+import { describeMachine, plan, startedEvent } from "./runBeginning.ts";
 import { type OpenedRun, openRunFolder, type StartedRun, startRun } from "./startRun.ts";
 import { checkTrainOptions, type TrainOptions } from "./trainOptions.ts";
 import { version } from "./version.ts";
@@ -57,23 +59,36 @@ async function run(
   checkTrainOptions(options);
   const signal = options.signal ?? new AbortController().signal;
   // Before the folder: a machine that cannot compute must not leave one behind.
-  const device = openDevice({ threads: options.threads, backend: options.backend });
+  const ranks = openRanks(options);
   try {
-    const opened = await openRunFolder(options);
-    try {
-      const isComplete = await trainIn(opened, device, options, channel, signal);
-      return { path: opened.folder.paths.root, isComplete };
-    } finally {
-      await opened.folder.close();
-    }
+    return await onEveryRank(ranks, (rank) =>
+      rank.rank === 0 ? leadRun(rank, options, channel, signal) : followRun(rank, options),
+    );
   } finally {
-    await device.device.dispose();
+    await closeRanks(ranks);
+  }
+}
+
+/** The rank that owns the run's folder and tells what happens: the only one, or the first of many. */
+async function leadRun(
+  rank: OpenRank,
+  options: TrainOptions,
+  channel: EventChannel,
+  signal: AbortSignal,
+): Promise<{ path: string; isComplete: boolean }> {
+  await requireSameRequest(rank, options);
+  const opened = await openRunFolder(options);
+  try {
+    const isComplete = await trainIn(opened, rank, options, channel, signal);
+    return { path: opened.folder.paths.root, isComplete };
+  } finally {
+    await opened.folder.close();
   }
 }
 
 async function trainIn(
   opened: OpenedRun,
-  device: OpenDevice,
+  rank: OpenRank,
   options: TrainOptions,
   channel: EventChannel,
   signal: AbortSignal,
@@ -81,7 +96,7 @@ async function trainIn(
   const readers = [channel, ...(options.sink === undefined ? [] : [options.sink])];
   let started: StartedRun;
   try {
-    started = await startRun(opened, device, options, signal);
+    started = await startRun(opened, rank, options, signal);
   } catch (error) {
     if (!signal.aborted || error !== signal.reason) throw error;
     fanOut(readers).emit(stampEvent(interruptedEarly(opened, options, signal)));
@@ -96,9 +111,9 @@ async function trainIn(
   const emit = (body: RunEventBody): void => all.emit(stampEvent(body));
   let isComplete: boolean;
   try {
-    const environment = await describeMachine(device, started.config);
+    const environment = await describeMachine(rank, started);
     await emitBeginning(started, environment, options.command ?? [], own, emit);
-    if (device.warning !== null) emit(device.warning);
+    if (rank.warning !== null) emit(rank.warning);
     isComplete = await trainSession(started, environment, emit, () => all.flush(), signal);
     if (isComplete && options.afterTraining !== undefined) {
       for (const event of await options.afterTraining(started)) emit(event);
@@ -116,18 +131,17 @@ async function trainIn(
 /** Nothing was kept that could be resumed, unless the run existed before. */
 function interruptedEarly(opened: OpenedRun, options: TrainOptions, signal: AbortSignal): RunEventBody {
   const again = ["minke", ...(options.command ?? ["train"])].join(" ");
-  const { root } = opened.folder.paths;
   return {
     type: "run.interrupted",
     step: 0,
     signal: typeof signal.reason === "string" ? signal.reason : "AbortSignal",
     checkpoint: null,
-    resume: opened.isResumed ? resumeCommand(root) : again,
+    resume: opened.isResumed ? resumeCommand(opened) : again,
   };
 }
 
-function resumeCommand(root: string): string {
-  return `minke train --run ${root} --resume`;
+function resumeCommand({ folder, launch }: OpenedRun): string {
+  return `minke train --run ${folder.paths.root} --resume${launchFlags(launch)}`;
 }
 
 interface OwnSinks {
@@ -178,13 +192,14 @@ async function leave({ folder, prepared, session }: StartedRun, sinks: readonly 
 }
 
 async function trainSession(
-  { session, config, prepared }: StartedRun,
+  run: StartedRun,
   environment: Environment,
   emit: (body: RunEventBody) => void,
   flush: () => Promise<void>,
   signal: AbortSignal,
 ): Promise<boolean> {
   const started = performance.now();
+  const { session, config, prepared } = run;
   const { train } = prepared.data.index;
   const isComplete = await trainLoop({
     session: session.session,
@@ -196,7 +211,7 @@ async function trainSession(
       emit,
       sample: (prompt) => session.sample(prompt),
       save: (state, reason) => session.save(state, reason, emit, flush),
-      resumeCommand: resumeCommand(session.root),
+      resumeCommand: resumeCommand(run),
       peakFlopsPerSecond: environment.peakFlopsPerSecond,
       flopsPerToken: trainingFlopsPerToken(config.model, config.rowLength).total,
       bytesPerToken: train.bytes / train.tokens,
@@ -204,63 +219,4 @@ async function trainSession(
   });
   emit({ type: "run.phase", name: "train", seconds: (performance.now() - started) / 1000 });
   return isComplete;
-}
-
-async function startedEvent(
-  { folder, config, bytesBeforeTensors }: StartedRun,
-  environment: Environment,
-  command: readonly string[],
-): Promise<RunEventBody> {
-  const estimate = await estimateStep(config);
-  const beside = await besideBf16(config, estimate);
-  const { main, mtpModule, active } = countParameters(config.model);
-  return {
-    type: "run.started",
-    runId: folder.manifest.runId,
-    version,
-    command,
-    config: config as unknown as JsonObject,
-    environment,
-    model: {
-      numParameters: main + config.model.numNextnPredictLayers * mtpModule,
-      numActiveParameters: active.all,
-      trainFlopsPerToken: trainingFlopsPerToken(config.model, config.rowLength).total,
-      numHiddenLayers: config.model.numHiddenLayers,
-      mtpDepth: config.model.numNextnPredictLayers,
-      nRoutedExperts: config.model.nRoutedExperts,
-    },
-    memory: {
-      nativeBytes: estimate.nativeBytes,
-      rssBytes: bytesBeforeTensors + estimate.nativeBytes,
-      parts: estimate.parts,
-      ...(beside.length === 0 ? {} : { besideBf16: beside }),
-    },
-    ...plan(config),
-  };
-}
-
-function plan(config: TrainConfig): { readonly plannedSteps: number; readonly plannedTokens: number } {
-  return { plannedSteps: config.steps, plannedTokens: plannedRows(config) * config.rowLength };
-}
-
-/** Seconds of the register-peak probe: long enough for the clock to settle. */
-const PEAK_SECONDS = 0.1;
-
-async function describeMachine({ native, threads }: OpenDevice, config: TrainConfig): Promise<Environment> {
-  const { totalmem } = await import("node:os");
-  return {
-    node: process.versions.node,
-    platform: process.platform,
-    arch: process.arch,
-    cpu: cpus()[0]?.model.trim() ?? "unknown",
-    numCores: cpus().length,
-    numThreads: threads,
-    memoryBytes: totalmem(),
-    backend: native === null ? "reference" : "native",
-    kernels: native?.isa ?? null,
-    precision: config.precision,
-    // FP8 is multiplied in bf16 registers.
-    peakFlopsPerSecond:
-      native === null ? null : await native.peak(config.precision === "f32" ? "f32" : "bf16", PEAK_SECONDS),
-  };
 }

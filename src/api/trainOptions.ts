@@ -14,6 +14,12 @@ export interface TrainOptions {
   readonly threads?: number;
   readonly precision?: TrainConfig["precision"];
   readonly backend?: "native" | "reference";
+  /** Ranks of this process that share each step; without `layout` all of them are data-parallel. */
+  readonly ranks?: number;
+  /** Which rank is what: "dp=4", "dp=4,ep=2,pp=1". */
+  readonly layout?: string;
+  /** Moments and averages of a weight lie at one rank only. */
+  readonly zero1?: boolean;
   /** The run's folder; a fresh one in ./runs by default. */
   readonly run?: string;
   /** Goes on with the run in that folder, under the settings that lie there. */

@@ -57,6 +57,18 @@ export interface Environment {
   readonly precision: string;
   /** Measured or computed FLOP/s of all threads that `shareOfPeak` refers to; null where it is not known. */
   readonly peakFlopsPerSecond: number | null;
+  /** Absent where one rank computes alone. */
+  readonly ranks?: RankSummary;
+}
+
+/** The ranks that share the work since the run was last started. */
+export interface RankSummary {
+  /** `dp=4,ep=1,pp=1` */
+  readonly layout: string;
+  /** Whether moments and averages of a weight lie at one rank only. */
+  readonly zero1: boolean;
+  /** What the tensors of each rank will take. */
+  readonly tensorBytes: readonly number[];
 }
 
 export interface ModelSummary {
@@ -74,7 +86,9 @@ export interface ModelSummary {
 
 /** What the run will need, told before it starts. */
 export interface MemoryEstimate {
+  /** Of the first rank's tensors, and so are its parts. */
   readonly nativeBytes: number;
+  /** Of the whole process. */
   readonly rssBytes: number;
   /** Bytes by purpose: weights, gradients, moments, activations... */
   readonly parts: Readonly<Record<string, number>>;

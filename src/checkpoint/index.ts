@@ -7,4 +7,10 @@ export { readModel, readModelConfig, type WriteModelOptions, writeModel } from "
 export { type DiskTensor, diskTensors } from "./names.ts";
 export { SafetensorsFile, type TensorToWrite, writeSafetensors } from "./safetensors.ts";
 export { CheckpointStore, type Damage, type Retention, type StoredCheckpoint } from "./store.ts";
-export { masterTensors, readTrainState, type StateTensor, writeTrainState } from "./trainState.ts";
+export {
+  masterTensors,
+  readTrainState,
+  type StateTensor,
+  type StateToWrite,
+  writeTrainState,
+} from "./trainState.ts";

@@ -18,6 +18,12 @@ export interface StateTensor {
   readonly tensor: Tensor;
 }
 
+/** The same to be written: its bytes may lie elsewhere, and are asked for in the order of the file. */
+export interface StateToWrite {
+  readonly name: string;
+  readonly tensor: Pick<Tensor, "shape" | "dtype" | "readBytes">;
+}
+
 const OPTIMIZER_FILE = "optimizer.safetensors";
 const STATE_FILE = "state.json";
 
@@ -31,7 +37,7 @@ export function masterTensors(factory: ParameterFactory): readonly StateTensor[]
 
 export async function writeTrainState(
   folder: string,
-  tensors: readonly StateTensor[],
+  tensors: readonly StateToWrite[],
   state: JsonObject,
 ): Promise<void> {
   const files = tensors.map(
@@ -49,15 +55,20 @@ export async function writeTrainState(
 /**
  * Fills the tensors from a checkpoint and returns its state.
  *
+ * @param names  of all that the checkpoint must hold: more than `tensors` where other ranks have the rest
  * @throws {CheckpointError} if the checkpoint is a model only, or a tensor is missing, left over, or of another kind
  */
-export async function readTrainState(folder: string, tensors: readonly StateTensor[]): Promise<JsonObject> {
+export async function readTrainState(
+  folder: string,
+  tensors: readonly StateTensor[],
+  names: Iterable<string> = tensors.map(({ name }) => name),
+): Promise<JsonObject> {
   const state = await readState(folder);
   const file = await SafetensorsFile.open(join(folder, OPTIMIZER_FILE)).catch((error: unknown) => {
     throw errorCode(error) === "ENOENT" ? withoutState(folder, OPTIMIZER_FILE, error) : error;
   });
   try {
-    const wanted = new Set(tensors.map(({ name }) => name));
+    const wanted = new Set(names);
     const leftOver = [...file.tensors.keys()].filter((name) => !wanted.has(name));
     if (leftOver.length > 0)
       throw doesNotFit(file.path, leftOver[0]!, "the run's settings have no such tensor");
@@ -109,6 +120,6 @@ function doesNotFit(path: string, name: string, why: string): CheckpointError {
   });
 }
 
-function diskDtype(tensor: Tensor): DiskDtype {
+function diskDtype(tensor: Pick<Tensor, "dtype">): DiskDtype {
   return tensor.dtype === "bf16" ? "BF16" : "F32";
 }

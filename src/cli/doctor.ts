@@ -2,7 +2,8 @@
 import { cpus, freemem, totalmem } from "node:os";
 import { Command } from "commander";
 import { openDevice } from "../api/index.ts";
-import { formatBytes, formatRate } from "../base/index.ts";
+import { BaseError, formatBytes, formatRate } from "../base/index.ts";
+import { builtMpiAddons, libraryName, loadMpiAddon } from "../parallel/index.ts";
 import { freeBytes } from "../run/index.ts";
 import { loadAddon } from "../tensor/index.ts";
 import { selfTest } from "./selfTest.ts";
@@ -55,6 +56,7 @@ async function examine(): Promise<readonly Finding[]> {
           : `native, because its addon loads; ${native.isa} is the best instruction set it has for this processor`,
       ),
       good("threads", String(threads)),
+      mpiFinding(),
     );
     if (native !== null) {
       const [f32, bf16] = [await native.peak("f32", 0.2), await native.peak("bf16", 0.2)];
@@ -68,4 +70,21 @@ async function examine(): Promise<readonly Finding[]> {
     await device.dispose();
   }
   return findings;
+}
+
+/** Only ranks in processes of their own need MPI: to lack it is no fault, to have a build that does not load is one. */
+function mpiFinding(): Finding {
+  const paths = builtMpiAddons(null);
+  if (paths.length === 0) {
+    const value =
+      "not built; ranks on several machines need it: apt install openmpi-bin libopenmpi-dev, then node scripts/build-mpi.js";
+    return { name: "MPI", value, isGood: true };
+  }
+  try {
+    const names = paths.map((path) => libraryName(loadMpiAddon(path)));
+    return { name: "MPI", value: `${names.join(", ")}; mpirun starts the ranks`, isGood: true };
+  } catch (error) {
+    if (!BaseError.isInstance(error)) throw error;
+    return { name: "MPI", value: `${error.what}; ${error.fix}`, isGood: false };
+  }
 }

@@ -20,6 +20,9 @@ interface Flags {
   readonly json?: boolean;
   readonly tensorboard?: boolean;
   readonly backend?: "native" | "reference";
+  readonly ranks?: number;
+  readonly layout?: string;
+  readonly zero1?: boolean;
 }
 
 export function trainCommand(): Command {
@@ -44,11 +47,18 @@ export function trainCommand(): Command {
     .option("--resume", "go on from the run's newest checkpoint")
     .option("--set <path=value>", "change one setting; may be repeated", listOption)
     .option("--backend <name>", "native or reference", choiceOption("--backend", ["native", "reference"]))
+    .option(
+      "--ranks <n>",
+      "ranks in this process that share each step; data-parallel by default",
+      numberOption("--ranks", 1, true, 1024),
+    )
+    .option("--layout <places>", "which rank is what: dp=4 or dp=4,ep=1,pp=1")
+    .option("--zero1", "keep moments and averages of a weight at one rank only")
     .option("--tensorboard", "also write TensorBoard event files")
     .option("--json", "print the events as JSON lines")
     .addHelpText(
       "after",
-      "\nExamples:\n  minke train --preset nano --data speeches/ --minutes 5\n  minke train --preset micro --data book.txt --steps 500 --set optimizer.learningRate=1e-3\n  minke train --run runs/2026-11-21-nano-1 --resume\n",
+      "\nExamples:\n  minke train --preset nano --data speeches/ --minutes 5\n  minke train --preset micro --data book.txt --steps 500 --set optimizer.learningRate=1e-3\n  minke train --run runs/2026-11-21-nano-1 --resume\n  minke train --preset micro --data book.txt --set gradientShards=2 --set microBatchRows=1 --ranks 2 --zero1\n",
     )
     .action(async (flags: Flags) => {
       await runTraining(flags);

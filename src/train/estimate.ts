@@ -4,8 +4,10 @@
  * The allocator is the real one, so the high-water mark of native memory is exact; the process around it is
  * measured as it stands.
  */
+import { dataRanks, type Layout, placeOf, QueueCommunicator } from "../parallel/index.ts";
 import { type Parameter, PlanBackend, QueueDevice, type Tensor } from "../tensor/index.ts";
 import type { TrainConfig } from "./config.ts";
+import type { Team } from "./dataParallel.ts";
 import { scheduleAt } from "./schedule.ts";
 import { TrainSession } from "./session.ts";
 
@@ -20,10 +22,17 @@ export interface StepEstimate {
   readonly parts: Readonly<Record<"weights" | "gradients" | "moments" | "averages" | "activations", number>>;
 }
 
-export async function estimateStep(config: TrainConfig): Promise<StepEstimate> {
+/** One of the ranks of a layout. */
+export interface Seat {
+  readonly layout: Layout;
+  readonly rank: number;
+}
+
+/** @param seat  null for one rank alone */
+export async function estimateStep(config: TrainConfig, seat: Seat | null = null): Promise<StepEstimate> {
   const backend = new PlanBackend();
   const device = new QueueDevice(backend, Number.MAX_SAFE_INTEGER);
-  const session = new TrainSession(device, config, { padId: 0, eosId: 0 });
+  const session = new TrainSession(device, config, { padId: 0, eosId: 0 }, teamOf(device, seat));
   session.initialize();
   const standing = device.arena.liveBytes;
   // Every micro-batch gets the addresses of the first, so one for each block is as good as all.
@@ -51,6 +60,16 @@ export async function estimateStep(config: TrainConfig): Promise<StepEstimate> {
       activations: nativeBytes - standing,
     },
   };
+}
+
+/** The ranks of a plan exchange nothing: a plan has no numbers. */
+function teamOf(device: QueueDevice, seat: Seat | null): Team | null {
+  if (seat === null) return null;
+  const { layout, rank } = seat;
+  const { data } = placeOf(layout, rank);
+  const nobody = { abort: () => undefined };
+  const communicator = QueueCommunicator.world(device, nobody, data, dataRanks(layout, rank).length);
+  return { communicator, zero1: layout.zero1 };
 }
 
 /** What FP8 takes fewer bytes for, beside the same run in bf16; nothing for a run in another precision. */

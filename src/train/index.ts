@@ -4,10 +4,12 @@ export { type Document, findDocumentFiles, readDocuments } from "./data/document
 export { type DataIndex, type PreparedData, prepareData } from "./data/prepare.ts";
 export { RowSampler } from "./data/sampler.ts";
 export { splitDocuments } from "./data/splitDocuments.ts";
-export { besideBf16, estimateStep, type StepEstimate } from "./estimate.ts";
+export type { Team } from "./dataParallel.ts";
+export { besideBf16, estimateStep, type Seat, type StepEstimate } from "./estimate.ts";
 export { measureBaselines } from "./eval/baselines.ts";
 export { evaluate } from "./eval/evaluate.ts";
 export { type LoopHooks, trainLoop } from "./loop.ts";
 export { type LoopState, parseLoopState } from "./loopState.ts";
+export { hasSecondMoment } from "./optimizer.ts";
 export { plannedRows, scheduleAt } from "./schedule.ts";
 export { TrainSession } from "./session.ts";

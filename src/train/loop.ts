@@ -3,9 +3,13 @@
  *
  * Where the loop stands is a small plain object that a checkpoint stores; a loop started from it goes on with the
  * same bits. What a run leaves behind (files, samples of text) is handed in from above.
+ *
+ * Over ranks each has a loop, all take the same steps with the same records, and the first has the hooks that do
+ * something: it alone evaluates, samples, listens to the signal.
  */
 import { finiteOrNull, NonFiniteError, type RunEventBody } from "../base/index.ts";
 import { maxViolation } from "../model/index.ts";
+import { type Communicator, firstAlone, gatherJson } from "../parallel/index.ts";
 import type { Rows } from "./batch.ts";
 import { type EvaluationSet, evaluate } from "./eval/evaluate.ts";
 import { findNonFinite } from "./findNonFinite.ts";
@@ -23,6 +27,7 @@ export interface RowSource {
 /** What the loop asks of the rooms above and beside it. */
 export interface LoopHooks {
   emit(event: RunEventBody): void;
+  /** Every rank comes here at the same step: with ZeRO-1 each has a part of what is saved. */
   save(state: LoopState, reason: "scheduled" | "last" | "interrupted"): Promise<string>;
   sample(prompt: string): Promise<string>;
   /** The command that continues this run. */
@@ -60,6 +65,8 @@ class Loop {
   #tokensSeen = 0;
   #validationLoss: number | null = null;
   #savedAt = -1;
+  /** What the first rank said with the last step. */
+  #isAskedToStop = false;
 
   constructor(input: LoopInput) {
     this.#input = input;
@@ -88,16 +95,27 @@ class Loop {
     };
   }
 
+  get #communicator(): Communicator | null {
+    return this.#input.session.dataParallel?.communicator ?? null;
+  }
+
+  /** The same on all ranks, so that they stop after the same step. */
+  get #mustStop(): boolean {
+    return this.#communicator === null ? this.#input.signal.aborted : this.#isAskedToStop;
+  }
+
   async run(): Promise<boolean> {
-    const { config } = this.#input.session;
+    const { session, signal } = this.#input;
+    const { config } = session;
     const started = performance.now();
+    this.#isAskedToStop = await this.#onFirst(async () => signal.aborted);
     while (this.#step < config.steps) {
-      if (this.#input.signal.aborted) return this.#interrupt();
+      if (this.#mustStop) return this.#interrupt();
       await this.#oneStep();
       await this.#afterStep();
     }
-    if (!(await this.#evaluate(config.evaluate.lastRows ?? Number.POSITIVE_INFINITY)))
-      return this.#interrupt();
+    const lastRows = config.evaluate.lastRows ?? Number.POSITIVE_INFINITY;
+    if (!(await this.#onFirst(() => this.#evaluate(lastRows)))) return this.#interrupt();
     if (this.#savedAt !== this.#step) await this.#save("last");
     const seconds = (performance.now() - started) / 1000;
     this.#input.hooks.emit({
@@ -116,7 +134,8 @@ class Loop {
     const share = this.#rowsSeen / this.#plannedRows;
     const scheduled = scheduleAt(config, { step: this.#step, share });
     const batch = rows.next(scheduled.batchRows);
-    const record = await session.runner.compute(batch, scheduled);
+    const record = await session.runner.compute(batch, scheduled, this.#input.signal.aborted);
+    this.#isAskedToStop = record.isAskedToStop;
     const verdict = this.#guard.judge(record.loss, record.gradNorm);
     if (verdict.kind === "take") session.runner.commit(scheduled);
     this.#step++;
@@ -127,7 +146,7 @@ class Loop {
       hooks.emit(this.#completed(record, scheduled, batch, seconds));
       return;
     }
-    const culprit = verdict.reason.startsWith("non-finite") ? await findNonFinite(session.factory) : null;
+    const culprit = verdict.reason.startsWith("non-finite") ? await this.#findCulprit() : null;
     hooks.emit({
       type: "step.skipped",
       step: this.#step,
@@ -168,21 +187,41 @@ class Loop {
     };
   }
 
+  /** The tensor that is not finite: a gradient may be so at its owner alone. */
+  async #findCulprit(): Promise<string | null> {
+    const found = await findNonFinite(this.#input.session.factory);
+    const communicator = this.#communicator;
+    if (communicator === null) return found;
+    const everyones = await gatherJson(communicator, found);
+    return everyones.find((path) => path !== null) ?? null;
+  }
+
   async #afterStep(): Promise<void> {
-    const { session, hooks, signal } = this.#input;
-    const { evaluate: evaluation, sample, checkpoint, steps } = session.config;
+    const { evaluate: evaluation, sample, checkpoint, steps } = this.#input.session.config;
     const isDue = (every: number): boolean => every > 0 && this.#step % every === 0 && this.#step < steps;
-    if (isDue(Math.max(1, Math.floor(steps / 20)))) await this.#emitBias();
-    if (isDue(evaluation.everySteps)) await this.#evaluate(evaluation.rows);
-    if ((isDue(sample.everySteps) || this.#step === 1 || this.#step === steps) && !signal.aborted) {
-      for (const prompt of sample.prompts) {
-        hooks.emit({ type: "sample.generated", step: this.#step, prompt, text: await hooks.sample(prompt) });
-      }
-    }
+    const isFirst = (this.#communicator?.rank ?? 0) === 0;
+    if (isDue(Math.max(1, Math.floor(steps / 20))) && isFirst) await this.#emitBias();
+    if (isDue(evaluation.everySteps)) await this.#onFirst(() => this.#evaluate(evaluation.rows));
+    const isSampled = isDue(sample.everySteps) || this.#step === 1 || this.#step === steps;
+    if (isSampled && sample.prompts.length > 0) await this.#onFirst(() => this.#sample(sample.prompts));
     // While steps are skipped the weights may be the broken part: a checkpoint now could push out the last good one.
     const isSound = this.#guard.state.skippedInARow === 0;
     if (isDue(checkpoint.everySteps) && isSound && this.#savedAt !== this.#step)
       await this.#save("scheduled");
+  }
+
+  /** Done by the first rank alone; true on all of them if it says so. */
+  async #onFirst(task: () => Promise<boolean>): Promise<boolean> {
+    const communicator = this.#communicator;
+    return communicator === null ? task() : (await firstAlone(communicator, task)) === true;
+  }
+
+  async #sample(prompts: readonly string[]): Promise<boolean> {
+    const { hooks, signal } = this.#input;
+    if (signal.aborted) return false;
+    for (const prompt of prompts)
+      hooks.emit({ type: "sample.generated", step: this.#step, prompt, text: await hooks.sample(prompt) });
+    return true;
   }
 
   async #emitBias(): Promise<void> {

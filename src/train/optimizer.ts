@@ -31,6 +31,11 @@ export function isHiddenMatrix({ panels, path }: Parameter): boolean {
   return panels !== null && path !== "lmHead.weight";
 }
 
+/** Muon keeps one momentum, AdamW two moments. */
+export function hasSecondMoment(parameter: Parameter, { kind }: OptimizerConfig): boolean {
+  return kind === "adamw" || !isHiddenMatrix(parameter);
+}
+
 export class Optimizer {
   readonly config: OptimizerConfig;
   readonly parameters: readonly Parameter[];
@@ -48,10 +53,7 @@ export class Optimizer {
     this.parameters = parameters;
     this.moments = parameters.map((parameter) => ({
       m: device.temporary(parameter.shape, config.moments),
-      v:
-        config.kind === "muon" && isHiddenMatrix(parameter)
-          ? null
-          : device.temporary(parameter.shape, config.moments),
+      v: hasSecondMoment(parameter, config) ? device.temporary(parameter.shape, config.moments) : null,
     }));
     this.averages =
       config.emaDecay === null ? [] : parameters.map(({ shape }) => device.temporary(shape, "f32"));

@@ -30,6 +30,9 @@ const surface: Readonly<Record<string, readonly string[]>> = {
     "--resume",
     "--set <path=value>",
     "--backend <name>",
+    "--ranks <n>",
+    "--layout <places>",
+    "--zero1",
     "--tensorboard",
     "--json",
   ],
@@ -49,6 +52,7 @@ const surface: Readonly<Record<string, readonly string[]>> = {
   inspect: ["<checkpoint>", "--json"],
   convert: ["<checkpoint>", "<folder>", "--dtype <name>", "--scales <form>", "--shard-size <size>", "--json"],
   doctor: ["--json"],
+  "bench messages": ["--rounds <n>", "--json"],
   "bench kernels": ["--preset <name>", "--precision <p>", "--threads <n>", "--rounds <n>", "--json"],
   "bench step": [
     "--preset <name>",

@@ -7,6 +7,7 @@ import { choiceOption, numberOption, threadsOption } from "../options.ts";
 import { temporaryFolder } from "../temporaryFolder.ts";
 import { benchCosts } from "./costs.ts";
 import { benchKernels } from "./kernels.ts";
+import { benchMessages, type MessageFlags } from "./messages.ts";
 import { benchOps } from "./opRows.ts";
 import { benchPeers } from "./peers.ts";
 import { type BenchFlags, type BenchRow, OPS_HEADER, rowText, type StepFlags, TRACE_HEADER } from "./row.ts";
@@ -50,6 +51,19 @@ export function benchCommand(): Command {
       "what MTP, recomputation, uneven routing, FP8 and experts cost a step",
       "--preset nano --rounds 20",
     ).action((flags: BenchFlags) => withNative(flags, (opened) => print(benchCosts(opened, flags), flags))),
+  );
+  bench.addCommand(
+    new Command("messages")
+      .description("messages between two ranks: queues of this process, or under mpirun two processes")
+      .option(
+        "--rounds <n>",
+        "measurements of each size; the best and the middle count",
+        numberOption("--rounds", 1, true),
+        20,
+      )
+      .option("--json", "print one JSON object per row")
+      .addHelpText("after", "\nExamples:\n  minke bench messages\n  mpirun -n 2 minke bench messages\n")
+      .action((flags: MessageFlags) => print(benchMessages(flags), flags)),
   );
   bench.addCommand(
     verb(
@@ -146,7 +160,7 @@ async function printTable(header: string, rows: AsyncIterable<BenchRow>, flags: 
   await print(rows, flags);
 }
 
-async function print(rows: AsyncIterable<BenchRow>, { json }: StepFlags): Promise<void> {
+async function print(rows: AsyncIterable<BenchRow>, { json }: { readonly json?: boolean }): Promise<void> {
   for await (const row of rows)
     process.stdout.write(`${json === true ? JSON.stringify(row) : rowText(row)}\n`);
 }

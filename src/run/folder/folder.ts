@@ -1,7 +1,7 @@
 /**
  * The folder that a run leaves behind.
  *
- *   run.json        who the run is: id, version, command, the whole config; written once
+ *   run.json        who the run is: id, version, command, the whole config, the ranks that last worked on it
  *   events.jsonl    all that happened (eventLog.ts)
  *   checkpoints/    step-N, each in Hugging Face layout
  *   latest          the name of the newest whole checkpoint: `step-N`
@@ -27,7 +27,19 @@ export interface RunManifest {
   readonly config: JsonObject;
   /** What was asked for, while the config still waits for the machine's speed; null once the config is settled. */
   readonly unsettled: JsonObject | null;
+  /** How ranks share the work since the run was last started; null for one rank. Never what comes out. */
+  readonly layout: LaunchLayout | null;
 }
+
+/** Ranks of data, expert and pipeline parallelism; whether optimizer states are sharded. */
+export interface LaunchLayout {
+  readonly dp: number;
+  readonly ep: number;
+  readonly pp: number;
+  readonly zero1: boolean;
+}
+
+const ranks: z.ZodNumber = z.int().positive();
 
 const manifestSchema = z.strictObject({
   schema: z.literal(1),
@@ -37,6 +49,8 @@ const manifestSchema = z.strictObject({
   command: z.array(z.string()),
   config: z.record(z.string(), z.unknown()),
   unsettled: z.record(z.string(), z.unknown()).nullable().default(null),
+  // Runs from before there were ranks have no such key.
+  layout: z.object({ dp: ranks, ep: ranks, pp: ranks, zero1: z.boolean() }).nullable().default(null),
 });
 
 /** Where things are in a run folder; for readers, who need no lock. */
@@ -91,6 +105,13 @@ export class RunFolder {
     await writeFileAtomic(this.paths.manifest, manifestText(this.#manifest));
   }
 
+  /** Notes how the ranks share the work from here on. */
+  async noteLayout(layout: LaunchLayout | null): Promise<void> {
+    if (JSON.stringify(layout) === JSON.stringify(this.#manifest.layout)) return;
+    this.#manifest = { ...this.#manifest, layout };
+    await writeFileAtomic(this.paths.manifest, manifestText(this.#manifest));
+  }
+
   /** Moves `latest`; the checkpoint has to be whole, and on the disk, before. */
   async writeLatest(name: string): Promise<void> {
     await writeFileAtomic(this.paths.latest, `${name}\n`);
@@ -123,7 +144,8 @@ export class RunFolder {
  */
 export async function createRun(
   root: string,
-  run: Pick<RunManifest, "version" | "command" | "config"> & Partial<Pick<RunManifest, "unsettled">>,
+  run: Pick<RunManifest, "version" | "command" | "config"> &
+    Partial<Pick<RunManifest, "unsettled" | "layout">>,
   now: Date = new Date(),
 ): Promise<RunFolder> {
   const paths = runPaths(root);
@@ -140,6 +162,7 @@ export async function createRun(
       runId: basename(paths.root),
       created: now.toISOString(),
       unsettled: null,
+      layout: null,
       ...run,
     };
     await writeFileAtomic(paths.manifest, manifestText(manifest));

@@ -1,5 +1,6 @@
 /** What an event says to a person: the lines above the progress line. Pure; terminal.ts prints them. */
 import {
+  type Environment,
   type EventOf,
   formatBytes,
   formatCount,
@@ -39,8 +40,9 @@ type Narrator<T extends RunEventType> = (event: EventOf<T>, columns: number) => 
 
 const narrators: { readonly [T in RunEventType]: Narrator<T> } = {
   "run.started": startLines,
-  "run.resumed": ({ step, checkpoint, config, plannedSteps, repeatedSteps }, columns) => [
+  "run.resumed": ({ step, checkpoint, config, environment, plannedSteps, repeatedSteps }, columns) => [
     plain(`${label("resumed")}after step ${step} from ${checkpoint}, ${plannedSteps} steps planned`),
+    ...rankLines(environment),
     ...(repeatedSteps === 0
       ? []
       : [muted(`${label("")}${repeatedSteps} steps after the checkpoint are done again`)]),
@@ -117,6 +119,7 @@ function startLines(event: EventOf<"run.started">, columns: number): NarratedLin
     plain(
       `${label("machine")}${machine.cpu}, ${machine.numThreads} of ${machine.numCores} threads, ${machine.backend}${machine.kernels === null ? "" : ` ${machine.kernels}`}, ${machine.precision}${peak}`,
     ),
+    ...rankLines(machine),
     plain(
       `${label("memory")}${formatBytes(memory.rssBytes)} expected; tensors ${formatBytes(memory.nativeBytes)}: ${parts.join(", ")}`,
     ),
@@ -127,6 +130,17 @@ function startLines(event: EventOf<"run.started">, columns: number): NarratedLin
       `${label("plan")}${formatInteger(event.plannedSteps)} steps, ${formatCount(event.plannedTokens)} tokens`,
     ),
     ...settingLines(event.config, columns),
+  ];
+}
+
+function rankLines({ ranks }: Environment): NarratedLine[] {
+  if (ranks === undefined) return [];
+  const { layout, zero1, tensorBytes } = ranks;
+  const each = tensorBytes.map(formatBytes).join(", ");
+  return [
+    plain(
+      `${label("ranks")}${tensorBytes.length} (${layout}${zero1 ? ", ZeRO-1" : ""}), tensors of each ${each}`,
+    ),
   ];
 }
 

@@ -43,6 +43,8 @@ export class Shard {
   readonly path: string;
   readonly rowWidth: number;
   readonly count: number;
+  /** sha256 of the rows, in hexadecimal: equal where the rows are. */
+  readonly digest: string;
   readonly #file: FileHandle;
   readonly #idBytes: number;
 
@@ -52,6 +54,7 @@ export class Shard {
     this.#idBytes = view.getUint32(12, true);
     this.rowWidth = view.getUint32(16, true);
     this.count = view.getUint32(20, true);
+    this.digest = Buffer.from(view.buffer, view.byteOffset + 32, 32).toString("hex");
   }
 
   /** @throws {DataError} if the file is no shard, of another version, truncated or altered */

@@ -1,0 +1,277 @@
+/*
+ * The communication thread: hands messages to MPI and asks about them until they are done.
+ *
+ * MPI moves nothing by itself (measured: without a call no byte of a large message travels), and waiting inside it
+ * burns a core. So this thread asks: without a pause right after something happened, every 20 us while the queue waits,
+ * every 50 to 200 us while it computes, and every 10 ms when nothing is open (a library may still hold a small message
+ * that it has called sent, and other ranks may say goodbye).
+ */
+#ifdef __linux__
+#define _GNU_SOURCE
+#include <sys/prctl.h>
+#endif
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "clock.h"
+#include "job.h"
+
+#ifndef PIECE_BYTES /* tests make it small */
+#define PIECE_BYTES (1 << 30) /* MPI counts bytes in an int */
+#endif
+enum { GOODBYE_TAG = 0 };
+static const double EAGER_SECONDS = 200e-6, HURRIED_PAUSE = 20e-6, IDLE_PAUSE = 10e-3;
+static const double SHORTEST_PAUSE = 50e-6, LONGEST_PAUSE = 200e-6;
+/* What a rank sent before it left may arrive after its goodbye, for they travel apart. */
+static const double GRACE_SECONDS = 2;
+
+struct carrier {
+  struct job *job;
+  MPI_Comm data, control;
+  int count, capacity; /* of the requests below; the first one hears goodbyes */
+  MPI_Request *requests;
+  struct message **owners; /* null: a goodbye */
+  MPI_Status *statuses;
+  int *finished;
+  bool has_said_goodbye;
+  double last_goodbye, last_event, pause;
+};
+
+static void end_job(struct job *job, const char *why) {
+  job_tell(job, why);
+  MPI_Abort(MPI_COMM_WORLD, 1);
+  _exit(1);
+}
+
+static void check(struct job *job, int code, const char *what) {
+  if (code == MPI_SUCCESS) return;
+  char text[MPI_MAX_ERROR_STRING] = "", why[REASON_CAPACITY];
+  int length = 0;
+  MPI_Error_string(code, text, &length);
+  snprintf(why, sizeof why, "%s: %.*s", what, REASON_CAPACITY / 2, text);
+  end_job(job, why);
+}
+
+static bool grow(struct carrier *me) {
+  if (me->count < me->capacity) return true;
+  const size_t capacity = me->capacity == 0 ? 64 : 2 * (size_t)me->capacity;
+  me->requests = realloc(me->requests, capacity * sizeof *me->requests);
+  me->owners = realloc(me->owners, capacity * sizeof *me->owners);
+  me->statuses = realloc(me->statuses, capacity * sizeof *me->statuses);
+  me->finished = realloc(me->finished, capacity * sizeof *me->finished);
+  me->capacity = (int)capacity;
+  return me->requests != NULL && me->owners != NULL && me->statuses != NULL && me->finished != NULL;
+}
+
+static MPI_Request *new_request(struct carrier *me, struct message *owner) {
+  if (!grow(me)) end_job(me->job, "there is no memory for the notes of messages");
+  me->owners[me->count] = owner;
+  return &me->requests[me->count++];
+}
+
+static void hear_goodbyes(struct carrier *me) {
+  check(me->job, MPI_Irecv(NULL, 0, MPI_BYTE, MPI_ANY_SOURCE, GOODBYE_TAG, me->control, &me->requests[0]),
+        "MPI_Irecv");
+}
+
+/* Long messages go in pieces, an empty one as one empty piece; both sides cut alike, for both know the length. */
+static void begin_message(struct carrier *me, struct message *message) {
+  char why[REASON_CAPACITY] = "";
+  if (message->tag > (uint32_t)me->job->tag_limit) {
+    snprintf(why, sizeof why, "tag %u: this MPI carries tags up to %d", message->tag, me->job->tag_limit);
+    messages_finish(&me->job->messages, message, why);
+    return;
+  }
+  const int peer = (int)message->peer, tag = (int)message->tag;
+  uint64_t begin = 0;
+  do {
+    const uint64_t left = message->length - begin;
+    const int bytes = (int)(left < PIECE_BYTES ? left : PIECE_BYTES);
+    MPI_Request *request = new_request(me, message);
+    message->open_pieces++;
+    if (message->is_send) {
+      check(me->job, MPI_Isend(message->bytes + begin, bytes, MPI_BYTE, peer, tag, me->data, request), "MPI_Isend");
+    } else {
+      check(me->job, MPI_Irecv(message->bytes + begin, bytes, MPI_BYTE, peer, tag, me->data, request), "MPI_Irecv");
+    }
+    begin += (uint64_t)bytes;
+  } while (begin < message->length);
+}
+
+static void finish_piece(struct carrier *me, struct message *message, const MPI_Status *status, int error) {
+  int bytes = 0, class = MPI_SUCCESS;
+  if (!message->is_send) MPI_Get_count(status, MPI_BYTE, &bytes);
+  message->moved += (uint64_t)bytes;
+  if (--message->open_pieces > 0 && error == MPI_SUCCESS) return;
+
+  char why[REASON_CAPACITY] = "";
+  if (error != MPI_SUCCESS) MPI_Error_class(error, &class);
+  if (class == MPI_ERR_TRUNCATE) {
+    snprintf(why, sizeof why, "rank %d got more bytes from rank %u (tag %u) than the %llu that were awaited",
+             me->job->rank, message->peer, message->tag, (unsigned long long)message->length);
+  } else if (class != MPI_SUCCESS) {
+    char text[MPI_MAX_ERROR_STRING] = "";
+    int length = 0;
+    MPI_Error_string(error, text, &length);
+    snprintf(why, sizeof why, "a message %s rank %u (tag %u): %.*s", message->is_send ? "to" : "from",
+             message->peer, message->tag, REASON_CAPACITY / 2, text);
+  } else if (!message->is_send && message->moved != message->length) {
+    snprintf(why, sizeof why, "rank %d got %llu bytes from rank %u (tag %u) where %llu were awaited", me->job->rank,
+             (unsigned long long)message->moved, message->peer, message->tag,
+             (unsigned long long)message->length);
+  }
+  /* Other pieces of a failed message still point to it. */
+  if (message->open_pieces > 0) end_job(me->job, why);
+  messages_finish(&me->job->messages, message, why[0] == 0 ? NULL : why);
+}
+
+static void finish_goodbye(struct carrier *me, const MPI_Status *status) {
+  struct job *job = me->job;
+  pthread_mutex_lock(&job->messages.lock);
+  job->has_left[status->MPI_SOURCE] = true;
+  const int left_count = ++job->left_count;
+  pthread_mutex_unlock(&job->messages.lock);
+  me->last_goodbye = seconds_now();
+  if (left_count < job->size - 1) hear_goodbyes(me);
+}
+
+/* True if anything was done. */
+static bool test_requests(struct carrier *me) {
+  int finished = 0;
+  const int code = MPI_Testsome(me->count, me->requests, &finished, me->finished, me->statuses);
+  if (code != MPI_ERR_IN_STATUS) check(me->job, code, "MPI_Testsome");
+  if (finished == MPI_UNDEFINED || finished == 0) return false;
+  for (int i = 0; i < finished; i++) {
+    const int at = me->finished[i];
+    /* MPI fills MPI_ERROR in only if it says so. */
+    const int error = code == MPI_ERR_IN_STATUS ? me->statuses[i].MPI_ERROR : MPI_SUCCESS;
+    if (me->owners[at] != NULL) finish_piece(me, me->owners[at], &me->statuses[i], error);
+    else if (at == 0) finish_goodbye(me, &me->statuses[i]);
+  }
+  int kept = 1;
+  for (int at = 1; at < me->count; at++) {
+    if (me->requests[at] == MPI_REQUEST_NULL) continue;
+    me->requests[kept] = me->requests[at];
+    me->owners[kept++] = me->owners[at];
+  }
+  me->count = kept;
+  return true;
+}
+
+/* Sleeps as long as the state of things allows; a post, a wait or a goodbye of our own ends it. */
+static void rest(struct carrier *me) {
+  struct messages *all = &me->job->messages;
+  const double now = seconds_now();
+  const bool is_open = me->count > 1, is_hurried = all->waiting > 0;
+  if (is_open && now < me->last_event + EAGER_SECONDS) {
+    sched_yield();
+    return;
+  }
+  double pause = IDLE_PAUSE;
+  if (is_open) {
+    pause = is_hurried ? HURRIED_PAUSE : me->pause;
+    me->pause = is_hurried || 2 * me->pause > LONGEST_PAUSE ? LONGEST_PAUSE : 2 * me->pause;
+  }
+  pthread_mutex_lock(&all->lock);
+  if (all->fresh == NULL && !me->job->is_aborting) condition_wait(&all->work, &all->lock, now + pause);
+  pthread_mutex_unlock(&all->lock);
+}
+
+static void fail_those_who_left(struct carrier *me) {
+  struct job *job = me->job;
+  if (job->left_count == 0 || seconds_now() < me->last_goodbye + GRACE_SECONDS) return;
+  for (int peer = 0; peer < job->size; peer++) {
+    if (job->has_left[peer]) messages_fail_peer(&job->messages, (uint32_t)peer);
+  }
+}
+
+static void say_goodbye(struct carrier *me) {
+  if (me->has_said_goodbye) return;
+  me->has_said_goodbye = true;
+  for (int peer = 0; peer < me->job->size; peer++) {
+    if (peer == me->job->rank) continue;
+    MPI_Request *request = new_request(me, NULL);
+    check(me->job, MPI_Isend(NULL, 0, MPI_BYTE, peer, GOODBYE_TAG, me->control, request), "MPI_Isend");
+  }
+}
+
+static void set_state(struct job *job, enum job_state state) {
+  pthread_mutex_lock(&job->messages.lock);
+  job->state = state;
+  pthread_cond_broadcast(&job->messages.done);
+  pthread_mutex_unlock(&job->messages.lock);
+}
+
+static bool begin(struct carrier *me) {
+  struct job *job = me->job;
+  int level = 0, length = 0, has_limit = 0, *limit = NULL;
+  if (MPI_Init_thread(NULL, NULL, MPI_THREAD_FUNNELED, &level) != MPI_SUCCESS || level < MPI_THREAD_FUNNELED) {
+    snprintf(job->reason, sizeof job->reason, "this MPI allows no calls from a thread of its own (level %d)", level);
+    return false;
+  }
+  MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN);
+  MPI_Comm_rank(MPI_COMM_WORLD, &job->rank);
+  MPI_Comm_size(MPI_COMM_WORLD, &job->size);
+  MPI_Get_processor_name(job->host, &length);
+  MPI_Comm_get_attr(MPI_COMM_WORLD, MPI_TAG_UB, &limit, &has_limit);
+  job->tag_limit = has_limit ? *limit : 32767;
+  job->has_left = calloc((size_t)job->size, sizeof *job->has_left);
+  job->messages.rank = (uint32_t)job->rank;
+  job->messages.size = (uint32_t)job->size;
+  /* Duplicates keep the error handler, and keep us apart from whoever else uses MPI in this process. */
+  check(job, MPI_Comm_dup(MPI_COMM_WORLD, &me->data), "MPI_Comm_dup");
+  check(job, MPI_Comm_dup(MPI_COMM_WORLD, &me->control), "MPI_Comm_dup");
+  *new_request(me, NULL) = MPI_REQUEST_NULL;
+  if (job->size > 1) hear_goodbyes(me);
+  return true;
+}
+
+static void end(struct carrier *me) {
+  MPI_Comm_free(&me->control);
+  MPI_Comm_free(&me->data);
+  MPI_Finalize();
+  free(me->requests);
+  free(me->owners);
+  free(me->statuses);
+  free(me->finished);
+}
+
+void *carrier_main(void *argument) {
+  struct job *job = argument;
+  struct carrier me = {.job = job, .pause = SHORTEST_PAUSE};
+#ifdef __linux__
+  prctl(PR_SET_NAME, "minke-mpi");
+  prctl(PR_SET_TIMERSLACK, 1000UL); /* else every pause is 50 us longer */
+#endif
+  if (!begin(&me)) {
+    set_state(job, JOB_BROKEN);
+    return NULL;
+  }
+  set_state(job, JOB_RUNNING);
+  while (true) {
+    if (job->is_aborting) MPI_Abort(MPI_COMM_WORLD, 1);
+    struct message *fresh = messages_take_fresh(&job->messages);
+    bool has_news = fresh != NULL;
+    while (fresh != NULL) {
+      struct message *next = fresh->next_fresh; /* a message that is done is freed */
+      begin_message(&me, fresh);
+      fresh = next;
+    }
+    if (job->state == JOB_LEAVING) say_goodbye(&me);
+    if (test_requests(&me)) has_news = true;
+    if (me.has_said_goodbye && me.count == 1 && job->left_count == job->size - 1) break;
+    fail_those_who_left(&me);
+    if (has_news) {
+      me.last_event = seconds_now();
+      me.pause = SHORTEST_PAUSE;
+    } else {
+      rest(&me);
+    }
+  }
+  end(&me);
+  set_state(job, JOB_LEFT);
+  return NULL;
+}

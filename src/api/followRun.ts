@@ -1,0 +1,58 @@
+/** A rank that is not the first: it opens what the first has prepared, and takes the same steps in silence. */
+import { hearFirst } from "../parallel/index.ts";
+import { parseTrainConfig, RowSampler, trainLoop } from "../train/index.ts";
+import { collectGarbage } from "./collectGarbage.ts";
+import type { OpenRank } from "./openRanks.ts";
+import { measureStepSeconds } from "./prepareRun.ts";
+import { hearPlan, openPrepared, requireSameData, requireSameRequest, tellConfig } from "./rankPlan.ts";
+import { openSession, restoreOrInitialize } from "./runSession.ts";
+import { answer, stateEntries } from "./runState.ts";
+import type { TrainOptions } from "./trainOptions.ts";
+
+export async function followRun(
+  rank: OpenRank,
+  options: TrainOptions,
+): Promise<{ readonly path: string; readonly isComplete: boolean }> {
+  const { communicator } = rank.team!;
+  await requireSameRequest(rank, options);
+  const plan = await hearPlan(rank);
+  if (plan === null) return { path: "", isComplete: false };
+  let config = parseTrainConfig(plan.config, "run.json");
+  const prepared = await openPrepared(rank, plan.root, config);
+  try {
+    await requireSameData(rank, prepared);
+    if (plan.isMeasured) {
+      await measureStepSeconds(rank, config, prepared.data);
+      config = await tellConfig(rank, plan.config);
+    }
+    collectGarbage();
+    const session = openSession(rank, config, prepared);
+    const path = await hearFirst<string>(communicator);
+    const restored = await restoreOrInitialize(session, path);
+    const entries = stateEntries(session);
+    const isComplete = await trainLoop({
+      session,
+      rows: new RowSampler(prepared.data.train, config.seed),
+      validation: null,
+      from: restored?.loop ?? null,
+      signal: new AbortController().signal,
+      hooks: {
+        emit: () => undefined,
+        sample: () => Promise.resolve(""),
+        save: async (state) => {
+          answer(entries, communicator);
+          return `checkpoints/step-${state.step}`;
+        },
+        resumeCommand: "",
+        peakFlopsPerSecond: null,
+        flopsPerToken: 0,
+        bytesPerToken: 1,
+      },
+    });
+    await rank.device.drain();
+    session.dispose();
+    return { path: plan.root, isComplete };
+  } finally {
+    await prepared.data.train.close();
+  }
+}

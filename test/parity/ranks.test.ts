@@ -1,0 +1,61 @@
+/** Data-parallel ranks give the bits of one process: losses, router choices, norms, weights, moments. */
+import { describe, expect, test } from "vitest";
+import type { TrainConfig } from "../../src/train/config.ts";
+import { nativeIsMissing } from "../support/native.ts";
+import { sharedConfig, type Trained, trainAlone, trainOnRanks } from "../support/rankedTraining.ts";
+
+const STEPS = 10;
+
+type Cut = readonly [ranks: number, zero1: boolean];
+const all: readonly Cut[] = [1, 2, 4, 8].flatMap((ranks): Cut[] => [
+  [ranks, false],
+  [ranks, true],
+]);
+const some: readonly Cut[] = [
+  [2, true],
+  [4, false],
+  [8, true],
+];
+
+const { optimizer, data } = sharedConfig("micro", "bf16");
+const cases: readonly [string, TrainConfig, readonly Cut[]][] = [
+  ["micro in bf16", sharedConfig("micro", "bf16"), all],
+  ["micro in f32", sharedConfig("micro", "f32"), some],
+  ["micro in FP8", sharedConfig("micro", "fp8"), some],
+  ["unit in bf16", sharedConfig("unit", "bf16"), some],
+  ["Muon", sharedConfig("micro", "bf16", { optimizer: { ...optimizer, kind: "muon" } }), [[4, true]]],
+  [
+    "masked documents, two rows a micro-batch",
+    sharedConfig("micro", "bf16", { microBatchRows: 2, data: { ...data, maskDocuments: true } }),
+    [[2, true]],
+  ],
+];
+
+/** On every rank the records and weights of one process; with ZeRO-1 each moment on one rank, without on all. */
+function expectSameBits(ranks: readonly Trained[], alone: Trained, zero1: boolean): void {
+  const holders = new Map<string, number>();
+  for (const { records, state } of ranks) {
+    expect(records).toEqual(alone.records);
+    for (const [name, hash] of state) {
+      expect(hash, name).toBe(alone.state.get(name));
+      holders.set(name, (holders.get(name) ?? 0) + 1);
+    }
+  }
+  for (const name of alone.state.keys()) {
+    const isSharded = zero1 && /^(m|v|average) /.test(name);
+    expect(holders.get(name), name).toBe(isSharded ? 1 : ranks.length);
+  }
+}
+
+describe.skipIf(nativeIsMissing)("data-parallel ranks", () => {
+  test.each(cases)(
+    "have the bits of one process after ten steps: %s",
+    { timeout: 300_000 },
+    async (_, config, cuts) => {
+      const alone = await trainAlone(config, STEPS);
+      expect(new Set(alone.records.map(({ loss }) => loss)).size).toBe(STEPS);
+      for (const [ranks, zero1] of cuts)
+        expectSameBits(await trainOnRanks(config, STEPS, { ranks, zero1 }), alone, zero1);
+    },
+  );
+});
