@@ -42,7 +42,8 @@ export async function estimateStep(config: TrainConfig, seat: Seat | null = null
   await session.runner.compute({ tokens, count, rowLength: config.rowLength }, scheduled);
   session.runner.commit(scheduled);
 
-  const { parameters, tied } = session.factory;
+  const { parameters, tied, experts } = session.factory;
+  const others = [...tied.map(({ alias }) => alias), ...experts.flatMap(({ bySender }) => bySender.slice(1))];
   const bytes = (tensors: readonly ({ storage: { bytes: number } } | null)[]): number =>
     tensors.reduce((sum, tensor) => sum + (tensor?.storage.bytes ?? 0), 0);
   const nativeBytes = device.arena.highWaterBytes;
@@ -52,9 +53,7 @@ export async function estimateStep(config: TrainConfig, seat: Seat | null = null
     cachedActivationBytes: session.runner.cachedBytes,
     parts: {
       weights: bytes(parameters.flatMap((p) => [p.master, ...packed(p)])),
-      gradients:
-        bytes([...parameters, ...tied.map(({ alias }) => alias)].map((p) => p.grad)) +
-        session.runner.treeBytes,
+      gradients: bytes([...parameters, ...others].map((p) => p.grad)) + session.runner.treeBytes,
       moments: bytes(session.optimizer.moments.flatMap(({ m, v }) => [m, v])),
       averages: bytes(session.optimizer.averages),
       activations: nativeBytes - standing,
@@ -69,7 +68,7 @@ function teamOf(device: QueueDevice, seat: Seat | null): Team | null {
   const { data } = placeOf(layout, rank);
   const nobody = { abort: () => undefined };
   const communicator = QueueCommunicator.world(device, nobody, data, dataRanks(layout, rank).length);
-  return { communicator, zero1: layout.zero1 };
+  return { communicator, zero1: layout.zero1, ep: layout.ep };
 }
 
 /** What FP8 takes fewer bytes for, beside the same run in bf16; nothing for a run in another precision. */

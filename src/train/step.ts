@@ -13,18 +13,21 @@ import {
   type Transformer,
   updateRouterBias,
 } from "../model/index.ts";
+import { addByTree } from "../parallel/index.ts";
 import {
   add,
   copyInto,
   fill,
   HostScalar,
   normOfPartials,
+  type Parameter,
   partialSquares,
   type QueueDevice,
   Recording,
   type RopeTable,
   squarePartials,
   Tape,
+  type Tensor,
 } from "../tensor/index.ts";
 import {
   type BatchPlan,
@@ -119,7 +122,7 @@ export class StepRunner {
     });
     this.#scales = { main: new HostScalar(), mtp: model.mtp.map(() => new HostScalar()) };
     const blocks = parts.gradientShards / this.#ranks.size;
-    this.#tree = new GradientTree(device, factory.parameters, blocks);
+    this.#tree = new GradientTree(device, gradientOwners(factory), blocks);
     this.#clearGradients = new Recording(device, () => this.#enqueueClearGradients());
     this.#microBatch = new Recording(device, () => this.#enqueueMicroBatch());
     this.#endBlocks = Array.from(
@@ -213,6 +216,17 @@ export class StepRunner {
   #enqueueEndBlock(block: number): void {
     this.#addTied();
     this.#tree.endBlock(block);
+    if (block === this.parts.gradientShards / this.#ranks.size - 1) this.#addSenders();
+  }
+
+  /** Each sender's gradients of the experts here are the sum of its own blocks: the tree goes on over the senders. */
+  #addSenders(): void {
+    for (const { bySender } of this.parts.factory.experts) {
+      if (bySender.length === 1) continue;
+      const grads = bySender.map(({ grad }) => grad!);
+      addByTree(grads);
+      for (const grad of grads.slice(1)) fill(grad, 0);
+    }
   }
 
   /** What needs the gradients of all ranks: their norm, and with it the record. */
@@ -220,8 +234,8 @@ export class StepRunner {
     const { device, factory, dataParallel } = this.parts;
     fill(this.#totals.stop, this.#wantsToStop);
     dataParallel?.reduceGradients();
-    const grads = factory.parameters.map(({ grad }, i) =>
-      dataParallel === null || dataParallel.owns(i) ? grad : null,
+    const grads = factory.parameters.flatMap((parameter, i) =>
+      placesOf(factory, parameter, dataParallel === null || dataParallel.owns(i)),
     );
     const partials = squarePartials(device, grads.length, this.#totals.norm.dtype);
     partialSquares(grads, partials);
@@ -233,6 +247,7 @@ export class StepRunner {
     const { factory } = this.parts;
     for (const { grad } of factory.parameters) if (grad !== null) fill(grad, 0);
     for (const { alias } of factory.tied) if (alias.grad !== null) fill(alias.grad, 0);
+    for (const { bySender } of factory.experts) for (const { grad } of bySender.slice(1)) fill(grad!, 0);
   }
 
   #enqueueMicroBatch(): void {
@@ -271,6 +286,28 @@ export class StepRunner {
       fill(alias.grad, 0);
     }
   }
+}
+
+/** All whose gradients are summed over the blocks: the parameters, and the experts' once more for each other sender. */
+function gradientOwners({ parameters, experts }: ParameterFactory): readonly Parameter[] {
+  return [...parameters, ...experts.flatMap(({ bySender }) => bySender.slice(1))];
+}
+
+/**
+ * The gradients whose squares are summed one by one: whole parameters, and of the routed experts each one, so that it
+ * does not matter which rank has which. Null where another rank sums.
+ */
+function placesOf(
+  { config, options, experts }: ParameterFactory,
+  parameter: Parameter,
+  isOwned: boolean,
+): readonly (Tensor | null)[] {
+  const grad = isOwned ? parameter.grad : null;
+  if (!experts.some(({ weight }) => weight === parameter)) return [grad];
+  const { first, count } = options.experts ?? { first: 0, count: config.nRoutedExperts };
+  return Array.from({ length: config.nRoutedExperts }, (_, e) =>
+    grad === null || e < first || e >= first + count ? null : grad.rows(e - first, e - first + 1),
+  );
 }
 
 function recordOf(totals: Totals, { mainCount, mtpCounts, mtpWeight }: LossWeights): StepRecord {

@@ -67,7 +67,15 @@ async function outputs(
     using _scope = device.scope();
     const batch = uploadBatch(device, plan);
     const { positions, seqOffsets } = batch;
-    const pass: Pass = { positions, seqOffsets, rope, precision, cache: null, balanceAlpha: null, dispatch: null };
+    const pass: Pass = {
+      positions,
+      seqOffsets,
+      rope,
+      precision,
+      cache: null,
+      balanceAlpha: null,
+      dispatch: null,
+    };
     const { normed, hidden } = model.forward(batch.ids, pass);
     reads.push(model.logits(normed, pass).readBytes());
     let previous = hidden;

@@ -1,8 +1,9 @@
 /** Some steps of a run on one rank or on many in this process, and all that they leave: for tests of equal bits. */
-import { type Communicator, everyRank, inProcess } from "../../src/parallel/index.ts";
-import { NativeBackend, QueueDevice } from "../../src/tensor/index.ts";
+import { everyRank, inProcess } from "../../src/parallel/index.ts";
+import { NativeBackend, type Parameter, QueueDevice, type Tensor } from "../../src/tensor/index.ts";
 import type { TrainConfig } from "../../src/train/config.ts";
 import { defaultTrainConfig } from "../../src/train/configSchema.ts";
+import type { Team } from "../../src/train/dataParallel.ts";
 import { scheduleAt } from "../../src/train/schedule.ts";
 import { TrainSession } from "../../src/train/session.ts";
 import type { StepRecord } from "../../src/train/step.ts";
@@ -40,7 +41,7 @@ async function trainRank(
   device: QueueDevice,
   config: TrainConfig,
   steps: number,
-  team: { readonly communicator: Communicator; readonly zero1: boolean } | null,
+  team: Team | null,
 ): Promise<Trained> {
   const session = new TrainSession(device, config, { padId: PAD_ID, eosId: EOS_ID }, team);
   session.initialize();
@@ -58,20 +59,31 @@ async function trainRank(
   return { records, state };
 }
 
-/** What this rank has of the state: of moments and averages, with ZeRO-1, those that it owns. */
+/**
+ * What this rank has of the state: of moments and averages, with ZeRO-1, those that it owns; the routed experts one by
+ * one, because ranks may share them.
+ */
 async function stateOf({ factory, optimizer }: TrainSession): Promise<Map<string, string>> {
   const state = new Map<string, string>();
-  for (const { path, master, panels } of factory.parameters) {
-    state.set(path, await hashOf(master));
-    if (panels !== null) state.set(`${path} packed`, await hashOf(panels));
+  const note = async (name: string, parameter: Parameter, tensor: Tensor): Promise<void> => {
+    const { first, count } = factory.options.experts ?? { first: 0, count: tensor.dim(0) };
+    if (!factory.experts.some(({ weight }) => weight === parameter)) state.set(name, await hashOf(tensor));
+    else
+      for (let e = 0; e < count; e++)
+        state.set(`${name}, expert ${first + e}`, await hashOf(tensor.rows(e, e + 1)));
+  };
+  for (const parameter of factory.parameters) {
+    const { path, master, panels } = parameter;
+    await note(path, parameter, master);
+    if (panels !== null) await note(`${path} packed`, parameter, panels);
   }
   for (const { path, value } of factory.buffers) state.set(path, await hashOf(value));
-  for (const [i, { path }] of optimizer.parameters.entries()) {
+  for (const [i, parameter] of optimizer.parameters.entries()) {
     const { m, v } = optimizer.moments[i]!;
-    state.set(`m ${path}`, await hashOf(m));
-    if (v !== null) state.set(`v ${path}`, await hashOf(v));
     const average = optimizer.averages[i];
-    if (average !== undefined) state.set(`average ${path}`, await hashOf(average));
+    await note(`m ${parameter.path}`, parameter, m);
+    if (v !== null) await note(`v ${parameter.path}`, parameter, v);
+    if (average !== undefined) await note(`average ${parameter.path}`, parameter, average);
   }
   return state;
 }
@@ -89,12 +101,12 @@ export async function trainAlone(config: TrainConfig, steps: number): Promise<Tr
 export async function trainOnRanks(
   config: TrainConfig,
   steps: number,
-  { ranks, zero1 }: { readonly ranks: number; readonly zero1: boolean },
+  { ranks, zero1, ep = 1 }: { readonly ranks: number; readonly zero1: boolean; readonly ep?: number },
 ): Promise<readonly Trained[]> {
   const communicators = inProcess(ranks, { backend: "native", limitBytes: BYTES, threads: 2 });
   try {
     return await everyRank(communicators, (communicator) =>
-      trainRank(communicator.device, config, steps, { communicator, zero1 }),
+      trainRank(communicator.device, config, steps, { communicator, zero1, ep }),
     );
   } finally {
     await Promise.all(communicators.map(({ device }) => device.dispose()));
