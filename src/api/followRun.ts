@@ -4,7 +4,7 @@ import { parseTrainConfig, RowSampler, trainLoop } from "../train/index.ts";
 import { collectGarbage } from "./collectGarbage.ts";
 import type { OpenRank } from "./openRanks.ts";
 import { measureStepSeconds } from "./prepareRun.ts";
-import { hearPlan, openPrepared, requireSameData, requireSameRequest, tellConfig } from "./rankPlan.ts";
+import { gatherRequests, haveSameData, hearPlan, openPrepared, tellConfig } from "./rankPlan.ts";
 import { openSession, restoreOrInitialize } from "./runSession.ts";
 import { answer, stateEntries } from "./runState.ts";
 import type { TrainOptions } from "./trainOptions.ts";
@@ -14,13 +14,18 @@ export async function followRun(
   options: TrainOptions,
 ): Promise<{ readonly path: string; readonly isComplete: boolean }> {
   const { communicator } = rank.team!;
-  await requireSameRequest(rank, options);
+  const nothing = { path: "", isComplete: false };
+  await gatherRequests(rank, options);
   const plan = await hearPlan(rank);
-  if (plan === null) return { path: "", isComplete: false };
+  if (plan === null) return nothing;
   let config = parseTrainConfig(plan.config, "run.json");
-  const prepared = await openPrepared(rank, plan.root, config);
+  const prepared = await openPrepared(plan.root, config).catch((error: unknown) => ({
+    problem: error instanceof Error ? error.message : String(error),
+  }));
+  const goesOn = await haveSameData(rank, prepared);
+  if ("problem" in prepared) return nothing;
   try {
-    await requireSameData(rank, prepared);
+    if (!goesOn) return nothing;
     if (plan.isMeasured) {
       await measureStepSeconds(rank, config, prepared.data);
       config = await tellConfig(rank, plan.config);

@@ -1,11 +1,17 @@
 /** Opens what computes: one device, or one for each rank of this process, joined by messages. */
-import { totalmem } from "node:os";
+import { availableParallelism, totalmem } from "node:os";
+import { setTimeout as sleep } from "node:timers/promises";
+import { UsageError } from "../base/index.ts";
 import {
   checkLayout,
   everyRank,
   inProcess,
+  joinMpi,
+  type Launcher,
   type Layout,
+  launcherOf,
   layoutText,
+  type MpiJob,
   parseLayout,
   worldSize,
 } from "../parallel/index.ts";
@@ -23,6 +29,8 @@ export interface OpenRanks {
   /** Those of this process, in order. */
   readonly own: readonly OpenRank[];
   readonly launch: Launch | null;
+  /** The job of processes that this one is a rank of. */
+  readonly job: MpiJob | null;
 }
 
 /** How a run is computed this time; never what comes out. */
@@ -38,12 +46,45 @@ export interface LaunchOptions {
   readonly zero1?: boolean;
 }
 
-/** Null where nothing was said of ranks. */
-export function launchOf({ ranks, layout, zero1 = false }: LaunchOptions): Launch | null {
-  if (ranks === undefined && layout === undefined && !zero1) return null;
-  const named = layout === undefined ? { dp: ranks ?? 1, ep: 1, pp: 1 } : parseLayout(layout);
+/**
+ * Null where nothing was said of ranks.
+ *
+ * @param started  processes that a launcher has started, one rank each; null if this one was started alone
+ */
+export function launchOf(options: LaunchOptions, started: number | null = launchedRanks()): Launch | null {
+  const { ranks, layout, zero1 = false } = options;
+  if (started !== null && ranks !== undefined) {
+    throw new UsageError(`--ranks ${ranks} is given, and mpirun has started ${started}`, {
+      why: "under a launcher each process is one rank; --ranks puts several into one process",
+      fix: `leave --ranks out, or start one process without mpirun`,
+      fields: { ranks, started },
+    });
+  }
+  if (started === null && ranks === undefined && layout === undefined && !zero1) return null;
+  const count = started ?? ranks;
+  const named = layout === undefined ? { dp: count ?? 1, ep: 1, pp: 1 } : parseLayout(layout);
   const wanted = { ...named, zero1 };
-  return { layout: wanted, ranks: ranks ?? worldSize(wanted) };
+  return { layout: wanted, ranks: count ?? worldSize(wanted) };
+}
+
+function launchedRanks(): number | null {
+  return launcher()?.size ?? null;
+}
+
+/** True in a process that a launcher has started as a rank. */
+export function isLaunched(): boolean {
+  return launcher() !== null;
+}
+
+/** A step of one task, as a Slurm shell is, is no job of ranks. */
+function launcher(): Launcher | null {
+  const found = launcherOf(process.env);
+  return found === null || (found.size === 1 && found.flavour === null) ? null : found;
+}
+
+/** False in the processes of a job that have to be silent. */
+export function isFirstProcess(): boolean {
+  return (launcher()?.rank ?? 0) === 0;
 }
 
 /** @throws {ConfigError} if the launch is impossible, or does not fit the run's numbers */
@@ -55,14 +96,20 @@ export function requireFit(launch: Launch | null, config: TrainConfig): void {
 export function launchFlags(launch: Launch | null): string {
   if (launch === null) return "";
   const { layout, ranks } = launch;
+  const zero1 = layout.zero1 ? " --zero1" : "";
+  if (launchedRanks() !== null) return ` --layout ${layoutText(layout)}${zero1}`;
   const plain = layout.ep === 1 && layout.pp === 1;
-  return ` --ranks ${ranks}${plain ? "" : ` --layout ${layoutText(layout)}`}${layout.zero1 ? " --zero1" : ""}`;
+  return ` --ranks ${ranks}${plain ? "" : ` --layout ${layoutText(layout)}`}${zero1}`;
 }
 
 export function openRanks(options: LaunchOptions & Pick<DeviceOptions, "threads" | "backend">): OpenRanks {
-  const launch = launchOf(options);
   const { threads, backend } = options;
-  if (launch === null) return { own: [{ ...openDevice({ threads, backend }), rank: 0, team: null }], launch };
+  if (launcher() !== null) return joinJob(options);
+  const launch = launchOf(options);
+  if (launch === null) {
+    const own = [{ ...openDevice({ threads, backend }), rank: 0, team: null }];
+    return { own, launch, job: null };
+  }
   const { isNative, warning } = chooseBackend(backend);
   const communicators = inProcess(launch.ranks, {
     backend: isNative ? "native" : "reference",
@@ -75,20 +122,60 @@ export function openRanks(options: LaunchOptions & Pick<DeviceOptions, "threads"
     const team = { communicator, zero1: launch.layout.zero1 };
     return { device, native, warning, threads: native?.threads ?? 1, rank, team };
   });
-  return { own, launch };
+  return { own, launch, job: null };
+}
+
+/** This process as one rank of a job. Ranks of one host share its cores. */
+function joinJob(options: LaunchOptions & Pick<DeviceOptions, "threads" | "backend">): OpenRanks {
+  // What all ranks were told wrongly, all of them find out before they are a job.
+  const launch = launchOf(options);
+  const job = joinMpi();
+  const { threads = threadsOfARank(), backend } = options;
+  const opened = openDevice({ threads, backend });
+  const communicator = job.communicator(opened.device);
+  const team = { communicator, zero1: launch?.layout.zero1 === true };
+  return { own: [{ ...opened, rank: job.rank, team }], launch, job };
+}
+
+function threadsOfARank(): number {
+  const { OMPI_COMM_WORLD_LOCAL_SIZE: openMpi, MPI_LOCALNRANKS: mpich } = process.env;
+  const neighbours = Number(openMpi ?? mpich ?? 1);
+  return Math.max(1, Math.floor(availableParallelism() / Math.max(1, neighbours)));
 }
 
 /** Runs the body on every rank of this process; if one fails, all end with its error. Resolves with the first's result. */
-export async function onEveryRank<T>({ own }: OpenRanks, body: (rank: OpenRank) => Promise<T>): Promise<T> {
+export async function onEveryRank<T>(ranks: OpenRanks, body: (rank: OpenRank) => Promise<T>): Promise<T> {
+  const { own, job } = ranks;
   const [first] = own;
+  if (job !== null) return inJob(job, () => body(first!));
   if (first!.team === null) return body(first!);
   const results = await everyRank(
     own.map(({ team }) => team!.communicator),
-    (communicator) => body(own[own.findIndex(({ team }) => team!.communicator === communicator)]!),
+    (communicator) => body(own[communicator.rank]!),
   );
   return results[0]!;
 }
 
-export async function closeRanks({ own }: OpenRanks): Promise<void> {
+/** How long a rank that has failed waits for the others to leave of themselves, because they have failed alike. */
+const LEAVE_MS = 2000;
+
+async function inJob<T>(job: MpiJob, body: () => Promise<T>): Promise<T> {
+  try {
+    return await body();
+  } catch (error) {
+    // Where the first rank has told the others to go, it can say by itself what is wrong; else they wait for messages.
+    const left = job.leave().then(
+      () => true,
+      () => false,
+    );
+    if (!(await Promise.race([left, sleep(LEAVE_MS, false)])))
+      job.abort(error instanceof Error ? error.message : String(error));
+    throw error;
+  }
+}
+
+/** Gives the devices back, and leaves the job if there is one. */
+export async function closeRanks({ own, job }: OpenRanks): Promise<void> {
   await Promise.all(own.map(({ device }) => device.dispose()));
+  await job?.leave();
 }

@@ -39,18 +39,32 @@ const asked = [
   "zero1",
 ] as const;
 
+/** What each rank was asked for, in the order of the ranks; empty for one rank alone. */
+export async function gatherRequests({ team }: OpenRank, options: TrainOptions): Promise<readonly string[]> {
+  if (team === null) return [];
+  const mine = { version, ...Object.fromEntries(asked.map((name) => [name, options[name]])) };
+  return gatherJson(team.communicator, JSON.stringify(mine));
+}
+
 /** @throws {ConfigError} if ranks were started with different arguments, or are different programs */
-export async function requireSameRequest({ team }: OpenRank, options: TrainOptions): Promise<void> {
-  if (team === null) return;
-  const mine = JSON.stringify({ version, ...Object.fromEntries(asked.map((name) => [name, options[name]])) });
-  const all = await gatherJson(team.communicator, mine);
-  const other = all.findIndex((theirs) => theirs !== all[0]);
+export function requireSameRequest(requests: readonly string[]): void {
+  const other = requests.findIndex((theirs) => theirs !== requests[0]);
   if (other < 0) return;
   throw new ConfigError(`rank ${other} was started with other arguments than rank 0`, {
-    why: `all ranks compute one run: rank 0 has ${all[0]}, rank ${other} has ${all[other]}`,
+    why: `all ranks compute one run: rank 0 has ${requests[0]}, rank ${other} has ${requests[other]}`,
     fix: "start all ranks with one command line and one version of minke",
     fields: { rank: other },
   });
+}
+
+/** On the first rank: what comes before the plan. If it throws, the others are told that there will be none. */
+export async function beforePlan<T>({ team }: OpenRank, task: () => Promise<T>): Promise<T> {
+  try {
+    return await task();
+  } catch (error) {
+    if (team !== null) await firstAlone(team.communicator, () => Promise.reject(error));
+    throw error;
+  }
 }
 
 /** On the first rank: prepares the run, while the others wait to be told of it. */
@@ -74,33 +88,54 @@ export async function hearPlan({ team }: OpenRank): Promise<SharedPlan | null> {
 }
 
 /** What the first rank has prepared, as this one sees it. */
-export async function openPrepared(rank: OpenRank, root: string, config: TrainConfig): Promise<PreparedRun> {
-  await readManifest(root).catch((cause: unknown) => {
-    throw new ConfigError(`rank ${rank.rank} does not see the run folder ${root}`, {
-      why: "all ranks read one folder, which rank 0 has prepared",
-      fix: "put the run on a file system that all hosts share: --run DIR",
-      fields: { rank: rank.rank, path: root },
-      cause,
-    });
-  });
+export async function openPrepared(root: string, config: TrainConfig): Promise<PreparedRun> {
+  // Nothing is prepared here: a folder without a run is another file system's.
+  await readManifest(root);
   return prepareRun(root, config, new AbortController().signal, () => undefined);
 }
 
-/** @throws {ConfigError} if a rank sees another tokenizer or other rows than the first */
-export async function requireSameData({ team }: OpenRank, { data }: PreparedRun): Promise<void> {
-  if (team === null) return;
+/** What a rank has opened, or why it could not. */
+type Seen = { readonly digest: string } | { readonly problem: string };
+
+/**
+ * Lets all ranks compare what they see, and the first decide.
+ *
+ * @returns  false on the others if the first does not go on
+ * @throws   {ConfigError} on the first if a rank sees no run, another tokenizer or other rows
+ */
+export async function haveSameData(
+  { team }: OpenRank,
+  prepared: PreparedRun | { readonly problem: string },
+): Promise<boolean> {
+  if (team === null) return true;
+  const seen: Seen = "problem" in prepared ? prepared : { digest: await digestOf(prepared) };
+  const all = await gatherJson(team.communicator, seen);
+  if (team.communicator.rank > 0) return (await hearFirst<boolean>(team.communicator)) === true;
+  await firstAlone(team.communicator, async () => requireSame(all));
+  return true;
+}
+
+function requireSame(all: readonly Seen[]): boolean {
+  const [first] = all;
+  for (const [rank, seen] of all.entries()) {
+    const isEqual =
+      "digest" in seen && first !== undefined && "digest" in first && seen.digest === first.digest;
+    if (isEqual) continue;
+    throw new ConfigError(`rank ${rank} does not see the run that rank 0 has prepared`, {
+      why: "problem" in seen ? seen.problem : "its tokenizer or its rows are others",
+      fix: "put the run on a file system that all hosts share: --run DIR",
+      fields: { rank },
+    });
+  }
+  return true;
+}
+
+async function digestOf({ data }: PreparedRun): Promise<string> {
   const folder = dirname(data.train.path);
   const hash = createHash("sha256").update(data.train.digest);
   for (const path of [join(folder, "..", "tokenizer.json"), join(folder, "index.json")])
     hash.update(await readFile(path));
-  const all = await gatherJson(team.communicator, hash.digest("hex"));
-  const other = all.findIndex((theirs) => theirs !== all[0]);
-  if (other < 0) return;
-  throw new ConfigError(`rank ${other} sees other data than rank 0`, {
-    why: `the tokenizer or the rows in ${folder} differ between their hosts`,
-    fix: "put the run on a file system that all hosts share: --run DIR",
-    fields: { rank: other, path: folder },
-  });
+  return hash.digest("hex");
 }
 
 /** From the first rank to all, once a time budget has become a number of steps. */

@@ -10,7 +10,7 @@ import type { TrainConfig } from "../train/index.ts";
 import { collectGarbage } from "./collectGarbage.ts";
 import { type Launch, launchOf, type OpenRank, requireFit } from "./openRanks.ts";
 import { measureStepSeconds, type PreparedRun, preparedNames, prepareRun, stepsFor } from "./prepareRun.ts";
-import { planForAll, requireSameData, type SharedPlan, tellConfig } from "./rankPlan.ts";
+import { haveSameData, planForAll, type SharedPlan, tellConfig } from "./rankPlan.ts";
 import { newConfig, type RunRequest, readRequest, requestOf, resumedConfig } from "./runConfig.ts";
 import { type RunSession, startSession } from "./runSession.ts";
 import type { TrainOptions } from "./trainOptions.ts";
@@ -94,7 +94,7 @@ async function prepareAndStart(
   collectGarbage();
   const bytesBeforeTensors = process.memoryUsage.rss();
   try {
-    await requireSameData(rank, prepared);
+    await haveSameData(rank, prepared);
     let config = stored;
     if (unsettled?.minutes !== undefined) {
       status("measuring the speed of this machine");

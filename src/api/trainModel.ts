@@ -22,7 +22,7 @@ import { BEFORE_FIRST_STEP, openEventLog, openTensorBoard, writeReport } from ".
 import { trainLoop } from "../train/index.ts";
 import { followRun } from "./followRun.ts";
 import { closeRanks, launchFlags, type OpenRank, onEveryRank, openRanks } from "./openRanks.ts";
-import { requireSameRequest } from "./rankPlan.ts";
+import { beforePlan, gatherRequests, requireSameRequest } from "./rankPlan.ts";
 import { describeMachine, plan, startedEvent } from "./runBeginning.ts";
 import { type OpenedRun, openRunFolder, type StartedRun, startRun } from "./startRun.ts";
 import { checkTrainOptions, type TrainOptions } from "./trainOptions.ts";
@@ -76,8 +76,11 @@ async function leadRun(
   channel: EventChannel,
   signal: AbortSignal,
 ): Promise<{ path: string; isComplete: boolean }> {
-  await requireSameRequest(rank, options);
-  const opened = await openRunFolder(options);
+  const requests = await gatherRequests(rank, options);
+  const opened = await beforePlan(rank, async () => {
+    requireSameRequest(requests);
+    return openRunFolder(options);
+  });
   try {
     const isComplete = await trainIn(opened, rank, options, channel, signal);
     return { path: opened.folder.paths.root, isComplete };

@@ -1,6 +1,6 @@
 /** `minke train`: from plain text to a model, in one command. */
 import { Command } from "commander";
-import { type TrainOptions, trainModel } from "../api/index.ts";
+import { isFirstProcess, type TrainOptions, trainModel } from "../api/index.ts";
 import type { EventSink } from "../base/index.ts";
 import { openTerminal } from "../run/index.ts";
 import { interruptible } from "./interrupt.ts";
@@ -71,6 +71,8 @@ export async function runTraining(
   extra: Pick<TrainOptions, "afterTraining"> = {},
 ): Promise<{ readonly path: string; readonly isComplete: boolean }> {
   const { json = false, ...options } = flags;
+  const command = process.argv.slice(2);
+  if (!isFirstProcess()) return followSilently({ ...options, command });
   const terminal = openTerminal(process.stdout, { json, environment: process.env });
   const status = (text: string): void => {
     if (!json) process.stderr.write(`${text}...\n`);
@@ -79,7 +81,7 @@ export async function runTraining(
   const run = trainModel({
     ...options,
     ...extra,
-    command: process.argv.slice(2),
+    command,
     signal: interrupt.signal,
     sink: json ? terminal : withoutFailure(terminal),
     status,
@@ -94,6 +96,20 @@ export async function runTraining(
     return result;
   } finally {
     await terminal.close();
+  }
+}
+
+/** A process of a job whose first rank owns the terminal: launchers hand Ctrl-C to all, and it alone says what follows. */
+async function followSilently(
+  options: TrainOptions,
+): Promise<{ readonly path: string; readonly isComplete: boolean }> {
+  using _interrupt = interruptible(null);
+  try {
+    return await trainModel(options).finished;
+  } catch {
+    // What is wrong with all ranks the first one tells; what is wrong with this one alone has ended the job with its text.
+    process.exitCode = 1;
+    return { path: "", isComplete: false };
   }
 }
 

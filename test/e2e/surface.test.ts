@@ -53,6 +53,14 @@ const surface: Readonly<Record<string, readonly string[]>> = {
   convert: ["<checkpoint>", "<folder>", "--dtype <name>", "--scales <form>", "--shard-size <size>", "--json"],
   doctor: ["--json"],
   "bench messages": ["--rounds <n>", "--json"],
+  "bench ranks": [
+    "--preset <name>",
+    "--precision <p>",
+    "--threads <n>",
+    "--rounds <n>",
+    "--json",
+    "--ranks <n>",
+  ],
   "bench kernels": ["--preset <name>", "--precision <p>", "--threads <n>", "--rounds <n>", "--json"],
   "bench step": [
     "--preset <name>",

@@ -1,6 +1,6 @@
 /** `minke bench`: how fast this machine multiplies and trains, as shares of its own peak and beside other programs. */
 import { Command } from "commander";
-import { type OpenDevice, openDevice } from "../../api/index.ts";
+import { isLaunched, type OpenDevice, openDevice } from "../../api/index.ts";
 import { BackendError } from "../../base/index.ts";
 import { interruptible } from "../interrupt.ts";
 import { choiceOption, numberOption, threadsOption } from "../options.ts";
@@ -10,6 +10,7 @@ import { benchKernels } from "./kernels.ts";
 import { benchMessages, type MessageFlags } from "./messages.ts";
 import { benchOps } from "./opRows.ts";
 import { benchPeers } from "./peers.ts";
+import { benchRanks, type RankFlags } from "./ranks.ts";
 import { type BenchFlags, type BenchRow, OPS_HEADER, rowText, type StepFlags, TRACE_HEADER } from "./row.ts";
 import { serveBench } from "./serve.ts";
 import { benchStep } from "./step.ts";
@@ -66,6 +67,17 @@ export function benchCommand(): Command {
       .action((flags: MessageFlags) => print(benchMessages(flags), flags)),
   );
   bench.addCommand(
+    verb("ranks", "the same step by one process and by ranks: what it costs to share it", "--ranks 2")
+      .option(
+        "--ranks <n>",
+        "ranks in this process; 2 by default, under mpirun its processes",
+        numberOption("--ranks", 1, true, 64),
+      )
+      .action((flags: RankFlags) =>
+        print(benchRanks({ ...flags, ...(isLaunched() ? {} : { ranks: flags.ranks ?? 2 }) }), flags),
+      ),
+  );
+  bench.addCommand(
     verb(
       "peers",
       "training steps, ours in bf16 and f32 and PyTorch's in turn",
@@ -87,12 +99,13 @@ const presetHelp: Readonly<Record<string, string>> = {
   kernels: `${WORKLOADS.join(", ")}: whose ops are timed; products have sizes of their own`,
   step: WORKLOADS.join(", "),
   costs: "nano, micro, mini",
+  ranks: WORKLOADS.join(", "),
   peers: `${WORKLOADS.join(", ")}, or gemm for one product`,
   serve: `${WORKLOADS.join(", ")}, or gemm for one product`,
 };
 
 function verb(name: string, description: string, example: string): Command {
-  const precisions = name === "step" ? ["f32", "bf16", "fp8"] : ["f32", "bf16"];
+  const precisions = name === "step" || name === "ranks" ? ["f32", "bf16", "fp8"] : ["f32", "bf16"];
   const precisionHelp = name === "peers" ? "has no effect: both are measured" : precisions.join(", ");
   return new Command(name)
     .description(description)

@@ -25,7 +25,7 @@ type Figure = string | number | null;
 
 /** One measured row. A figure is named with its unit; shares are of the peak measured in the same run. */
 export interface BenchRow {
-  readonly bench: "kernels" | "ops" | "step" | "peers" | "gemm" | "trace" | "costs" | "messages";
+  readonly bench: "kernels" | "ops" | "step" | "peers" | "gemm" | "trace" | "costs" | "messages" | "ranks";
   readonly name: string;
   readonly [figure: string]: Figure;
 }

@@ -3,7 +3,13 @@ import type { OpenDevice } from "../../api/index.ts";
 import { UsageError } from "../../base/index.ts";
 import { type ModelConfig, maxViolation, presetConfig, trainingFlopsPerToken } from "../../model/index.ts";
 import type { Tensor } from "../../tensor/index.ts";
-import { defaultTrainConfig, scheduleAt, type TrainConfig, TrainSession } from "../../train/index.ts";
+import {
+  defaultTrainConfig,
+  scheduleAt,
+  type Team,
+  type TrainConfig,
+  TrainSession,
+} from "../../train/index.ts";
 import type { StepFlags } from "./row.ts";
 
 /** Names that `--preset` takes; bench/peers/torch_model.py has the same. */
@@ -73,7 +79,7 @@ export interface Variant {
   readonly isEven?: boolean;
 }
 
-/** A model in training that takes one timed step at a time, on random tokens. */
+/** A model in training that takes one timed step at a time, on random tokens; a rank's share of it if there is a team. */
 export class TimedTraining {
   readonly config: TrainConfig;
   readonly #opened: Pick<OpenDevice, "device">;
@@ -83,13 +89,13 @@ export class TimedTraining {
   readonly #even: Tensor | null = null;
 
   constructor(
-    opened: Pick<OpenDevice, "device">,
+    opened: Pick<OpenDevice, "device"> & { readonly team?: Team | null },
     { preset, precision }: Pick<StepFlags, "preset" | "precision">,
     { change = (config) => config, isEven = false }: Variant = {},
   ) {
     this.#opened = opened;
     this.config = change(workloadConfig(preset, precision));
-    this.session = new TrainSession(opened.device, this.config, { padId: 0, eosId: 0 });
+    this.session = new TrainSession(opened.device, this.config, { padId: 0, eosId: 0 }, opened.team ?? null);
     this.session.initialize();
     if (isEven) this.#even = this.#evenRouting();
   }

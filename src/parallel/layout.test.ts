@@ -1,0 +1,79 @@
+import { describe, expect, test } from "vitest";
+import { ConfigError } from "../base/index.ts";
+import {
+  checkLayout,
+  dataRanks,
+  type Layout,
+  layoutText,
+  parseLayout,
+  placeOf,
+  worldSize,
+} from "./layout.ts";
+
+function make(changes: Partial<Layout>): Layout {
+  return { dp: 1, ep: 1, pp: 1, zero1: false, ...changes };
+}
+
+describe("parseLayout", () => {
+  test("takes what it is not told for 1, in any order, with spaces", () => {
+    expect(parseLayout("dp=4")).toEqual({ dp: 4, ep: 1, pp: 1 });
+    expect(parseLayout("pp=2, ep=2 ,dp=4")).toEqual({ dp: 4, ep: 2, pp: 2 });
+  });
+
+  test("reads what layoutText writes", () => {
+    const layout = make({ dp: 6, ep: 3, pp: 2 });
+    expect({ ...parseLayout(layoutText(layout)), zero1: false }).toEqual(layout);
+  });
+
+  test.each(["", "dp", "dp=0", "dp=-1", "dp=1.5", "dp=2,dp=2", "tp=2", "dp=2;ep=2", "dp=99999999"])(
+    "refuses %j with an example",
+    (text) => {
+      expect(() => parseLayout(text)).toThrow(ConfigError);
+      expect(() => parseLayout(text)).toThrow(/is no layout[\s\S]*--layout dp=4/);
+    },
+  );
+});
+
+describe("places", () => {
+  test("are all different, and the ranks of a stage are neighbours", () => {
+    const layout = make({ dp: 3, pp: 4 });
+    expect(worldSize(layout)).toBe(12);
+    const places = Array.from({ length: 12 }, (_, rank) => placeOf(layout, rank));
+    expect(new Set(places.map(({ stage, data }) => `${stage} ${data}`)).size).toBe(12);
+    expect(dataRanks(layout, 7)).toEqual([6, 7, 8]);
+    for (let rank = 0; rank < 12; rank++)
+      expect(dataRanks(layout, rank)[placeOf(layout, rank).data]).toBe(rank);
+  });
+});
+
+describe("checkLayout", () => {
+  test("takes every number of ranks that leaves each 1, 2, 4, ... shards", () => {
+    const legal = (gradientShards: number): number[] =>
+      Array.from({ length: 12 }, (_, i) => i + 1).filter((dp) => {
+        try {
+          checkLayout(make({ dp }), dp, { gradientShards });
+          return true;
+        } catch {
+          return false;
+        }
+      });
+    expect(legal(1)).toEqual([1]);
+    expect(legal(8)).toEqual([1, 2, 4, 8]);
+    expect(legal(6)).toEqual([3, 6]);
+    expect(legal(12)).toEqual([3, 6, 12]);
+  });
+
+  test.each<[Partial<Layout>, number, number, RegExp]>([
+    [{ dp: 4 }, 3, 8, /dp=4,ep=1,pp=1 is for 4 ranks, and there are 3[\s\S]*--layout dp=3/],
+    [{ dp: 2, pp: 2 }, 2, 8, /is for 4 ranks, and there are 2/],
+    [{ dp: 4, ep: 3 }, 4, 8, /ep=3, which does not divide dp=4[\s\S]*divisors of 4/],
+    [{ dp: 4, ep: 2 }, 4, 8, /expert parallelism[\s\S]*--layout dp=4/],
+    [{ dp: 2, pp: 2 }, 4, 8, /the pipeline/],
+    [{ dp: 3 }, 3, 8, /8 gradient shards cannot be cut over 3[\s\S]*use 1, 2, 4, 8 ranks/],
+    [{ dp: 2 }, 2, 1, /1 gradient shards cannot be cut over 2[\s\S]*--set gradientShards=2/],
+  ])("refuses %j on %d ranks with %d shards", (changes, ranks, gradientShards, message) => {
+    const check = (): void => checkLayout(make(changes), ranks, { gradientShards });
+    expect(check).toThrow(ConfigError);
+    expect(check).toThrow(message);
+  });
+});
