@@ -28,6 +28,7 @@ export { joinMpi, type MpiJob, type MpiOptions } from "./communicator/mpi/mpiJob
 export { QueueCommunicator } from "./communicator/queueCommunicator.ts";
 export { addByTree, sumInOrder, treeSum, treeSumTo } from "./communicator/sums.ts";
 export { ExpertExchange } from "./experts/expertExchange.ts";
+export { type TwoHopCounts, TwoHopExchange } from "./experts/twoHopExchange.ts";
 export {
   type CutNumbers,
   checkLayout,

@@ -52,7 +52,7 @@ export { latentKv } from "./ops/latentKv.ts";
 export { linear } from "./ops/linear.ts";
 export { linearCrossEntropy, type TokenLosses } from "./ops/linearCrossEntropy.ts";
 export { awaitMessages, type MessageAddress, postReceive, postSend, type RowRange } from "./ops/message.ts";
-export { combine } from "./ops/moe/combine.ts";
+export { type CopySums, combine, combineCopies } from "./ops/moe/combine.ts";
 export {
   type CopyOptions,
   type CopyPlan,

@@ -4,7 +4,7 @@
 //! layout     offsets [E + 1], rows [R]: the token of each row, by expert, then by token · headers [U, E / U + 3] · bounds
 //!            [U + 1] · tokens [C] · rowCopy [R] · copyRows [C, K], tokenCopies [T, K], -1 behind the last: all i32
 //! limits     rows that are no token, more copies than C and more than K rows of a copy are refused; rows behind the last
-//!            expert's and copies behind the last unit's are neither read nor written
+//!            expert's and tokens behind the last copy are neither read nor written
 //! tiling     planCopies one task, U * T + R steps; gatherRows about 32768 bytes per task
 //! versions   v1 (this file)
 
@@ -77,7 +77,10 @@ pub fn plan(_ctx: &Ctx, a: &mut Args) -> Result<(), KernelError> {
         token_copies: list(token_copies, t * k)?,
         k,
     };
-    if let Some(lists) = &mut lists.token_copies {
+    for lists in [&mut lists.copy_rows, &mut lists.token_copies]
+        .into_iter()
+        .flatten()
+    {
         lists.fill(-1);
     }
     // The copy of each token in the unit at hand: absent, wanted, or its number.
@@ -100,9 +103,6 @@ pub fn plan(_ctx: &Ctx, a: &mut Args) -> Result<(), KernelError> {
             }
             tokens[copies] = token as i32;
             *number = (copies - first) as i32;
-            if let Some(lists) = &mut lists.copy_rows {
-                lists[copies * k..(copies + 1) * k].fill(-1);
-            }
             if let Some(lists) = &mut lists.token_copies {
                 append(lists, k, token, copies as i32, "tokenCopies")?;
             }

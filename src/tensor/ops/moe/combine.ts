@@ -28,7 +28,9 @@ export const combineKernel: Kernel = defineKernel({
     count: "in? i32",
   },
   params: ["T", "K", "D", "R", "groupSize"],
-  reference({ x, slotRow, expertIds, weights, shared, y, count }, { T, K, D, groupSize }) {
+  reference({ x, slotRow, expertIds, weights, shared, y, count }, { T, K, D, groupSize }, dtypes) {
+    // A group's sum may come from elsewhere, and travels in f32: it is one everywhere.
+    const round = dtypes.x === "f64" ? (value: number): number => value : Math.fround;
     const groupOf = (slot: number): number =>
       expertIds === null ? 0 : Math.floor(expertIds[slot]! / groupSize);
     for (let t = 0; t < (count?.[0] ?? T); t++) {
@@ -42,7 +44,7 @@ export const combineKernel: Kernel = defineKernel({
           for (; k < slots && groupOf(t * K + k) === group; k++) {
             sum += (weights?.[t * K + k] ?? 1) * x[slotRow[t * K + k]! * D + d]!;
           }
-          total += sum;
+          total += round(sum);
         }
         y[t * D + d] = total + (shared?.[t * D + d] ?? 0);
       }
@@ -76,6 +78,38 @@ export function combine(
   const y = x.device.empty([T, D], dtype);
   const operands = { x, slotRow, expertIds, weights, shared, y, count: null };
   x.device.run(combineKernel, operands, { T, K, D, R: T * K, groupSize });
+  return y;
+}
+
+export interface CopySums {
+  /** One for each place of the lists; null for ones. */
+  readonly weights?: Tensor | null;
+  /** [T, D], added unweighted; null for none */
+  readonly shared: Tensor | null;
+  /** [1] i32: how many of the T lists there are; absent for all */
+  readonly count?: Tensor;
+  /** Of y. */
+  readonly dtype: Dtype;
+}
+
+/**
+ * y[t] = sum over list t of weight * row of x (+ shared[t]), in the order of the list; no tape.
+ *
+ * @param x      [R, D]
+ * @param lists  [T, K] i32: rows of x, -1 behind the last
+ * @returns      [T, D]
+ */
+export function combineCopies(
+  x: Tensor,
+  lists: Tensor,
+  { weights = null, shared, count, dtype }: CopySums,
+): Tensor {
+  const [T, K, D] = [lists.dim(0), lists.dim(-1), x.dim(-1)];
+  if (weights !== null) requireShape(weights, [T * K], "combineCopies: weights");
+  if (shared !== null) requireShape(shared, [T, D], "combineCopies: shared");
+  const y = x.device.empty([T, D], dtype);
+  const operands = { x, slotRow: lists, expertIds: null, weights, shared, y, count: count ?? null };
+  x.device.run(combineKernel, operands, { T, K, D, R: x.dim(0), groupSize: 1 });
   return y;
 }
 

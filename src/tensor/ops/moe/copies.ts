@@ -27,6 +27,7 @@ export const planCopiesKernel: Kernel = defineKernel({
   params: ["T", "K", "E", "U", "R", "C"],
   reference({ offsets, rows, headers, bounds, tokens, rowCopy, copyRows, tokenCopies }, { T, K, E, U }) {
     const perUnit = E / U;
+    copyRows?.fill(-1);
     tokenCopies?.fill(-1);
     let copies = 0;
     for (let u = 0; u < U; u++) {
@@ -37,7 +38,6 @@ export const planCopiesKernel: Kernel = defineKernel({
         if (numbers.has(token)) continue;
         if (token < 0 || token >= T) throw new RangeError(`${token} is no token of ${T}`);
         numbers.set(token, copies);
-        copyRows?.fill(-1, copies * K, (copies + 1) * K);
         if (tokenCopies !== null) append(tokenCopies, token * K, K, copies);
         tokens[copies++] = token;
       }
@@ -114,9 +114,9 @@ export interface CopyPlan {
   readonly tokens: Tensor;
   /** [R] i32: the copy of each row, counted from its unit's first */
   readonly rowCopy: Tensor;
-  /** [C, K] i32: the rows of each copy, ascending, -1 behind the last; null where nobody sums copies */
+  /** [C, K] i32: the rows of each copy, ascending, all else -1; null where nobody sums copies */
   readonly copyRows: Tensor | null;
-  /** [T, K] i32: the copies of each token, ascending, -1 behind the last; null likewise */
+  /** [T, K] i32: the copies of each token, ascending, all else -1; null likewise */
   readonly tokenCopies: Tensor | null;
 }
 
