@@ -1,6 +1,12 @@
 /** One MoE layer, forward and back, in one process and over an expert group of ranks in this process. */
 import { type ModelConfig, Moe, ParameterFactory, type Pass, type Precision } from "../../src/model/index.ts";
-import { ExpertExchange, everyRank, type InProcessOptions, inProcess } from "../../src/parallel/index.ts";
+import {
+  ExpertExchange,
+  everyRank,
+  type InProcessOptions,
+  inProcess,
+  TwoHopExchange,
+} from "../../src/parallel/index.ts";
 import { cast, type QueueDevice, scoped, Tape, type Tensor } from "../../src/tensor/index.ts";
 import { normals } from "./random.ts";
 
@@ -20,14 +26,14 @@ export interface MoeProblem {
 export interface MoeResult {
   readonly y: string;
   readonly dx: string;
-  readonly expertIds: string;
+  readonly expertIds: readonly number[];
   readonly routerGradient: string;
   readonly sharedGradient: string;
   /** By expert: both weights' gradients. */
   readonly expertGradients: readonly string[];
 }
 
-type Options = Pick<InProcessOptions, "backend"> & { readonly threads?: number; readonly twoHops?: number };
+type Options = Pick<InProcessOptions, "backend"> & { readonly threads?: number };
 
 /** Every micro-batch by itself on one queue with all experts. */
 export async function moeAlone(problem: MoeProblem, options: Options): Promise<readonly MoeResult[]> {
@@ -52,14 +58,18 @@ export async function moeAlone(problem: MoeProblem, options: Options): Promise<r
 
 export interface GroupResult {
   readonly results: readonly MoeResult[];
-  /** By rank: copies of tokens that it sent, by receiving rank. */
+  /** By rank: copies of tokens that it sent, by receiving rank; in two hops by node, then by rank of its node. */
   readonly sent: readonly (readonly number[])[];
   /** By rank: tensors that are still there when the pass has ended, beyond those before it. */
   readonly left: readonly number[];
 }
 
 /** Each micro-batch on a rank of its own, at the same time. */
-export async function moeInGroup(problem: MoeProblem, options: Options): Promise<GroupResult> {
+export async function moeInGroup(
+  problem: MoeProblem,
+  options: Options,
+  ranksPerNode: number | null = null,
+): Promise<GroupResult> {
   const communicators = inProcess(problem.ranks, { ...options, limitBytes: 2 ** 31 });
   const { nRoutedExperts: E } = problem.config;
   const count = E / problem.ranks;
@@ -72,17 +82,31 @@ export async function moeInGroup(problem: MoeProblem, options: Options): Promise
       experts,
     });
     const moe = makeMoe(factory, problem);
-    const sent = device.temporary([problem.ranks], "i32");
-    sent.write(new Int32Array(problem.ranks));
+    const zeros = (size: number): Tensor => {
+      const counts = device.temporary([size], "i32");
+      counts.write(new Int32Array(size));
+      return counts;
+    };
+    const sent = zeros(problem.ranks);
+    const [firstHop, secondHop] = [
+      zeros(Math.ceil(problem.ranks / (ranksPerNode ?? 1))),
+      zeros(ranksPerNode ?? 1),
+    ];
     const before = device.arena.liveCount;
-    const own = await pass(device, moe, new ExpertExchange(communicator, sent), problem, rank);
+    const dispatch =
+      ranksPerNode === null
+        ? new ExpertExchange(communicator, sent)
+        : new TwoHopExchange(communicator, ranksPerNode, { firstHop, secondHop });
+    const own = await pass(device, moe, dispatch, problem, rank);
     const left = device.arena.liveCount - before;
     const gradients: string[][] = [];
     for (let sender = 0; sender < problem.ranks; sender++) {
       gradients.push([]);
       for (let e = 0; e < count; e++) gradients[sender]!.push(await expertGradient(moe, sender, e));
     }
-    return { own, gradients, sent: Array.from(await sent.read()), left };
+    const counts = ranksPerNode === null ? [sent] : [firstHop, secondHop];
+    const read = await Promise.all(counts.map((tensor) => tensor.read()));
+    return { own, gradients, sent: read.flatMap((numbers) => Array.from(numbers)), left };
   });
   await Promise.all(communicators.map(({ device }) => device.dispose()));
   return {
@@ -132,7 +156,7 @@ async function pass(
   return {
     y: await hex(y),
     dx: await hex(tape.gradOf(x)!),
-    expertIds: await hex(report.plan.expertIds),
+    expertIds: Array.from(await report.plan.expertIds.read()),
     routerGradient: await hex(moe.router.weight.grad!),
     sharedGradient: moe.sharedExperts === null ? "" : await hex(moe.sharedExperts.downProj.grad!),
   };

@@ -24,7 +24,7 @@ import type { Communicator } from "../communicator/communicator.ts";
 
 /** What one kind of exchange does at each of its places; senders are ranks of the group. */
 export interface ExchangeSteps {
-  /** All that the way back reads, once the forward pass has ended. */
+  /** What the way back reads of all that has been done so far. */
   readonly tensors: readonly Tensor[];
   /** Awaits what was posted; what is asked if that is known only then. */
   arrive(): readonly AskedRows[] | null;
@@ -69,7 +69,7 @@ export function recordExchange(
     op: "dispatch",
     inputs: [source, weights],
     outputs: stands,
-    saved: planTensors(plan),
+    saved: [...planTensors(plan), ...steps.tensors],
     inputGrad: () => {
       if (ending === null) return [null, null];
       const { dx, dSlots } = ending();

@@ -182,7 +182,7 @@ class Steps implements ExchangeSteps {
     const sum = (): Tensor => {
       const { arrived } = this.#sumBack(answers, this.#handed.gates);
       arrived.pending.wait();
-      return combineCopies(arrived.sums, this.#route.groups.tokenCopies!, { shared, dtype });
+      return combineCopies(arrived.sums, this.#route.groups.tokenCopies!, { rowsAre: "sums", shared, dtype });
     };
     return scoped(weights.device, sum, (y) => [y]);
   }
@@ -217,7 +217,7 @@ class Steps implements ExchangeSteps {
       arrived.pending.wait();
       using sums = arrived.sums;
       using dGates = ownGates!;
-      const dx = combineCopies(sums, groups.tokenCopies!, { shared: null, dtype });
+      const dx = combineCopies(sums, groups.tokenCopies!, { rowsAre: "sums", shared: null, dtype });
       return { dx, dSlots: gatherRows(dGates, plan.slotRow.reshape(-1)) };
     };
   }
@@ -248,6 +248,7 @@ class Steps implements ExchangeSteps {
     post.go().wait();
     const partial = this.#sums.map(({ copyRows, bounds }, node) =>
       combineCopies(inNode[node]!, copyRows!, {
+        rowsAre: "slots",
         weights: weights === null ? null : gatherRows(weights[node]!, copyRows!.reshape(-1)),
         count: bounds.rows(bounds.size - 1, bounds.size),
         shared: null,

@@ -29,7 +29,7 @@ export const combineKernel: Kernel = defineKernel({
   },
   params: ["T", "K", "D", "R", "groupSize"],
   reference({ x, slotRow, expertIds, weights, shared, y, count }, { T, K, D, groupSize }, dtypes) {
-    // A group's sum may come from elsewhere, and travels in f32: it is one everywhere.
+    // A group's sum may come from elsewhere, and travels in f32: sums of groups are f32 everywhere.
     const round = dtypes.x === "f64" ? (value: number): number => value : Math.fround;
     const groupOf = (slot: number): number =>
       expertIds === null ? 0 : Math.floor(expertIds[slot]! / groupSize);
@@ -44,7 +44,7 @@ export const combineKernel: Kernel = defineKernel({
           for (; k < slots && groupOf(t * K + k) === group; k++) {
             sum += (weights?.[t * K + k] ?? 1) * x[slotRow[t * K + k]! * D + d]!;
           }
-          total += round(sum);
+          total = round(total + round(sum));
         }
         y[t * D + d] = total + (shared?.[t * D + d] ?? 0);
       }
@@ -82,6 +82,8 @@ export function combine(
 }
 
 export interface CopySums {
+  /** Whether a list is one chain of additions, as the slots of a group are, or each of its rows a group's sum. */
+  readonly rowsAre: "slots" | "sums";
   /** One for each place of the lists; null for ones. */
   readonly weights?: Tensor | null;
   /** [T, D], added unweighted; null for none */
@@ -102,13 +104,15 @@ export interface CopySums {
 export function combineCopies(
   x: Tensor,
   lists: Tensor,
-  { weights = null, shared, count, dtype }: CopySums,
+  { rowsAre, weights = null, shared, count, dtype }: CopySums,
 ): Tensor {
   const [T, K, D] = [lists.dim(0), lists.dim(-1), x.dim(-1)];
   if (weights !== null) requireShape(weights, [T * K], "combineCopies: weights");
   if (shared !== null) requireShape(shared, [T, D], "combineCopies: shared");
   const y = x.device.empty([T, D], dtype);
-  const operands = { x, slotRow: lists, expertIds: null, weights, shared, y, count: count ?? null };
+  // Rows of a list differ: as groups of one they are added one after another.
+  const expertIds = rowsAre === "sums" ? lists : null;
+  const operands = { x, slotRow: lists, expertIds, weights, shared, y, count: count ?? null };
   x.device.run(combineKernel, operands, { T, K, D, R: x.dim(0), groupSize: 1 });
   return y;
 }
