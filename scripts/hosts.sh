@@ -4,12 +4,15 @@
 #   scripts/hosts.sh up 4           hosts h0..h3 (10.77.0.1 and on); needs root and iproute2
 #   scripts/hosts.sh on h2 CMD...   runs a command there
 #   scripts/hosts.sh cut h2         takes its link down; `join h2` brings it up again
+#   scripts/hosts.sh pids h2        process ids of what runs there
+#   scripts/hosts.sh bytes h2       bytes that it has sent
 #   scripts/hosts.sh down           ends what still runs there and removes them
 #   scripts/hosts.sh rsh ...        what mpirun calls in place of ssh:
 #
 #   scripts/hosts.sh on h0 mpirun --mca plm_rsh_agent "$PWD/scripts/hosts.sh rsh" -H h0,h1,h2,h3 -n 4 --map-by node ...
 set -euo pipefail
-prefix=minke-net
+# Several sets of hosts can be there at once, each under a name of its own.
+prefix=${MINKE_HOSTS:-minke-hosts}
 state=${TMPDIR:-/tmp}/$prefix
 here=$(realpath "$0")
 
@@ -65,6 +68,8 @@ case $command in
   down) down ;;
   on) on "$@" ;;
   rsh) rsh "$@" ;;
+  pids) ip netns pids "$prefix-$1" ;;
+  bytes) ip netns exec "$prefix-$1" cat /sys/class/net/eth0/statistics/tx_bytes ;;
   cut) ip -n "$prefix-bridge" link set "$1" down ;;
   join) ip -n "$prefix-bridge" link set "$1" up ;;
   *) sed -n '2,/^set/p' "$here" | grep '^#' >&2; exit 1 ;;

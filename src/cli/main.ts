@@ -3,9 +3,11 @@
  *
  * Exit codes: 0 done, 1 the user can fix it, 2 our bug, 130 interrupted and resumable.
  */
+import { setTimeout as sleep } from "node:timers/promises";
 import { Command, CommanderError } from "commander";
 import { version } from "../api/index.ts";
 import { BaseError, nearestName } from "../base/index.ts";
+import { launcherOf } from "../parallel/index.ts";
 import { ablateCommand } from "./ablate/ablate.ts";
 import { benchCommand } from "./bench/bench.ts";
 import { convertCommand } from "./convert.ts";
@@ -20,6 +22,8 @@ import { tokenizerCommand } from "./tokenizer.ts";
 import { trainCommand } from "./train.ts";
 
 export const INTERRUPTED = 130;
+
+const FIRST_SPEAKS_MS = 2000;
 
 /** Builds the whole command tree; the test of the stable surface reads it. */
 export function makeProgram(): Command {
@@ -66,8 +70,18 @@ export async function main(args: readonly string[]): Promise<void> {
     const words = args[0] === "help" ? [...args.slice(1), "--help"] : [...args];
     await makeProgram().parseAsync(words, { from: "user" });
   } catch (error) {
+    await letFirstRankSpeak();
     process.exitCode = report(error, args);
   }
+}
+
+/**
+ * What all ranks of a job refuse, a wrong flag as a rule, one of them tells: the launcher ends the others when it is
+ * gone. What one rank alone has to say is only a moment late.
+ */
+async function letFirstRankSpeak(): Promise<void> {
+  const rank = launcherOf(process.env)?.rank ?? 0;
+  if (rank > 0) await sleep(FIRST_SPEAKS_MS);
 }
 
 /** Prints what went wrong and returns the exit code. */

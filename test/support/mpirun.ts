@@ -3,6 +3,7 @@ import { spawnSync } from "node:child_process";
 import { randomUUID } from "node:crypto";
 import { globSync, readFileSync } from "node:fs";
 import { join } from "node:path";
+import type { Readable } from "node:stream";
 import { setTimeout as sleep } from "node:timers/promises";
 import { builtMpiAddons, type MpiFlavour } from "../../src/parallel/index.ts";
 import { type Outcome, startProgram } from "./minke.ts";
@@ -34,6 +35,8 @@ export interface RankOptions {
 }
 
 export interface Job {
+  /** What the ranks write, as they write it. */
+  readonly stdout: Readable;
   readonly finished: Promise<Outcome>;
   /** Process ids of the ranks that live. */
   ranks(): readonly number[];
@@ -55,10 +58,15 @@ export function startRanks(
   const marker = `${MARKER}=${randomUUID()}`;
   const environment = ["OMPI_ALLOW_RUN_AS_ROOT=1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1", marker];
   const words = [...environment, ...prefix, ...launch, process.execPath, file, ...args];
-  const { finished } = startProgram("env", words, { cwd });
+  const { child, finished } = startProgram("env", words, { cwd });
   const nodes = (): readonly number[] =>
     processesWith(marker).filter((id) => wordsOf(id, "cmdline")[0] === process.execPath);
-  return { finished, ranks: nodes, survivors: () => stillThere(() => processesWith(marker)) };
+  return {
+    stdout: child.stdout!,
+    finished,
+    ranks: nodes,
+    survivors: () => stillThere(() => processesWith(marker)),
+  };
 }
 
 /** Marks every process of a job, ranks, launchers and daemons alike. */

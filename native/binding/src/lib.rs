@@ -2,7 +2,7 @@
 //! settles promises; it computes nothing. Every function is typed once more in
 //! src/tensor/backend/native/addon.ts, which is the only importer.
 
-mod message;
+pub mod message;
 
 use std::sync::Arc;
 use std::time::Duration;

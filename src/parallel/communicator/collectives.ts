@@ -7,7 +7,7 @@
  * Dims: R ranks.
  */
 import { copyInto, type Tensor } from "../../tensor/index.ts";
-import { requireSize } from "./check.ts";
+import { requireRoot, requireSize } from "./check.ts";
 import type { Communicator, Pending } from "./communicator.ts";
 
 /** A result that is there once `wait` has been called. */
@@ -118,6 +118,7 @@ export function allToAllRows(
  */
 export function broadcast(communicator: Communicator, x: Tensor, root: number, tag?: number): void {
   const { rank, size } = communicator;
+  requireRoot("broadcast", root, size);
   const place = (rank - root + size) % size;
   const rankAt = (other: number): number => (other + root) % size;
   for (let reach = 1; reach < size; reach *= 2) {

@@ -6,6 +6,7 @@
  */
 import { ConfigError } from "../../base/index.ts";
 import {
+  type Endpoint,
   type Isa,
   NativeBackend,
   NativeHub,
@@ -46,7 +47,7 @@ export function inProcess(ranks: number, options: InProcessOptions): readonly Co
 
 interface Place {
   readonly device: QueueDevice;
-  readonly endpoint: ReturnType<NativeHub["endpoint"]> | ReturnType<ReferenceHub["endpoint"]>;
+  readonly endpoint: Endpoint;
 }
 
 function nativePlaces(

@@ -5,7 +5,7 @@
  * always the lower rank. It is the order of the gradients' tree over blocks in train/, one level after another.
  */
 import { axpy, copyInto, type Tensor } from "../../tensor/index.ts";
-import { requireAddable } from "./check.ts";
+import { requireAddable, requireRoot } from "./check.ts";
 import { allGather } from "./collectives.ts";
 import type { Communicator } from "./communicator.ts";
 
@@ -53,6 +53,7 @@ export function treeSum(communicator: Communicator, x: Tensor, tag?: number): vo
 export function treeSumTo(communicator: Communicator, x: Tensor, root: number, tag?: number): void {
   const { rank, size, device } = communicator;
   requireAddable(x);
+  requireRoot("treeSumTo", root, size);
   if (size === 1) return;
   if (rank !== root) {
     communicator.exchange([{ to: root, x }], [], tag).wait();
@@ -73,7 +74,7 @@ export function treeSumTo(communicator: Communicator, x: Tensor, root: number, t
  */
 export function sumInOrder(communicator: Communicator, x: Tensor, tag?: number): void {
   requireAddable(x);
-  if (communicator.size === 1) return;
+  if (communicator.size === 1 || x.size === 0) return;
   using _scope = communicator.device.scope();
   const all = allGather(communicator, x.reshape(-1), tag);
   const [first, ...rest] = Array.from({ length: communicator.size }, (_, of) =>

@@ -216,6 +216,57 @@ describe.runIf(loaded.addon !== null)("NativeQueue", () => {
     await queue.dispose();
   });
 
+  test("queues that share a pool compute side by side, with the bits of a pool of their own", async () => {
+    const pool = addon.createPool(2);
+    expect(pool.threads).toBe(2);
+    const n = 96;
+    const values = Array.from({ length: n * n }, (_, i) => Math.cos(i));
+    const results = [create(), create({ pool }), create({ pool }), create({ pool })].map((queue) => {
+      queue.write(0, bytesOf(values));
+      submit(addon, queue, "packWeight", [[0, "f32"], [2 ** 20, "f32"], null], [1, n, n]);
+      const operands: Word[] = [[0, "f32"], [2 ** 20, "f32"], null, [2 ** 21, "f32"]];
+      for (let i = 0; i < 50; i++) submit(addon, queue, "matmul", operands, [n, n, n]);
+      return queue.read(2 ** 21, n * n * 4);
+    });
+    const [alone, ...shared] = await Promise.all(results);
+    for (const bytes of shared) expect(bytes).toEqual(alone);
+  });
+
+  test("a pool outlives the queues that are disposed before the others", async () => {
+    const pool = addon.createPool(2);
+    const [first, second] = [create({ pool }), create({ pool })];
+    await first.dispose();
+    submit(addon, second, "fill", [[0, "f32"]], [100_000, 3]);
+    expect(await readFloats(second, 399_996, 1)).toEqual([3]);
+  });
+
+  test("a hub knows its ranks, and refuses others and impossible time-outs", () => {
+    const hub = addon.createHub(2, 0.5);
+    expect([hub.ranks, hub.endpoint(1).rank]).toEqual([2, 1]);
+    expect(() => hub.endpoint(2)).toThrow("there is no rank 2: there are ranks 0 to 1");
+    for (const timeout of [-1, Number.NaN]) {
+      expect(() => addon.createHub(2, timeout)).toThrow(`timeoutSeconds = ${timeout}`);
+    }
+  });
+
+  test("a process that waits for a message and is told to stop ends by itself", async () => {
+    const { spawnSync } = await import("node:child_process");
+    const script = `
+      const addon = require(${JSON.stringify(addon.path)});
+      const words = new Float64Array(256);
+      const queue = addon.createQueue({ threads: 1, reserveBytes: 2 ** 20 }, words);
+      queue.connect(addon.createHub(2, 600).endpoint(0));
+      const code = (name) => addon.info().ops.indexOf(name);
+      words.set([code("postReceive"), 0, 0, -1, 0, 0, 1, 0, 1, 4, 0, 1]);
+      queue.submit(12);
+      words.set([code("awaitMessages"), 0]);
+      queue.submit(2);
+      queue.drain().catch((error) => console.log(error.op));
+      setTimeout(() => queue.dispose(), 100);`;
+    const child = spawnSync(process.execPath, ["-e", script], { encoding: "utf8", timeout: 20_000 });
+    expect([child.stderr, child.stdout, child.status]).toEqual(["", "dispose\n", 0]);
+  });
+
   test("a process that only holds a queue ends by itself", async () => {
     const { spawnSync } = await import("node:child_process");
     const script = `

@@ -5,12 +5,12 @@
  * that names the op, the parameter and the shapes.
  */
 import { availableParallelism, totalmem } from "node:os";
-import { BackendError, type BaseError, CollectiveError, invariant } from "../../../base/index.ts";
+import { BackendError, type BaseError, invariant } from "../../../base/index.ts";
 import { BYTES_PER_ELEMENT, DTYPE_CODE } from "../../dtype.ts";
 import { type HostScalar, type Param, paramValue } from "../../hostScalar.ts";
 import type { Kernel } from "../../kernel.ts";
 import type { Backend, Endpoint, Operand } from "../backend.ts";
-import { MESSAGE_ADVICE } from "../messageFailure.ts";
+import { messageFailure } from "../messageFailure.ts";
 import { type Isa, isNativeFailure, loadAddon, type NativePool, type NativeQueue } from "./addon.ts";
 import { NativeHubEndpoint } from "./hub.ts";
 
@@ -213,11 +213,7 @@ export class NativeBackend implements Backend {
       this.#commands - error.command <= LABELS_KEPT ? this.#labels[error.command % LABELS_KEPT] : "";
     const place = label === undefined || label === "" ? "" : ` at ${label}`;
     if (MESSAGE_OPS.has(error.op)) {
-      this.#failure = new CollectiveError(`${error.op}${place} failed: ${error.reason}`, {
-        ...MESSAGE_ADVICE,
-        fields: { op: error.op, label, reason: error.reason },
-        cause: error,
-      });
+      this.#failure = messageFailure(error.op, label ?? "", error.reason, error);
       return this.#failure;
     }
     this.#failure = new BackendError(`${error.op}${place} failed: ${error.reason}`, {

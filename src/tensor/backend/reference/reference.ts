@@ -5,13 +5,13 @@
  * native addon could be built. Every operand is decoded to plain numbers, the kernel's reference
  * runs, and what it wrote is encoded in the storage's dtype.
  */
-import { BackendError, type BaseError, CollectiveError, invariant } from "../../../base/index.ts";
+import { BackendError, type BaseError, invariant } from "../../../base/index.ts";
 import { BYTES_PER_ELEMENT, bf16FromNumber, bf16ToNumber, type Dtype } from "../../dtype.ts";
 import { e4m3FromNumber, e4m3ToNumber, packE5m6, unpackE5m6 } from "../../fp8.ts";
 import { type Param, paramValue } from "../../hostScalar.ts";
 import type { Kernel, Values } from "../../kernel.ts";
 import type { Backend, Endpoint, Operand } from "../backend.ts";
-import { DISPOSED_WITH_MESSAGES, MESSAGE_ADVICE } from "../messageFailure.ts";
+import { DISPOSED_WITH_MESSAGES, messageFailure } from "../messageFailure.ts";
 import { ReferenceEndpoint } from "./hub.ts";
 import { type Located, MessageLine } from "./messageLine.ts";
 
@@ -62,6 +62,8 @@ export class ReferenceBackend implements Backend {
             fields: { op: kernel.name, label },
             cause,
           }),
+          kernel.name,
+          why,
         );
       }
     });
@@ -94,26 +96,16 @@ export class ReferenceBackend implements Backend {
         if (line === null) throw new Error("the queue is not connected to other ranks");
         await line.run(part, located, params);
       } catch (cause) {
-        this.#poison(
-          new CollectiveError(
-            `${kernel.name}${label === "" ? "" : ` at ${label}`} failed: ${reasonOf(cause)}`,
-            {
-              ...MESSAGE_ADVICE,
-              fields: { op: kernel.name, label, reason: reasonOf(cause) },
-              cause,
-            },
-          ),
-        );
+        const reason = reasonOf(cause);
+        this.#poison(messageFailure(kernel.name, label, reason, cause), kernel.name, reason);
       }
     });
   }
 
   /** The first failure counts; ranks that wait for this one are told. */
-  #poison(failure: BaseError): void {
+  #poison(failure: BaseError, op: string, reason: string): void {
     this.#failure = failure;
-    this.#line?.endpoint.abort(
-      failure instanceof CollectiveError ? failure.what : `${failure.what}: ${failure.why}`,
-    );
+    this.#line?.endpoint.abort(`${op}: ${reason}`);
   }
 
   record(build: () => void): null {

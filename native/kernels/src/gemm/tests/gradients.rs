@@ -94,7 +94,8 @@ fn factors_read_in_place_give_the_bits_of_packed_ones_at_every_stride_up_to_the_
         let (narrow_dy, narrow_x) = (narrow(&dy), narrow(&x));
         let start = noise(n * k, 7);
         for isa in Isa::usable() {
-            let ctx = Ctx::new(&Pool::new(2), isa);
+            let pool = Pool::new(2);
+            let ctx = Ctx::new(&pool, isa);
             let gradient = |dy: Matrix, x: Matrix| {
                 let mut dw = start.clone();
                 matmul_grad_weight(&ctx, Arithmetic::F32, dy, x, (t, n, k), &mut dw);

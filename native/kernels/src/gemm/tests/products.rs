@@ -211,7 +211,8 @@ fn an_addend_that_is_too_short_is_refused_before_it_is_read() {
         n: 5,
         k: 4,
     };
-    let ctx = Ctx::new(&Pool::new(1), Isa::detect());
+    let pool = Pool::new(1);
+    let ctx = Ctx::new(&pool, Isa::detect());
     let x = Matrix::new(Floats::F32(&x), 4);
     let addend = Some(Floats::F32(&short));
     crate::gemm::matmul(&ctx, x, 3, panels, addend, FloatsMut::F32(&mut [0.0; 15]), 5);

@@ -1,0 +1,77 @@
+/** Fifty steps of micro and unit in every data-parallel layout up to eight ranks: the bits of one process. */
+import { join } from "node:path";
+import { describe, expect, test } from "vitest";
+import { builtEntry, minke, startMinke } from "../support/minke.ts";
+import { mpiFlavours, startRanks } from "../support/mpirun.ts";
+import { expectSameBits } from "../support/rankedBits.ts";
+import { rankedArguments, resumeOnRanks } from "../support/rankedRun.ts";
+import { sharedConfig, trainAlone, trainOnRanks } from "../support/rankedTraining.ts";
+import { scratchFolder } from "../support/scratchFolder.ts";
+import { fingerprint, seenSteps } from "../support/shortRun.ts";
+import { writeTrainingText } from "../support/trainingText.ts";
+
+const STEPS = 50;
+const TIMEOUT = { timeout: 3_600_000 };
+const layouts = [1, 2, 4, 8].flatMap((ranks) => [false, true].map((zero1) => ({ ranks, zero1 })));
+
+/** Lets a run take some steps and kills it. */
+async function killAfterSteps(args: readonly string[], steps: number, cwd: string): Promise<void> {
+  const { child, finished } = await startMinke(args, { cwd });
+  await seenSteps(child.stdout, steps);
+  child.kill("SIGKILL");
+  await finished;
+}
+
+describe("fifty steps", () => {
+  test.each(
+    (["unit", "micro"] as const).flatMap((preset) =>
+      (["f32", "bf16", "fp8"] as const).map((precision) => [preset, precision] as const),
+    ),
+  )(
+    "of %s in %s have the bits of one process on 1, 2, 4 and 8 ranks, with and without ZeRO-1",
+    TIMEOUT,
+    async (preset, precision) => {
+      const config = sharedConfig(preset, precision, { rowLength: 32 });
+      const alone = await trainAlone(config, STEPS);
+      for (const layout of layouts)
+        expectSameBits(await trainOnRanks(config, STEPS, layout), alone, layout.zero1);
+    },
+  );
+
+  test("over MPI leave the files of one process", TIMEOUT, async () => {
+    const cwd = await scratchFolder();
+    const text = await writeTrainingText(cwd);
+    const alone = join(cwd, "alone");
+    expect((await minke(rankedArguments({ text, run: alone, steps: STEPS }), { cwd })).code).toBe(0);
+    const wanted = await fingerprint(alone, STEPS);
+    const entry = await builtEntry();
+    for (const flavour of mpiFlavours) {
+      for (const { ranks, zero1 } of layouts) {
+        const run = join(cwd, `${flavour}-${ranks}-${zero1}`);
+        const launch = zero1 ? ["--zero1"] : [];
+        const args = rankedArguments({ text, run, steps: STEPS, launch });
+        expect((await startRanks(ranks, entry, args, { flavour, cwd }).finished).code).toBe(0);
+        expect(await fingerprint(run, STEPS)).toEqual(wanted);
+      }
+    }
+  });
+
+  test(
+    "that are stopped and go on in another layout each time leave the files of one process",
+    TIMEOUT,
+    async () => {
+      const cwd = await scratchFolder();
+      const text = await writeTrainingText(cwd);
+      const [alone, moving] = [join(cwd, "alone"), join(cwd, "moving")];
+      expect((await minke(rankedArguments({ text, run: alone, steps: STEPS }), { cwd })).code).toBe(0);
+      const begun = rankedArguments({ text, run: moving, steps: STEPS, launch: ["--ranks", "2"] });
+      let args: readonly string[] = begun;
+      for (const launch of [["--ranks", "8", "--zero1"], [], ["--ranks", "4"], ["--ranks", "1", "--zero1"]]) {
+        await killAfterSteps(args, 8, cwd);
+        args = resumeOnRanks(moving, launch);
+      }
+      expect((await minke(args, { cwd })).code).toBe(0);
+      expect(await fingerprint(moving, STEPS)).toEqual(await fingerprint(alone, STEPS));
+    },
+  );
+});
