@@ -3,6 +3,7 @@ import { availableParallelism, totalmem } from "node:os";
 import { setTimeout as sleep } from "node:timers/promises";
 import { UsageError } from "../base/index.ts";
 import {
+  checkExperts,
   checkLayout,
   everyRank,
   inProcess,
@@ -89,7 +90,9 @@ export function isFirstProcess(): boolean {
 
 /** @throws {ConfigError} if the launch is impossible, or does not fit the run's numbers */
 export function requireFit(launch: Launch | null, config: TrainConfig): void {
-  if (launch !== null) checkLayout(launch.layout, launch.ranks, config);
+  if (launch === null) return;
+  checkLayout(launch.layout, launch.ranks, config);
+  checkExperts(launch.layout, config.model.nRoutedExperts);
 }
 
 /** The flags that say the same again, behind the command that resumes a run. */
@@ -119,7 +122,8 @@ export function openRanks(options: LaunchOptions & Pick<DeviceOptions, "threads"
   const own = communicators.map((communicator, rank): OpenRank => {
     const { device } = communicator;
     const native = device.backend instanceof NativeBackend ? device.backend : null;
-    const team = { communicator, zero1: launch.layout.zero1 };
+    const { zero1, ep } = launch.layout;
+    const team = { communicator, zero1, ep };
     return { device, native, warning, threads: native?.threads ?? 1, rank, team };
   });
   return { own, launch, job: null };
@@ -133,7 +137,7 @@ function joinJob(options: LaunchOptions & Pick<DeviceOptions, "threads" | "backe
   const { threads = threadsOfARank(), backend } = options;
   const opened = openDevice({ threads, backend });
   const communicator = job.communicator(opened.device);
-  const team = { communicator, zero1: launch?.layout.zero1 === true };
+  const team = { communicator, zero1: launch?.layout.zero1 === true, ep: launch?.layout.ep ?? 1 };
   return { own: [{ ...opened, rank: job.rank, team }], launch, job };
 }
 

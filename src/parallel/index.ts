@@ -31,6 +31,7 @@ export { ExpertExchange } from "./experts/expertExchange.ts";
 export { type TwoHopCounts, TwoHopExchange } from "./experts/twoHopExchange.ts";
 export {
   type CutNumbers,
+  checkExperts,
   checkLayout,
   dataRanks,
   type Layout,

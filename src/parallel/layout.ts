@@ -96,15 +96,24 @@ export function checkLayout(layout: Layout, ranks: number, { gradientShards }: C
       fields: { layout: text, dp, ep },
     });
   }
-  if (ep > 1 || pp > 1) {
-    const [name, what] = ep > 1 ? ["ep", "expert parallelism"] : ["pp", "the pipeline"];
-    throw new ConfigError(`the layout ${text} asks for ${what}, which cannot be trained with yet`, {
-      why: "data parallelism and ZeRO-1 are what ranks can do so far",
-      fix: `leave ${name} out: --layout dp=${ranks}`,
+  if (pp > 1) {
+    throw new ConfigError(`the layout ${text} asks for the pipeline, which cannot be trained with yet`, {
+      why: "data and expert parallelism and ZeRO-1 are what ranks can do so far",
+      fix: `leave pp out: --layout dp=${ranks}`,
       fields: { layout: text },
     });
   }
   if (!isPowerOfTwo(gradientShards / dp)) throw uneven(dp, gradientShards);
+}
+
+/** @throws {ConfigError} if the routed experts cannot be shared by the ranks of an expert group */
+export function checkExperts({ ep }: Pick<Layout, "ep">, experts: number): void {
+  if (isPowerOfTwo(ep) && experts % ep === 0) return;
+  throw new ConfigError(`${experts} routed experts cannot be shared by ${ep} ranks`, {
+    why: "each rank holds as many, and the ranks' gradients are added in pairs, then pairs of pairs",
+    fix: `choose ep among the powers of two that divide ${experts}`,
+    fields: { experts, ep },
+  });
 }
 
 function uneven(dp: number, gradientShards: number): ConfigError {

@@ -5,7 +5,7 @@
  * same bits. What a run leaves behind (files, samples of text) is handed in from above.
  *
  * Over ranks each has a loop, all take the same steps with the same records, and the first has the hooks that do
- * something: it alone evaluates, samples, listens to the signal.
+ * something: it alone evaluates and samples, unless they share the experts, and listens to the signal.
  */
 import { finiteOrNull, NonFiniteError, type RunEventBody } from "../base/index.ts";
 import { maxViolation } from "../model/index.ts";
@@ -115,7 +115,7 @@ class Loop {
       await this.#afterStep();
     }
     const lastRows = config.evaluate.lastRows ?? Number.POSITIVE_INFINITY;
-    if (!(await this.#onFirst(() => this.#evaluate(lastRows)))) return this.#interrupt();
+    if (!(await this.#run(() => this.#evaluate(lastRows)))) return this.#interrupt();
     if (this.#savedAt !== this.#step) await this.#save("last");
     const seconds = (performance.now() - started) / 1000;
     this.#input.hooks.emit({
@@ -201,9 +201,9 @@ class Loop {
     const isDue = (every: number): boolean => every > 0 && this.#step % every === 0 && this.#step < steps;
     const isFirst = (this.#communicator?.rank ?? 0) === 0;
     if (isDue(Math.max(1, Math.floor(steps / 20))) && isFirst) await this.#emitBias();
-    if (isDue(evaluation.everySteps)) await this.#onFirst(() => this.#evaluate(evaluation.rows));
+    if (isDue(evaluation.everySteps)) await this.#run(() => this.#evaluate(evaluation.rows));
     const isSampled = isDue(sample.everySteps) || this.#step === 1 || this.#step === steps;
-    if (isSampled && sample.prompts.length > 0) await this.#onFirst(() => this.#sample(sample.prompts));
+    if (isSampled && sample.prompts.length > 0) await this.#run(() => this.#sample(sample.prompts));
     // While steps are skipped the weights may be the broken part: a checkpoint now could push out the last good one.
     const isSound = this.#guard.state.skippedInARow === 0;
     if (isDue(checkpoint.everySteps) && isSound && this.#savedAt !== this.#step)
@@ -216,9 +216,19 @@ class Loop {
     return communicator === null ? task() : (await firstAlone(communicator, task)) === true;
   }
 
+  /**
+   * Runs the model forward: on the first rank alone, or on all of them with the same rows where they share the experts;
+   * then nothing stops it on its way, because the others would wait.
+   */
+  async #run(task: () => Promise<boolean>): Promise<boolean> {
+    const { session, signal } = this.#input;
+    if (session.dispatch === null) return this.#onFirst(task);
+    return (await this.#onFirst(async () => !signal.aborted)) && (await task());
+  }
+
   async #sample(prompts: readonly string[]): Promise<boolean> {
-    const { hooks, signal } = this.#input;
-    if (signal.aborted) return false;
+    const { hooks, session, signal } = this.#input;
+    if (session.dispatch === null && signal.aborted) return false;
     for (const prompt of prompts)
       hooks.emit({ type: "sample.generated", step: this.#step, prompt, text: await hooks.sample(prompt) });
     return true;
@@ -240,7 +250,8 @@ class Loop {
     const { session, validation, hooks, signal } = this.#input;
     if (validation === null) return true;
     const started = performance.now();
-    const result = await evaluate(session, validation, { maxRows, signal });
+    const stop = session.dispatch === null ? { signal } : {};
+    const result = await evaluate(session, validation, { maxRows, ...stop });
     if (result === null) return false;
     hooks.emit({
       type: "evaluation.completed",

@@ -11,7 +11,7 @@ import {
   precisions,
   Transformer,
 } from "../model/index.ts";
-import { type Communicator, ExpertExchange } from "../parallel/index.ts";
+import { type Communicator, checkExperts, ExpertExchange } from "../parallel/index.ts";
 import type { QueueDevice, RopeTable } from "../tensor/index.ts";
 import type { TrainConfig } from "./config.ts";
 import { DataParallel, type Team } from "./dataParallel.ts";
@@ -115,15 +115,8 @@ function expertGroup({ communicator, ep = 1 }: Team): Communicator | null {
 
 /** @throws {ConfigError} if the experts cannot be shared, or their numbers would depend on who has them */
 function shareOf({ model }: TrainConfig, { fp8 }: Precision, { rank, size }: Communicator): ExpertShare {
-  const { nRoutedExperts: experts } = model;
-  const count = experts / size;
-  if (!Number.isInteger(count) || !Number.isInteger(Math.log2(size))) {
-    throw new ConfigError(`${experts} routed experts cannot be shared by ${size} ranks`, {
-      why: "each rank holds as many, and the ranks' gradients are added in pairs, then pairs of pairs",
-      fix: `choose ep among the powers of two that divide ${experts}`,
-      fields: { experts, ep: size },
-    });
-  }
+  checkExperts({ ep: size }, model.nRoutedExperts);
+  const count = model.nRoutedExperts / size;
   if (fp8?.experts.input.scaling === "tensor") {
     throw new ConfigError("one scale for a whole tensor cannot be had where experts lie on several ranks", {
       why: "the greatest magnitude of all experts' weights, and of what all are sent, is known to no rank",

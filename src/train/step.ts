@@ -298,14 +298,15 @@ function gradientOwners({ parameters, experts }: ParameterFactory): readonly Par
  * does not matter which rank has which. Null where another rank sums.
  */
 function placesOf(
-  { config, options, experts }: ParameterFactory,
+  factory: ParameterFactory,
   parameter: Parameter,
   isOwned: boolean,
 ): readonly (Tensor | null)[] {
   const grad = isOwned ? parameter.grad : null;
-  if (!experts.some(({ weight }) => weight === parameter)) return [grad];
-  const { first, count } = options.experts ?? { first: 0, count: config.nRoutedExperts };
-  return Array.from({ length: config.nRoutedExperts }, (_, e) =>
+  const held = factory.expertsOf(parameter);
+  if (held === null) return [grad];
+  const { first, count } = held;
+  return Array.from({ length: factory.config.nRoutedExperts }, (_, e) =>
     grad === null || e < first || e >= first + count ? null : grad.rows(e - first, e - first + 1),
   );
 }

@@ -60,6 +60,18 @@ export class ParameterFactory {
     return this.#make(path, shape, { compute: "f8e4m3", fp8: fp8[part] }, "normal");
   }
 
+  /** The routed experts among all those of the model that a parameter holds; null for a parameter that holds none. */
+  expertsOf(parameter: Parameter): Omit<ExpertShare, "senders"> | null {
+    if (!this.experts.some(({ weight }) => weight === parameter)) return null;
+    return this.options.experts ?? { first: 0, count: this.config.nRoutedExperts };
+  }
+
+  /** The shape that a parameter has where all experts are held. */
+  wholeShape(parameter: Parameter): Shape {
+    const { shape } = parameter;
+    return this.expertsOf(parameter) === null ? shape : [this.config.nRoutedExperts, ...shape.slice(1)];
+  }
+
   /** A projection of the routed experts, [E, N, K]: of those that are held here. */
   routed(path: string, [E, ...matrix]: Shape, part: ProjectionPart): ExpertWeights {
     const { experts } = this.options;

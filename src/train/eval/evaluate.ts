@@ -101,7 +101,7 @@ class EvaluationPass {
   }
 
   #enqueue(): void {
-    const { model, rope, precision } = this.#session;
+    const { model, rope, precision, dispatch } = this.#session;
     const { positions, seqOffsets } = this.#batch;
     const pass: Pass = {
       positions,
@@ -110,7 +110,7 @@ class EvaluationPass {
       precision,
       cache: null,
       balanceAlpha: null,
-      dispatch: null,
+      dispatch,
     };
     const scales = { main: 1, mtp: model.mtp.map(() => 1) };
     const { main, mtp } = buildLosses(model, this.#batch, pass, scales);
