@@ -17,7 +17,6 @@ import {
 import type { Communicator } from "../parallel/index.ts";
 import {
   BYTES_PER_ELEMENT,
-  cast,
   type Dtype,
   type Shape,
   sizeOf,
@@ -176,9 +175,7 @@ export function answer(session: TrainSession): void {
       if (disk.isCopy || expertOf(factory, disk) === null) continue;
       // The ranks of the first group answer for all that have the same experts.
       const held = heldPart(factory, disk);
-      if (held === null || communicator.rank >= experts.senders) continue;
-      using exact = cast(held, "f32");
-      reply(communicator, exact);
+      if (held !== null && communicator.rank < experts.senders) reply(communicator, held);
     }
   }
   for (const { parts } of stateEntries(session)) {
