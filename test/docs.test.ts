@@ -50,7 +50,7 @@ describe.each(texts)("%s", (document, text) => {
       // Prose such as "minke is": no verb, and no flags that would have to belong to one.
       if (command === null) return /--[a-z]/.test(rest!) ? [call] : [];
       const known = new Set(["--help", ...command.options.map(({ long }) => long)]);
-      return [...rest!.matchAll(/(?<=^|\s)--[a-z-]+/g)]
+      return [...rest!.matchAll(/(?<=^|\s)--[a-z\d-]+/g)]
         .filter(([flag]) => !known.has(flag))
         .map(([flag]) => `${call}: ${flag}`);
     });

@@ -18,12 +18,19 @@ const some: readonly Cut[] = [
 ];
 
 const { optimizer, data } = sharedConfig("micro", "bf16");
+const unit = sharedConfig("unit", "bf16");
+const { numHiddenLayers: firstKDenseReplace } = unit.model;
+const dense: TrainConfig = {
+  ...unit,
+  model: { ...unit.model, firstKDenseReplace, numNextnPredictLayers: 0 },
+};
 const cases: readonly [string, TrainConfig, readonly Cut[]][] = [
   ["micro in bf16", sharedConfig("micro", "bf16"), all],
   ["micro in f32", sharedConfig("micro", "f32"), some],
   ["micro in FP8", sharedConfig("micro", "fp8"), some],
-  ["unit in bf16", sharedConfig("unit", "bf16"), some],
+  ["unit in bf16", unit, some],
   ["Muon", sharedConfig("micro", "bf16", { optimizer: { ...optimizer, kind: "muon" } }), [[4, true]]],
+  ["without experts or MTP", dense, [[2, true]]],
   [
     "masked documents, two rows a micro-batch",
     sharedConfig("micro", "bf16", { microBatchRows: 2, data: { ...data, maskDocuments: true } }),

@@ -50,7 +50,8 @@ async function tellAll<T>(communicator: Communicator, task: () => Promise<T>, be
       continue;
     }
     if (outcome.error !== null) {
-      await say({ kind: "left" });
+      // Where the others are gone already, the reason is still this one.
+      await say({ kind: "left" }).catch(() => undefined);
       throw outcome.error.error;
     }
     await say({ kind: "done", value: outcome.value as T });

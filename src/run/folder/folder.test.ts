@@ -35,12 +35,24 @@ describe("createRun", () => {
       runId: "a",
       created: "1970-01-01T00:00:00.000Z",
       unsettled: null,
+      layout: null,
       ...run,
     });
     expect(folder.warnings).toEqual([]);
     expect(await isOwned(folder.paths.root)).toBe(true);
     await folder.close();
     expect(await isOwned(folder.paths.root)).toBe(false);
+  });
+
+  test("notes how ranks share the work, and that it is one rank again", async () => {
+    const folder = await createRun(join(base, "a"), run);
+    const layout = { dp: 2, ep: 1, pp: 1, zero1: true };
+    for (const noted of [layout, null]) {
+      await folder.noteLayout(noted);
+      expect((await readManifest(folder.paths.root)).layout).toEqual(noted);
+      expect((await readManifest(folder.paths.root)).config).toEqual(run.config);
+    }
+    await folder.close();
   });
 
   test("never writes into a folder that holds a run", async () => {

@@ -160,6 +160,14 @@ function machineFacts({ environment, version, command }: EventOf<"run.started">)
     fact("command", `minke ${command.join(" ")}`),
     fact("processor", environment.cpu),
     fact("threads", `${environment.numThreads} of ${environment.numCores}`),
+    ...(environment.ranks === undefined
+      ? []
+      : [
+          fact(
+            "ranks",
+            `${environment.ranks.tensorBytes.length} (${environment.ranks.layout}${environment.ranks.zero1 ? ", ZeRO-1" : ""})`,
+          ),
+        ]),
     fact("memory", formatBytes(environment.memoryBytes)),
     fact("system", `${environment.platform} ${environment.arch}, Node ${environment.node}`),
     fact(

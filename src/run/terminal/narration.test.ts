@@ -114,6 +114,18 @@ describe("narrate", () => {
     expect(say({ ...damaged, fallback: null })).toContain("there is no other");
   });
 
+  test("a run on ranks says which is what, and what the tensors of each will take", () => {
+    for (const type of ["run.started", "run.resumed"] as const) {
+      const event = exampleEvents[type];
+      expect(say(event)).not.toContain("ranks ");
+      const ranks = { layout: "dp=2,ep=1,pp=1", zero1: true, tensorBytes: [30 * 2 ** 20, 29 * 2 ** 20] };
+      const environment = { ...event.environment, ranks };
+      expect(say({ ...event, environment })).toContain(
+        "ranks       2 (dp=2,ep=1,pp=1, ZeRO-1), tensors of each 30 MiB, 29 MiB",
+      );
+    }
+  });
+
   test("a resume tells how many steps are done again", () => {
     const started = first("run.started");
     if (started.type !== "run.started") throw new Error("unexpected event");
