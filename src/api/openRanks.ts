@@ -3,6 +3,7 @@ import { availableParallelism, totalmem } from "node:os";
 import { setTimeout as sleep } from "node:timers/promises";
 import { UsageError } from "../base/index.ts";
 import {
+  type Communicator,
   checkExperts,
   checkLayout,
   everyRank,
@@ -38,6 +39,8 @@ export interface OpenRanks {
 export interface Launch {
   readonly layout: Layout;
   readonly ranks: number;
+  /** Null where the ranks that share experts send to one another straight. */
+  readonly ranksPerNode: number | null;
 }
 
 /** What a caller says of them. */
@@ -45,6 +48,7 @@ export interface LaunchOptions {
   readonly ranks?: number;
   readonly layout?: string;
   readonly zero1?: boolean;
+  readonly ranksPerNode?: number;
 }
 
 /**
@@ -53,7 +57,7 @@ export interface LaunchOptions {
  * @param started  processes that a launcher has started, one rank each; null if this one was started alone
  */
 export function launchOf(options: LaunchOptions, started: number | null = launchedRanks()): Launch | null {
-  const { ranks, layout, zero1 = false } = options;
+  const { ranks, layout, zero1 = false, ranksPerNode = null } = options;
   if (started !== null && ranks !== undefined) {
     throw new UsageError(`--ranks ${ranks} is given, and mpirun has started ${started}`, {
       why: "under a launcher each process is one rank; --ranks puts several into one process",
@@ -61,11 +65,12 @@ export function launchOf(options: LaunchOptions, started: number | null = launch
       fields: { ranks, started },
     });
   }
-  if (started === null && ranks === undefined && layout === undefined && !zero1) return null;
+  if (started === null && ranks === undefined && layout === undefined && !zero1 && ranksPerNode === null)
+    return null;
   const count = started ?? ranks;
   const named = layout === undefined ? { dp: count ?? 1, ep: 1, pp: 1 } : parseLayout(layout);
   const wanted = { ...named, zero1 };
-  return { layout: wanted, ranks: count ?? worldSize(wanted) };
+  return { layout: wanted, ranks: count ?? worldSize(wanted), ranksPerNode };
 }
 
 function launchedRanks(): number | null {
@@ -92,14 +97,15 @@ export function isFirstProcess(): boolean {
 export function requireFit(launch: Launch | null, config: TrainConfig): void {
   if (launch === null) return;
   checkLayout(launch.layout, launch.ranks, config);
-  checkExperts(launch.layout, config.model.nRoutedExperts);
+  checkExperts(launch.layout, config.model, launch.ranksPerNode);
 }
 
 /** The flags that say the same again, behind the command that resumes a run. */
 export function launchFlags(launch: Launch | null): string {
   if (launch === null) return "";
-  const { layout, ranks } = launch;
-  const zero1 = layout.zero1 ? " --zero1" : "";
+  const { layout, ranks, ranksPerNode } = launch;
+  const nodes = ranksPerNode === null ? "" : ` --ranks-per-node ${ranksPerNode}`;
+  const zero1 = `${nodes}${layout.zero1 ? " --zero1" : ""}`;
   if (launchedRanks() !== null) return ` --layout ${layoutText(layout)}${zero1}`;
   const plain = layout.ep === 1 && layout.pp === 1;
   return ` --ranks ${ranks}${plain ? "" : ` --layout ${layoutText(layout)}`}${zero1}`;
@@ -122,11 +128,15 @@ export function openRanks(options: LaunchOptions & Pick<DeviceOptions, "threads"
   const own = communicators.map((communicator, rank): OpenRank => {
     const { device } = communicator;
     const native = device.backend instanceof NativeBackend ? device.backend : null;
-    const { zero1, ep } = launch.layout;
-    const team = { communicator, zero1, ep };
+    const team = teamOf(communicator, launch);
     return { device, native, warning, threads: native?.threads ?? 1, rank, team };
   });
   return { own, launch, job: null };
+}
+
+function teamOf(communicator: Communicator, launch: Launch | null): Team {
+  const { zero1 = false, ep = 1 } = launch?.layout ?? {};
+  return { communicator, zero1, ep, ranksPerNode: launch?.ranksPerNode ?? null };
 }
 
 /** This process as one rank of a job. Ranks of one host share its cores. */
@@ -137,7 +147,7 @@ function joinJob(options: LaunchOptions & Pick<DeviceOptions, "threads" | "backe
   const { threads = threadsOfARank(), backend } = options;
   const opened = openDevice({ threads, backend });
   const communicator = job.communicator(opened.device);
-  const team = { communicator, zero1: launch?.layout.zero1 === true, ep: launch?.layout.ep ?? 1 };
+  const team = teamOf(communicator, launch);
   return { own: [{ ...opened, rank: job.rank, team }], launch, job };
 }
 

@@ -37,6 +37,7 @@ const asked = [
   "set",
   "layout",
   "zero1",
+  "ranksPerNode",
 ] as const;
 
 /** What each rank was asked for, in the order of the ranks; empty for one rank alone. */

@@ -13,7 +13,7 @@ export async function startedEvent(
   environment: Environment,
   command: readonly string[],
 ): Promise<RunEventBody> {
-  const seat = launch === null ? null : { layout: launch.layout, rank: 0 };
+  const seat = launch === null ? null : { layout: launch.layout, rank: 0, ranksPerNode: launch.ranksPerNode };
   const estimate = await estimateStep(config, seat);
   const ofAllRanks = environment.ranks?.tensorBytes.reduce((sum, bytes) => sum + bytes, 0);
   const beside = await besideBf16(config, estimate);

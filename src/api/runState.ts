@@ -15,13 +15,7 @@ import {
   type WeightsElsewhere,
 } from "../checkpoint/index.ts";
 import type { Communicator } from "../parallel/index.ts";
-import {
-  BYTES_PER_ELEMENT,
-  type Dtype,
-  type Shape,
-  sizeOf,
-  type Tensor,
-} from "../tensor/index.ts";
+import { BYTES_PER_ELEMENT, type Dtype, type Shape, sizeOf, type Tensor } from "../tensor/index.ts";
 import { hasSecondMoment, type TrainSession } from "../train/index.ts";
 
 /** What one rank has of a tensor: all of it, or some experts. */

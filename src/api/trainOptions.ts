@@ -20,6 +20,8 @@ export interface TrainOptions {
   readonly layout?: string;
   /** Moments and averages of a weight lie at one rank only. */
   readonly zero1?: boolean;
+  /** Ranks of one machine, where ranks of several share the experts: between machines tokens cross once. */
+  readonly ranksPerNode?: number;
   /** The run's folder; a fresh one in ./runs by default. */
   readonly run?: string;
   /** Goes on with the run in that folder, under the settings that lie there. */

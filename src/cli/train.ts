@@ -23,6 +23,7 @@ interface Flags {
   readonly ranks?: number;
   readonly layout?: string;
   readonly zero1?: boolean;
+  readonly ranksPerNode?: number;
 }
 
 export function trainCommand(): Command {
@@ -52,7 +53,12 @@ export function trainCommand(): Command {
       "ranks in this process that share each step; data-parallel by default",
       numberOption("--ranks", 1, true, 1024),
     )
-    .option("--layout <places>", "which rank is what: dp=4 or dp=4,ep=1,pp=1")
+    .option("--layout <places>", "which rank is what: dp=4, or dp=4,ep=2 with experts shared by two ranks")
+    .option(
+      "--ranks-per-node <n>",
+      "where ep spans several machines: tokens cross once between those of n ranks",
+      numberOption("--ranks-per-node", 1, true, 1024),
+    )
     .option("--zero1", "keep moments and averages of a weight at one rank only")
     .option("--tensorboard", "also write TensorBoard event files")
     .option("--json", "print the events as JSON lines")

@@ -1,6 +1,7 @@
 import { describe, expect, test } from "vitest";
 import { ConfigError } from "../base/index.ts";
 import {
+  checkExperts,
   checkLayout,
   dataRanks,
   type Layout,
@@ -61,6 +62,16 @@ describe("checkLayout", () => {
     expect(legal(8)).toEqual([1, 2, 4, 8]);
     expect(legal(6)).toEqual([3, 6]);
     expect(legal(12)).toEqual([3, 6, 12]);
+  });
+
+  test("takes experts that divide over a power of two of ranks, and nodes that hold whole groups of them", () => {
+    const model = { nRoutedExperts: 24, nGroup: 4 };
+    for (const ep of [1, 2, 4, 8]) checkExperts({ ep }, model);
+    for (const ep of [3, 6, 16])
+      expect(() => checkExperts({ ep }, model)).toThrow(`24 routed experts cannot be shared by ${ep} ranks`);
+    for (const ranksPerNode of [2, 4, 8]) checkExperts({ ep: 8 }, model, ranksPerNode);
+    expect(() => checkExperts({ ep: 8 }, model, 3)).toThrow("8 ranks share the experts, 3 of them on a node");
+    expect(() => checkExperts({ ep: 8 }, model, 1)).toThrow("4 groups of experts do not lie on 8 nodes");
   });
 
   test.each<[Partial<Layout>, number, number, RegExp]>([

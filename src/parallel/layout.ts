@@ -106,13 +106,43 @@ export function checkLayout(layout: Layout, ranks: number, { gradientShards }: C
   if (!isPowerOfTwo(gradientShards / dp)) throw uneven(dp, gradientShards);
 }
 
-/** @throws {ConfigError} if the routed experts cannot be shared by the ranks of an expert group */
-export function checkExperts({ ep }: Pick<Layout, "ep">, experts: number): void {
-  if (isPowerOfTwo(ep) && experts % ep === 0) return;
-  throw new ConfigError(`${experts} routed experts cannot be shared by ${ep} ranks`, {
-    why: "each rank holds as many, and the ranks' gradients are added in pairs, then pairs of pairs",
-    fix: `choose ep among the powers of two that divide ${experts}`,
-    fields: { experts, ep },
+/** Of a model, what says how its experts may be shared. */
+export interface RoutedModel {
+  readonly nRoutedExperts: number;
+  /** Groups of neighbouring experts. */
+  readonly nGroup: number;
+}
+
+/**
+ * @param ranksPerNode  where tokens shall cross once between nodes; null where ranks send to one another straight
+ * @throws {ConfigError} if the routed experts cannot be shared by the ranks of an expert group
+ */
+export function checkExperts(
+  { ep }: Pick<Layout, "ep">,
+  { nRoutedExperts: experts, nGroup }: RoutedModel,
+  ranksPerNode: number | null = null,
+): void {
+  if (!isPowerOfTwo(ep) || experts % ep !== 0) {
+    throw new ConfigError(`${experts} routed experts cannot be shared by ${ep} ranks`, {
+      why: "each rank holds as many, and the ranks' gradients are added in pairs, then pairs of pairs",
+      fix: `choose ep among the powers of two that divide ${experts}`,
+      fields: { experts, ep },
+    });
+  }
+  if (ranksPerNode === null) return;
+  const nodes = ep / ranksPerNode;
+  if (!Number.isInteger(nodes)) {
+    throw new ConfigError(`${ep} ranks share the experts, ${ranksPerNode} of them on a node`, {
+      why: "a token goes to the rank with the sender's own number in another node: a group has whole nodes",
+      fix: `choose --ranks-per-node among the divisors of ep=${ep}, or leave it out`,
+      fields: { ep, ranksPerNode },
+    });
+  }
+  if (nGroup % nodes === 0) return;
+  throw new ConfigError(`${nGroup} groups of experts do not lie on ${nodes} nodes`, {
+    why: "a node sums the answers of whole groups: otherwise sums would depend on where experts lie",
+    fix: `use nodes whose number divides the model's nGroup, or leave --ranks-per-node out`,
+    fields: { nGroup, nodes, ranksPerNode },
   });
 }
 

@@ -18,6 +18,8 @@ export interface Team {
   readonly zero1: boolean;
   /** Neighbours that share the routed experts; 1 or absent where each has all of them. */
   readonly ep?: number;
+  /** Between nodes of so many ranks tokens cross once; null or absent where ranks send to one another straight. */
+  readonly ranksPerNode?: number | null;
 }
 
 /** Gradients whose messages are under way together: the more, the more memory for what arrives. */

@@ -26,6 +26,7 @@ export interface StepEstimate {
 export interface Seat {
   readonly layout: Layout;
   readonly rank: number;
+  readonly ranksPerNode?: number | null;
 }
 
 /** @param seat  null for one rank alone */
@@ -64,11 +65,11 @@ export async function estimateStep(config: TrainConfig, seat: Seat | null = null
 /** The ranks of a plan exchange nothing: a plan has no numbers. */
 function teamOf(device: QueueDevice, seat: Seat | null): Team | null {
   if (seat === null) return null;
-  const { layout, rank } = seat;
+  const { layout, rank, ranksPerNode = null } = seat;
   const { data } = placeOf(layout, rank);
   const nobody = { abort: () => undefined };
   const communicator = QueueCommunicator.world(device, nobody, data, dataRanks(layout, rank).length);
-  return { communicator, zero1: layout.zero1, ep: layout.ep };
+  return { communicator, zero1: layout.zero1, ep: layout.ep, ranksPerNode };
 }
 
 /** What FP8 takes fewer bytes for, beside the same run in bf16; nothing for a run in another precision. */

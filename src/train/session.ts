@@ -11,7 +11,7 @@ import {
   precisions,
   Transformer,
 } from "../model/index.ts";
-import { type Communicator, checkExperts, ExpertExchange } from "../parallel/index.ts";
+import { type Communicator, checkExperts, ExpertExchange, TwoHopExchange } from "../parallel/index.ts";
 import type { QueueDevice, RopeTable } from "../tensor/index.ts";
 import type { TrainConfig } from "./config.ts";
 import { DataParallel, type Team } from "./dataParallel.ts";
@@ -57,7 +57,7 @@ export class TrainSession {
       isTrained: true,
       ...(experts === null ? {} : { experts }),
     });
-    this.dispatch = group === null ? null : new ExpertExchange(group);
+    this.dispatch = group === null ? null : dispatchOver(group, team?.ranksPerNode ?? null);
     this.model = new Transformer(config.model, this.factory);
     const { parameters } = this.factory;
     const routed = new Set(this.factory.experts.map(({ weight }) => weight));
@@ -113,9 +113,13 @@ function expertGroup({ communicator, ep = 1 }: Team): Communicator | null {
   return communicator.split(Array.from({ length: ep }, (_, i) => first + i));
 }
 
+function dispatchOver(group: Communicator, ranksPerNode: number | null): ExpertDispatch {
+  return ranksPerNode === null ? new ExpertExchange(group) : new TwoHopExchange(group, ranksPerNode);
+}
+
 /** @throws {ConfigError} if the experts cannot be shared, or their numbers would depend on who has them */
 function shareOf({ model }: TrainConfig, { fp8 }: Precision, { rank, size }: Communicator): ExpertShare {
-  checkExperts({ ep: size }, model.nRoutedExperts);
+  checkExperts({ ep: size }, model);
   const count = model.nRoutedExperts / size;
   if (fp8?.experts.input.scaling === "tensor") {
     throw new ConfigError("one scale for a whole tensor cannot be had where experts lie on several ranks", {

@@ -52,9 +52,7 @@ describe.skipIf(nativeIsMissing)("a run whose ranks share the experts", () => {
     first.child.kill("SIGINT");
     expect((await first.finished).code).toBe(130);
     const [event] = (await historyOf(run)).of("run.interrupted");
-    expect(event?.resume).toBe(
-      `minke train --run ${run} --resume --ranks 4 --layout dp=4,ep=2,pp=1 --zero1`,
-    );
+    expect(event?.resume).toBe(`minke train --run ${run} --resume --ranks 4 --layout dp=4,ep=2,pp=1 --zero1`);
     expect(event?.step).toBeLessThan(STEPS);
     const elsewhere = resumeOnRanks(run, ["--ranks", "2", "--layout", "dp=2,ep=2"]);
     expect(await minke(elsewhere, { cwd: folder })).toMatchObject({ code: 0, stderr: "" });

@@ -6,7 +6,7 @@ import { sharedConfig, type Trained, trainAlone, trainOnRanks } from "../support
 
 const STEPS = 10;
 
-type Cut = readonly [ranks: number, ep: number, zero1: boolean];
+type Cut = readonly [ranks: number, ep: number, zero1: boolean, ranksPerNode?: number];
 const all: readonly Cut[] = [
   [2, 2, false],
   [2, 2, true],
@@ -15,11 +15,14 @@ const all: readonly Cut[] = [
   [4, 4, false],
   [8, 2, true],
   [8, 4, true],
+  [4, 4, true, 2],
+  [8, 4, false, 1],
 ];
 const some: readonly Cut[] = [
   [2, 2, true],
   [4, 2, false],
   [4, 4, true],
+  [4, 4, false, 2],
 ];
 
 const { optimizer } = sharedConfig("micro", "bf16");
@@ -58,8 +61,8 @@ describe.skipIf(nativeIsMissing)("ranks that share the experts", () => {
     async (_, config, cuts) => {
       const alone = await trainAlone(config, STEPS);
       expect(new Set(alone.records.map(({ loss }) => loss)).size).toBe(STEPS);
-      for (const [ranks, ep, zero1] of cuts) {
-        const trained = await trainOnRanks(config, STEPS, { ranks, zero1, ep });
+      for (const [ranks, ep, zero1, ranksPerNode = null] of cuts) {
+        const trained = await trainOnRanks(config, STEPS, { ranks, zero1, ep, ranksPerNode });
         expectSameBits(trained, alone);
         // Each has its share of the experts, and no more.
         const share = config.model.nRoutedExperts / ep;

@@ -20,6 +20,8 @@ export interface MoeProblem {
   /** Added to the router's bias: sends tokens where it is large. */
   readonly bias?: readonly number[];
   readonly recomputes?: boolean;
+  /** Fills the memory that the pass will get with NaN: what is read behind a count then spoils the result. */
+  readonly poisoned?: boolean;
 }
 
 /** What one micro-batch gives, as bytes in hex: equal or not. */
@@ -134,9 +136,14 @@ async function pass(
   device: QueueDevice,
   moe: Moe,
   dispatch: Pass["dispatch"],
-  { config, precision, tokens, recomputes = false }: MoeProblem,
+  { config, precision, tokens, recomputes = false, poisoned = false }: MoeProblem,
   sender: number,
 ): Promise<Omit<MoeResult, "expertGradients">> {
+  if (poisoned) {
+    using garbage = device.temporary([POISONED_BYTES / 4], "f32");
+    // NaN in every dtype: f32, bf16 and E4M3.
+    garbage.writeBytes(new Uint8Array(POISONED_BYTES).fill(0xff));
+  }
   using _scope = device.scope();
   const D = config.hiddenSize;
   const random = (seed: number): Tensor =>
@@ -168,6 +175,9 @@ async function expertGradient(moe: Moe, sender: number, expert: number): Promise
   );
   return (await Promise.all(parts)).join();
 }
+
+/** More than a pass takes. */
+const POISONED_BYTES = 2 ** 22;
 
 async function hex(tensor: Tensor): Promise<string> {
   return Buffer.from(await tensor.readBytes()).toString("hex");

@@ -101,12 +101,12 @@ export async function trainAlone(config: TrainConfig, steps: number): Promise<Tr
 export async function trainOnRanks(
   config: TrainConfig,
   steps: number,
-  { ranks, zero1, ep = 1 }: { readonly ranks: number; readonly zero1: boolean; readonly ep?: number },
+  { ranks, ...shared }: { readonly ranks: number } & Omit<Team, "communicator">,
 ): Promise<readonly Trained[]> {
   const communicators = inProcess(ranks, { backend: "native", limitBytes: BYTES, threads: 2 });
   try {
     return await everyRank(communicators, (communicator) =>
-      trainRank(communicator.device, config, steps, { communicator, zero1, ep }),
+      trainRank(communicator.device, config, steps, { communicator, ...shared }),
     );
   } finally {
     await Promise.all(communicators.map(({ device }) => device.dispose()));

@@ -76,6 +76,15 @@ describe.each(backends)("a MoE layer over ranks, %s", (backend) => {
     await expectSameBits(problem(4, "fp8", { bias }), backend, 2);
   });
 
+  test("has one process's bits where the room behind the rows holds NaN", async () => {
+    for (const precision of ["bf16", "fp8"] as const) {
+      const spoilt = problem(4, precision, { poisoned: true });
+      await expectSameBits(spoilt, backend);
+      await expectSameBits(spoilt, backend, 2);
+      await expectSameBits({ ...spoilt, bias: biasFor([4, 5, 6, 7]), recomputes: true }, backend);
+    }
+  });
+
   test("has one process's bits with a group on each of four nodes of one rank, and with one node", async () => {
     await expectSameBits(problem(4, "bf16"), backend, 1);
     await expectSameBits(problem(4, "bf16"), backend, 4);
