@@ -76,6 +76,10 @@ static napi_value leave(napi_env env, napi_callback_info info) {
   char reason[REASON_CAPACITY] = "";
   if (!argument_of(env, info, &argument, napi_number)) return NULL;
   napi_get_value_double(env, argument, &seconds);
+  if (!is_started) {
+    napi_throw_error(env, NULL, "there is no job to leave");
+    return NULL;
+  }
   const int state = job_leave(&job, seconds, reason, sizeof reason);
   if (state < 0) {
     napi_throw_error(env, NULL, reason);

@@ -23,7 +23,7 @@
 #define PIECE_BYTES (1 << 30) /* MPI counts bytes in an int */
 #endif
 enum { GOODBYE_TAG = 0 };
-static const double EAGER_SECONDS = 200e-6, HURRIED_PAUSE = 20e-6, IDLE_PAUSE = 10e-3;
+static const double EAGER_SECONDS = 200e-6, HURRIED_PAUSE = 20e-6, IDLE_PAUSE = 10e-3, ALONE_PAUSE = 1;
 static const double SHORTEST_PAUSE = 50e-6, LONGEST_PAUSE = 200e-6;
 /* What a rank sent before it left may arrive after its goodbye, for they travel apart. */
 static const double GRACE_SECONDS = 2;
@@ -170,10 +170,12 @@ static void rest(struct carrier *me) {
     sched_yield();
     return;
   }
-  double pause = IDLE_PAUSE;
-  if (is_open) {
-    pause = is_hurried ? HURRIED_PAUSE : me->pause;
-    me->pause = is_hurried || 2 * me->pause > LONGEST_PAUSE ? LONGEST_PAUSE : 2 * me->pause;
+  double pause = me->job->size > 1 ? IDLE_PAUSE : ALONE_PAUSE;
+  if (is_open && is_hurried) {
+    pause = HURRIED_PAUSE;
+  } else if (is_open) {
+    pause = me->pause;
+    me->pause = 2 * pause < LONGEST_PAUSE ? 2 * pause : LONGEST_PAUSE;
   }
   pthread_mutex_lock(&all->lock);
   if (all->fresh == NULL && !me->job->is_aborting) condition_wait(&all->work, &all->lock, now + pause);

@@ -3,7 +3,7 @@ import { distanceOf, drawCurves, smoothed, type Training } from "./lossCurves.ts
 
 const falling = Array.from({ length: 400 }, (_, i) => 2 + 6 * 0.98 ** i);
 
-function training(arm: string, losses: readonly number[], validationLoss: number): Training {
+function training(arm: string, losses: readonly (number | null)[], validationLoss: number): Training {
   return { arm, seed: 0, losses, validationLoss };
 }
 
@@ -35,6 +35,13 @@ describe("the distance of two trainings", () => {
     const { lastQuarter, pointwise } = distanceOf(hump, base);
     expect(lastQuarter).toBe(0);
     expect(pointwise).toBeGreaterThan(0.09);
+  });
+
+  test("leaves out steps that either of them skipped", () => {
+    const skipping = falling.map((loss, i) => (i === 350 ? null : loss));
+    const other = falling.map((loss, i) => (i === 350 ? 100 * loss : i === 390 ? null : loss));
+    const apart = distanceOf(training("fp8", other, 2), training("bf16", skipping, 2));
+    expect(apart.lastQuarter).toBe(0);
   });
 
   test("refuses trainings of different lengths", () => {

@@ -7,11 +7,11 @@
 import { lineChart } from "../../src/run/report/lineChart.ts";
 import { reportStyle } from "../../src/run/report/reportStyle.ts";
 
-/** Losses of all steps, and the held-out loss after the last. */
+/** Losses of all steps, null where the guard skipped one, and the held-out loss after the last. */
 export interface Training {
   readonly arm: string;
   readonly seed: number;
-  readonly losses: readonly number[];
+  readonly losses: readonly (number | null)[];
   readonly validationLoss: number;
 }
 
@@ -26,10 +26,11 @@ export interface Distance {
 /** Steps after which an average of 0.9 holds less than a thousandth of its first value. */
 const SETTLED = 66;
 
-export function smoothed(losses: readonly number[], keep: number = 0.9): readonly number[] {
-  let average = losses[0] ?? 0;
+/** A skipped step leaves the average where it was. */
+export function smoothed(losses: readonly (number | null)[], keep: number = 0.9): readonly number[] {
+  let average = losses.find((loss) => loss !== null) ?? 0;
   return losses.map((loss) => {
-    average = keep * average + (1 - keep) * loss;
+    if (loss !== null) average = keep * average + (1 - keep) * loss;
     return average;
   });
 }
@@ -39,8 +40,12 @@ export function distanceOf(training: Training, base: Training): Distance {
   const steps = base.losses.length;
   if (training.losses.length !== steps)
     throw new RangeError(`${training.losses.length} steps are compared with ${steps}`);
-  const relative = training.losses.map((loss, i) => (loss - base.losses[i]!) / base.losses[i]!);
-  const last = relative.slice(Math.floor((3 * steps) / 4));
+  const last = training.losses.flatMap((loss, i) => {
+    const baseLoss = base.losses[i]!;
+    return loss === null || baseLoss === null || i < Math.floor((3 * steps) / 4)
+      ? []
+      : [(loss - baseLoss) / baseLoss];
+  });
   const [curve, baseCurve] = [smoothed(training.losses), smoothed(base.losses)];
   const apart = curve.map((loss, i) => Math.abs(loss - baseCurve[i]!) / baseCurve[i]!);
   return {
