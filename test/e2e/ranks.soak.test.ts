@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { builtEntry, minke, startMinke } from "../support/minke.ts";
 import { mpiFlavours, startRanks } from "../support/mpirun.ts";
-import { expectSameBits } from "../support/rankedBits.ts";
+import { expectSameBits, expectSharedBits } from "../support/rankedBits.ts";
 import { rankedArguments, resumeOnRanks } from "../support/rankedRun.ts";
 import { sharedConfig, trainAlone, trainOnRanks } from "../support/rankedTraining.ts";
 import { scratchFolder } from "../support/scratchFolder.ts";
@@ -13,6 +13,16 @@ import { writeTrainingText } from "../support/trainingText.ts";
 const STEPS = 50;
 const TIMEOUT = { timeout: 3_600_000 };
 const layouts = [1, 2, 4, 8].flatMap((ranks) => [false, true].map((zero1) => ({ ranks, zero1 })));
+
+const expertLayouts = [2, 4, 8].flatMap((ranks) =>
+  [2, 4]
+    .filter((ep) => ranks % ep === 0)
+    .flatMap((ep) =>
+      [false, true].flatMap((zero1) =>
+        [null, ep / 2].map((ranksPerNode) => ({ ranks, ep, zero1, ranksPerNode })),
+      ),
+    ),
+);
 
 /** Lets a run take some steps and kills it. */
 async function killAfterSteps(args: readonly string[], steps: number, cwd: string): Promise<void> {
@@ -38,6 +48,20 @@ describe("fifty steps", () => {
     },
   );
 
+  test.each(
+    (["unit", "micro"] as const).flatMap((preset) =>
+      (["f32", "bf16", "fp8"] as const).map((precision) => [preset, precision] as const),
+    ),
+  )(
+    "of %s in %s have the bits of one process where ranks share the experts",
+    TIMEOUT,
+    async (preset, precision) => {
+      const config = sharedConfig(preset, precision, { rowLength: 32 });
+      const alone = await trainAlone(config, STEPS);
+      for (const layout of expertLayouts) expectSharedBits(await trainOnRanks(config, STEPS, layout), alone);
+    },
+  );
+
   test("over MPI leave the files of one process", TIMEOUT, async () => {
     const cwd = await scratchFolder();
     const text = await writeTrainingText(cwd);
@@ -45,10 +69,11 @@ describe("fifty steps", () => {
     expect((await minke(rankedArguments({ text, run: alone, steps: STEPS }), { cwd })).code).toBe(0);
     const wanted = await fingerprint(alone, STEPS);
     const entry = await builtEntry();
+    const straight = expertLayouts.filter(({ ranksPerNode }) => ranksPerNode === null);
     for (const flavour of mpiFlavours) {
-      for (const { ranks, zero1 } of layouts) {
-        const run = join(cwd, `${flavour}-${ranks}-${zero1}`);
-        const launch = zero1 ? ["--zero1"] : [];
+      for (const { ranks, zero1, ep } of [...layouts.map((layout) => ({ ...layout, ep: 1 })), ...straight]) {
+        const run = join(cwd, `${flavour}-${ranks}-${ep}-${zero1}`);
+        const launch = ["--layout", `dp=${ranks},ep=${ep}`, ...(zero1 ? ["--zero1"] : [])];
         const args = rankedArguments({ text, run, steps: STEPS, launch });
         expect((await startRanks(ranks, entry, args, { flavour, cwd }).finished).code).toBe(0);
         expect(await fingerprint(run, STEPS)).toEqual(wanted);

@@ -41,8 +41,10 @@ describe.each(mpiFlavours)("under %s", { timeout: 180_000 }, (flavour) => {
     [1, []],
     [2, ["--zero1"]],
     [4, ["--layout", "dp=4"]],
-  ] as const)("%i processes leave the files of one", async (ranks, launch) => {
-    const run = join(folder, `${flavour}-${ranks}`);
+    [4, ["--layout", "dp=4,ep=2"]],
+    [4, ["--layout", "dp=4,ep=4", "--ranks-per-node", "2", "--zero1"]],
+  ] as const)("%i processes leave the files of one: %j", async (ranks, launch) => {
+    const run = join(folder, `${flavour}-${ranks}${launch.join("")}`);
     const job = startRanks(ranks, await builtEntry(), runArguments(run, launch), { flavour, cwd: folder });
     const { code, stderr } = await job.finished;
     expect({ code, stderr }).toEqual({ code: 0, stderr: "" });

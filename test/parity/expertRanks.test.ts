@@ -2,7 +2,8 @@
 import { describe, expect, test } from "vitest";
 import type { TrainConfig } from "../../src/train/config.ts";
 import { nativeIsMissing } from "../support/native.ts";
-import { sharedConfig, type Trained, trainAlone, trainOnRanks } from "../support/rankedTraining.ts";
+import { expectSharedBits } from "../support/rankedBits.ts";
+import { sharedConfig, trainAlone, trainOnRanks } from "../support/rankedTraining.ts";
 
 const STEPS = 10;
 
@@ -41,19 +42,6 @@ const cases: readonly [string, TrainConfig, readonly Cut[]][] = [
   ],
 ];
 
-/** On every rank the records of one process, and of the state what it has; between them they have all of it. */
-function expectSameBits(ranks: readonly Trained[], alone: Trained): void {
-  const found = new Set<string>();
-  for (const { records, state } of ranks) {
-    expect(records).toEqual(alone.records);
-    for (const [name, hash] of state) {
-      expect(hash, name).toBe(alone.state.get(name));
-      found.add(name);
-    }
-  }
-  expect([...alone.state.keys()].filter((name) => !found.has(name))).toEqual([]);
-}
-
 describe.skipIf(nativeIsMissing)("ranks that share the experts", () => {
   test.each(cases)(
     "have the bits of one process after ten steps: %s",
@@ -63,7 +51,7 @@ describe.skipIf(nativeIsMissing)("ranks that share the experts", () => {
       expect(new Set(alone.records.map(({ loss }) => loss)).size).toBe(STEPS);
       for (const [ranks, ep, zero1, ranksPerNode = null] of cuts) {
         const trained = await trainOnRanks(config, STEPS, { ranks, zero1, ep, ranksPerNode });
-        expectSameBits(trained, alone);
+        expectSharedBits(trained, alone);
         // Each has its share of the experts, and no more.
         const share = config.model.nRoutedExperts / ep;
         const own = [...trained[0]!.state.keys()].filter((name) =>

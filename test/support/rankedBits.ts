@@ -17,3 +17,16 @@ export function expectSameBits(ranks: readonly Trained[], alone: Trained, zero1:
     expect(holders.get(name), name).toBe(isSharded ? 1 : ranks.length);
   }
 }
+
+/** Where ranks share the experts: on every rank the records of one process, and of the state what it has; together they have all. */
+export function expectSharedBits(ranks: readonly Trained[], alone: Trained): void {
+  const found = new Set<string>();
+  for (const { records, state } of ranks) {
+    expect(records).toEqual(alone.records);
+    for (const [name, hash] of state) {
+      expect(hash, name).toBe(alone.state.get(name));
+      found.add(name);
+    }
+  }
+  expect([...alone.state.keys()].filter((name) => !found.has(name))).toEqual([]);
+}

@@ -128,19 +128,18 @@ export class ParameterFactory {
     for (const { value } of this.buffers) fill(value, 0);
   }
 
-  #draw({ master, path }: Parameter, seed: number): void {
-    const { experts } = this.options;
+  #draw(parameter: Parameter, seed: number): void {
+    const { master, path } = parameter;
     const std = this.config.initializerRange;
-    const isShare = experts !== undefined && this.experts.some(({ weight }) => weight.path === path);
-    if (!isShare) {
+    const held = this.expertsOf(parameter);
+    if (held === null || held.count === this.config.nRoutedExperts) {
       randomNormal(master, std, seed, streamOf(path));
       return;
     }
     // Numbers count from the first expert: a share is cut from all.
-    const { first, count } = experts;
-    using all = this.device.temporary([this.config.nRoutedExperts, ...master.shape.slice(1)], master.dtype);
+    using all = this.device.temporary(this.wholeShape(parameter), master.dtype);
     randomNormal(all, std, seed, streamOf(path));
-    copyInto(all.rows(first, first + count), master);
+    copyInto(all.rows(held.first, held.first + held.count), master);
   }
 
   #make(
