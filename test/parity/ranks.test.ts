@@ -3,7 +3,8 @@ import { describe, expect, test } from "vitest";
 import type { TrainConfig } from "../../src/train/config.ts";
 import { nativeIsMissing } from "../support/native.ts";
 import { expectSameBits } from "../support/rankedBits.ts";
-import { sharedConfig, trainAlone, trainOnRanks } from "../support/rankedTraining.ts";
+import { firstGradients, sharedConfig, trainAlone, trainOnRanks } from "../support/rankedTraining.ts";
+import { distance } from "../support/tolerance.ts";
 
 const STEPS = 10;
 
@@ -50,3 +51,16 @@ describe.skipIf(nativeIsMissing)("data-parallel ranks", () => {
     },
   );
 });
+
+test.skipIf(nativeIsMissing)(
+  "the first step's gradients of micro in f32 differ by rounding alone where the shards do",
+  async () => {
+    const [one, ...others] = await Promise.all(
+      [1, 2, 8].map((gradientShards) => firstGradients(sharedConfig("micro", "f32", { gradientShards }))),
+    );
+    for (const grads of others) {
+      for (const [path, grad] of grads)
+        expect(distance(grad, one!.get(path)!).frobenius, path).toBeLessThan(1e-6);
+    }
+  },
+);

@@ -112,3 +112,20 @@ export async function trainOnRanks(
     await Promise.all(communicators.map(({ device }) => device.dispose()));
   }
 }
+
+/** The gradients of a run's first step on one process, by path. */
+export async function firstGradients(config: TrainConfig): Promise<ReadonlyMap<string, Float64Array>> {
+  const device = new QueueDevice(new NativeBackend({ threads: 2, reserveBytes: BYTES }), BYTES);
+  try {
+    const session = new TrainSession(device, config, { padId: PAD_ID, eosId: EOS_ID });
+    session.initialize();
+    const scheduled = scheduleAt(config, { step: 0, share: 0 });
+    await session.runner.compute(randomRows(config.batchRows, config, 0), scheduled);
+    const grads = new Map<string, Float64Array>();
+    for (const { path, grad } of session.factory.parameters)
+      grads.set(path, Float64Array.from(await grad!.read()));
+    return grads;
+  } finally {
+    await device.dispose();
+  }
+}
