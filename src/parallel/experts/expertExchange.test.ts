@@ -76,6 +76,16 @@ describe.each(backends)("a MoE layer over ranks, %s", (backend) => {
     await expectSameBits(problem(4, "fp8", { bias }), backend, 2);
   });
 
+  test("has one process's bits where every token goes to one and the same expert", async () => {
+    const config = { ...grouped, nGroup: 1, topkGroup: 1, numExpertsPerTok: 1 };
+    const { results, sent } = await expectSameBits(
+      problem(4, "bf16", { config, bias: biasFor([9]) }),
+      backend,
+    );
+    expect(new Set(results.flatMap(({ expertIds }) => expertIds))).toEqual(new Set([9]));
+    expect(sent).toEqual([0, 1, 2, 3].map(() => [0, 0, 13, 0]));
+  });
+
   test("has one process's bits where the room behind the rows holds NaN", async () => {
     for (const precision of ["bf16", "fp8"] as const) {
       const spoilt = problem(4, precision, { poisoned: true });
