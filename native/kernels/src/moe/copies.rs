@@ -147,7 +147,7 @@ pub fn gather(ctx: &Ctx, a: &mut Args) -> Result<(), KernelError> {
     let needed = rows.iter().max().map_or(0, |most| (*most + 1) as usize);
     let x = x.bytes(needed * width)?;
     let y = y.bytes_mut(r * width)?;
-    let bytes = if r == 0 { 0 } else { y.len() / r };
+    let bytes = y.len().checked_div(r).unwrap_or(0);
     let y = Disjoint::new(y);
     for_rows(ctx.pool, r, bytes, |from, to, _| {
         for (i, row) in rows.iter().enumerate().take(to).skip(from) {
