@@ -3,6 +3,7 @@
 #
 #   scripts/hosts.sh up 4           hosts h0..h3 (10.77.0.1 and on); needs root and iproute2
 #   scripts/hosts.sh on h2 CMD...   runs a command there
+#   scripts/hosts.sh swallow 4      adds a network (10.88.0.1 and on) on which nothing ever arrives, like behind a firewall
 #   scripts/hosts.sh cut h2         takes its link down; `join h2` brings it up again
 #   scripts/hosts.sh pids h2        process ids of what runs there
 #   scripts/hosts.sh bytes h2       bytes that it has sent
@@ -32,6 +33,20 @@ up() {
     ip -n "$prefix-h$i" address add "10.77.0.$((i + 1))/24" dev eth0
     ip -n "$prefix-h$i" link set eth0 up
     ip -n "$prefix-h$i" link set lo up
+  done
+}
+
+# The neighbours' addresses are known, so packets leave, and the bridge does not carry them.
+swallow() {
+  local count=$1 i j
+  for ((i = 0; i < count; i++)); do
+    ip link add eth1 netns "$prefix-h$i" type veth peer name "swallow$i" netns "$prefix-bridge"
+    ip -n "$prefix-bridge" link set "swallow$i" up
+    ip -n "$prefix-h$i" address add "10.88.0.$((i + 1))/24" dev eth1
+    ip -n "$prefix-h$i" link set eth1 up
+    for ((j = 0; j < count; j++)); do
+      if ((i != j)); then ip -n "$prefix-h$i" neigh add "10.88.0.$((j + 1))" lladdr 02:00:00:00:00:01 dev eth1; fi
+    done
   done
 }
 
@@ -66,6 +81,7 @@ shift || true
 case $command in
   up) down; up "${1:-4}" ;;
   down) down ;;
+  swallow) swallow "$1" ;;
   on) on "$@" ;;
   rsh) rsh "$@" ;;
   pids) ip netns pids "$prefix-$1" ;;

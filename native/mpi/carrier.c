@@ -19,8 +19,12 @@
 #include "clock.h"
 #include "job.h"
 
-#ifndef PIECE_BYTES /* tests make it small */
+/* Tests make these small. */
+#ifndef PIECE_BYTES
 #define PIECE_BYTES (1 << 30) /* MPI counts bytes in an int */
+#endif
+#ifndef FIRST_WORD_SECONDS
+#define FIRST_WORD_SECONDS 60
 #endif
 enum { GOODBYE_TAG = 0 };
 static const double EAGER_SECONDS = 200e-6, HURRIED_PAUSE = 20e-6, IDLE_PAUSE = 10e-3, ALONE_PAUSE = 1;
@@ -207,6 +211,31 @@ static void set_state(struct job *job, enum job_state state) {
   pthread_mutex_unlock(&job->messages.lock);
 }
 
+/*
+ * A communicator of all ranks with our error handler, apart from whoever else uses MPI in this process. It is where ranks
+ * speak to one another for the first time, and where they find out that a firewall lets only the launcher through.
+ */
+static void duplicate_world(struct job *job, MPI_Comm *copy) {
+  /* One of them tells it; the others come after it only if it cannot. */
+  const double deadline = seconds_now() + FIRST_WORD_SECONDS + (job->rank > 0 ? 3 : 0);
+  const struct timespec pause = timespec_of(SHORTEST_PAUSE);
+  int is_done = 0;
+  MPI_Request request;
+  check(job, MPI_Comm_idup(MPI_COMM_WORLD, copy, &request), "MPI_Comm_idup");
+  while (true) {
+    check(job, MPI_Test(&request, &is_done, MPI_STATUS_IGNORE), "MPI_Comm_idup");
+    if (is_done) return;
+    if (seconds_now() > deadline) {
+      char why[REASON_CAPACITY];
+      snprintf(why, sizeof why,
+               "all ranks have started, but no message came through for %d s: a firewall, or the wrong network "
+               "(Open MPI: --mca btl_tcp_if_include 10.0.0.0/24)", FIRST_WORD_SECONDS);
+      end_job(job, why);
+    }
+    nanosleep(&pause, NULL);
+  }
+}
+
 static bool begin(struct carrier *me) {
   struct job *job = me->job;
   int level = 0, length = 0, has_limit = 0, *limit = NULL;
@@ -223,9 +252,8 @@ static bool begin(struct carrier *me) {
   job->has_left = calloc((size_t)job->size, sizeof *job->has_left);
   job->messages.rank = (uint32_t)job->rank;
   job->messages.size = (uint32_t)job->size;
-  /* Duplicates keep the error handler, and keep us apart from whoever else uses MPI in this process. */
-  check(job, MPI_Comm_dup(MPI_COMM_WORLD, &me->data), "MPI_Comm_dup");
-  check(job, MPI_Comm_dup(MPI_COMM_WORLD, &me->control), "MPI_Comm_dup");
+  duplicate_world(job, &me->data);
+  duplicate_world(job, &me->control);
   *new_request(me, NULL) = MPI_REQUEST_NULL;
   if (job->size > 1) hear_goodbyes(me);
   return true;

@@ -44,7 +44,7 @@ export async function followRun(
         emit: () => undefined,
         sample: (prompt) => sampleText(session, prepared, prompt),
         save: async (state) => {
-          answer(session);
+          answer(session, communicator);
           return `checkpoints/step-${state.step}`;
         },
         resumeCommand: "",

@@ -3,7 +3,6 @@ import { availableParallelism, totalmem } from "node:os";
 import { setTimeout as sleep } from "node:timers/promises";
 import { UsageError } from "../base/index.ts";
 import {
-  type Communicator,
   checkExperts,
   checkLayout,
   everyRank,
@@ -15,10 +14,11 @@ import {
   layoutText,
   type MpiJob,
   parseLayout,
+  type Schedule,
   worldSize,
 } from "../parallel/index.ts";
 import { NativeBackend } from "../tensor/index.ts";
-import type { Team, TrainConfig } from "../train/index.ts";
+import { scheduleAt, type Team, type TrainConfig, teamFor } from "../train/index.ts";
 import { chooseBackend, type DeviceOptions, type OpenDevice, openDevice } from "./openDevice.ts";
 
 export interface OpenRank extends OpenDevice {
@@ -49,6 +49,7 @@ export interface LaunchOptions {
   readonly layout?: string;
   readonly zero1?: boolean;
   readonly ranksPerNode?: number;
+  readonly schedule?: Schedule;
 }
 
 /**
@@ -57,7 +58,7 @@ export interface LaunchOptions {
  * @param started  processes that a launcher has started, one rank each; null if this one was started alone
  */
 export function launchOf(options: LaunchOptions, started: number | null = launchedRanks()): Launch | null {
-  const { ranks, layout, zero1 = false, ranksPerNode = null } = options;
+  const { ranks, layout, zero1 = false, schedule = "dualpipe", ranksPerNode = null } = options;
   if (started !== null && ranks !== undefined) {
     throw new UsageError(`--ranks ${ranks} is given, and mpirun has started ${started}`, {
       why: "under a launcher each process is one rank; --ranks puts several into one process",
@@ -69,7 +70,7 @@ export function launchOf(options: LaunchOptions, started: number | null = launch
     return null;
   const count = started ?? ranks;
   const named = layout === undefined ? { dp: count ?? 1, ep: 1, pp: 1 } : parseLayout(layout);
-  const wanted = { ...named, zero1 };
+  const wanted = { ...named, zero1, schedule };
   return { layout: wanted, ranks: count ?? worldSize(wanted), ranksPerNode };
 }
 
@@ -96,7 +97,8 @@ export function isFirstProcess(): boolean {
 /** @throws {ConfigError} if the launch is impossible, or does not fit the run's numbers */
 export function requireFit(launch: Launch | null, config: TrainConfig): void {
   if (launch === null) return;
-  checkLayout(launch.layout, launch.ranks, config);
+  const batchRows = Math.min(...[0, 1].map((share) => scheduleAt(config, { step: 0, share }).batchRows));
+  checkLayout(launch.layout, launch.ranks, { ...config, batchRows });
   checkExperts(launch.layout, config.model, launch.ranksPerNode);
 }
 
@@ -105,7 +107,8 @@ export function launchFlags(launch: Launch | null): string {
   if (launch === null) return "";
   const { layout, ranks, ranksPerNode } = launch;
   const nodes = ranksPerNode === null ? "" : ` --ranks-per-node ${ranksPerNode}`;
-  const zero1 = `${nodes}${layout.zero1 ? " --zero1" : ""}`;
+  const schedule = layout.pp > 1 ? ` --schedule ${layout.schedule}` : "";
+  const zero1 = `${schedule}${nodes}${layout.zero1 ? " --zero1" : ""}`;
   if (launchedRanks() !== null) return ` --layout ${layoutText(layout)}${zero1}`;
   const plain = layout.ep === 1 && layout.pp === 1;
   return ` --ranks ${ranks}${plain ? "" : ` --layout ${layoutText(layout)}`}${zero1}`;
@@ -128,15 +131,10 @@ export function openRanks(options: LaunchOptions & Pick<DeviceOptions, "threads"
   const own = communicators.map((communicator, rank): OpenRank => {
     const { device } = communicator;
     const native = device.backend instanceof NativeBackend ? device.backend : null;
-    const team = teamOf(communicator, launch);
+    const team = teamFor(communicator, launch.layout, launch.ranksPerNode);
     return { device, native, warning, threads: native?.threads ?? 1, rank, team };
   });
   return { own, launch, job: null };
-}
-
-function teamOf(communicator: Communicator, launch: Launch | null): Team {
-  const { zero1 = false, ep = 1 } = launch?.layout ?? {};
-  return { communicator, zero1, ep, ranksPerNode: launch?.ranksPerNode ?? null };
 }
 
 /** This process as one rank of a job. Ranks of one host share its cores. */
@@ -147,7 +145,7 @@ function joinJob(options: LaunchOptions & Pick<DeviceOptions, "threads" | "backe
   const { threads = threadsOfARank(), backend } = options;
   const opened = openDevice({ threads, backend });
   const communicator = job.communicator(opened.device);
-  const team = teamOf(communicator, launch);
+  const team = teamFor(communicator, launch!.layout, launch!.ranksPerNode);
   return { own: [{ ...opened, rank: job.rank, team }], launch, job };
 }
 

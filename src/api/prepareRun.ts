@@ -19,13 +19,13 @@ import {
 } from "../text/index.ts";
 import {
   findDocumentFiles,
+  openSession,
   type PreparedData,
   prepareData,
   RowSampler,
   scheduleAt,
   splitDocuments,
   type TrainConfig,
-  TrainSession,
   trainConfigSchema,
 } from "../train/index.ts";
 import type { OpenRank } from "./openRanks.ts";
@@ -204,7 +204,7 @@ export async function measureStepSeconds(
   config: TrainConfig,
   data: PreparedData,
 ): Promise<number> {
-  const session = new TrainSession(device, config, { padId: 0, eosId: 0 }, team);
+  const session = openSession(device, config, { padId: 0, eosId: 0 }, team);
   const sampler = new RowSampler(data.train, config.seed);
   session.initialize();
   const scheduled = scheduleAt(config, { step: 0, share: 0 });

@@ -38,6 +38,7 @@ const asked = [
   "layout",
   "zero1",
   "ranksPerNode",
+  "schedule",
 ] as const;
 
 /** What each rank was asked for, in the order of the ranks; empty for one rank alone. */

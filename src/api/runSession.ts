@@ -15,10 +15,11 @@ import { type Isa, sizeOf } from "../tensor/index.ts";
 import { writeTokenizerConfig, writeTokenizerJson } from "../text/index.ts";
 import {
   type LoopState,
+  openSession as openTrainSession,
   parseLoopState,
   RowSampler,
+  type Session,
   type TrainConfig,
-  TrainSession,
 } from "../train/index.ts";
 import type { OpenRank } from "./openRanks.ts";
 import type { PreparedRun } from "./prepareRun.ts";
@@ -33,7 +34,7 @@ import {
 
 export interface RunSession {
   readonly root: string;
-  readonly session: TrainSession;
+  readonly session: Session;
   readonly sampler: RowSampler;
   /** Null for a run that starts anew. */
   readonly from: LoopState | null;
@@ -113,7 +114,7 @@ export async function startSession(
 
 /** Continues a prompt. Where ranks share the experts, all of them do so together, each with the same words. */
 export async function sampleText(
-  session: TrainSession,
+  session: Session,
   { tokenizer }: PreparedRun,
   prompt: string,
 ): Promise<string> {
@@ -163,19 +164,16 @@ interface Restored {
 }
 
 /** What every rank does with the checkpoint that the first has found: it takes what it holds. Null starts anew. */
-export async function restoreOrInitialize(
-  session: TrainSession,
-  path: string | null,
-): Promise<Restored | null> {
+export async function restoreOrInitialize(session: Session, path: string | null): Promise<Restored | null> {
   if (path === null) {
     session.initialize();
     return null;
   }
   const entries = stateEntries(session);
-  await readModel(path, session.factory);
+  await session.readFrom((factory) => readModel(path, factory));
   const names = entries.map(({ name }) => name);
   const state = await readTrainState(path, heldHere(entries), names);
-  for (const parameter of session.factory.parameters) parameter.repack();
+  session.settleRead();
   return { loop: parseLoopState(state["loop"], join(path, "state.json")), numerics: state["numerics"] };
 }
 
@@ -194,15 +192,14 @@ export function openSession(
   { device, team }: OpenRank,
   config: TrainConfig,
   { tokenizer }: PreparedRun,
-): TrainSession {
-  return new TrainSession(device, config, { padId: tokenizer.eosId, eosId: tokenizer.eosId }, team);
+): Session {
+  return openTrainSession(device, config, { padId: tokenizer.eosId, eosId: tokenizer.eosId }, team);
 }
 
 /** Tokenizer, configs and state of a checkpoint: V3's tokenizer.json has 8 MB. */
 const SMALL_FILES = 2 ** 24;
 
-function checkpointBytes(session: TrainSession, entries: readonly StateEntry[]): number {
-  const { factory } = session;
+function checkpointBytes({ factory }: Session, entries: readonly StateEntry[]): number {
   const weights = factory.parameters.reduce(
     (sum, parameter) => sum + 4 * sizeOf(factory.wholeShape(parameter)),
     0,

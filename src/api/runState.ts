@@ -15,8 +15,15 @@ import {
   type WeightsElsewhere,
 } from "../checkpoint/index.ts";
 import type { Communicator } from "../parallel/index.ts";
-import { BYTES_PER_ELEMENT, type Dtype, type Shape, sizeOf, type Tensor } from "../tensor/index.ts";
-import { hasSecondMoment, type TrainSession } from "../train/index.ts";
+import {
+  BYTES_PER_ELEMENT,
+  type Dtype,
+  type Parameter,
+  type Shape,
+  sizeOf,
+  type Tensor,
+} from "../tensor/index.ts";
+import { hasSecondMoment, type Session } from "../train/index.ts";
 
 /** What one rank has of a tensor: all of it, or some experts. */
 export interface StatePart {
@@ -38,56 +45,54 @@ export interface StateEntry {
 }
 
 /** Everything beside the model's own file, in the order in which it is stored. */
-export function stateEntries(session: TrainSession): readonly StateEntry[] {
+export function stateEntries(session: Session): readonly StateEntry[] {
   const { factory, optimizer, config } = session;
   const { parameters } = factory;
-  const masters = masterTensors(factory).map(({ name, tensor }): StateEntry => {
-    const index = parameters.findIndex(({ master }) => master === tensor);
-    return entry(session, name, index, tensor, { dtype: tensor.dtype, isSharded: false });
+  const masters = masterTensors(factory).map(({ name, path, tensor: { dtype } }): StateEntry => {
+    const parameter = parameters.find((candidate) => candidate.path === path)!;
+    return entry(session, name, parameter, session.masterOf(path), { dtype, owner: null });
   });
   const places = new Map(optimizer.parameters.map(({ path }, place) => [path, place]));
-  const isSharded = session.dataParallel?.zero1 === true;
-  const of = (index: number) => {
-    const place = places.get(parameters[index]!.path);
+  const of = ({ path }: Parameter) => {
+    const place = places.get(path);
     return {
       moments: place === undefined ? null : optimizer.moments[place]!,
       average: place === undefined ? null : (optimizer.averages[place] ?? null),
     };
   };
-  const moments = parameters.flatMap((parameter, i): StateEntry[] => {
-    const kind = { dtype: config.optimizer.moments, isSharded };
-    const held = of(i).moments;
-    const first = entry(session, `moment.m.${parameter.path}`, i, held?.m ?? null, kind);
+  const moments = parameters.flatMap((parameter): StateEntry[] => {
+    const { path } = parameter;
+    const kind = { dtype: config.optimizer.moments, owner: session.ownerOf(path) };
+    const held = of(parameter).moments;
+    const first = entry(session, `moment.m.${path}`, parameter, held?.m ?? null, kind);
     if (!hasSecondMoment(parameter, config.optimizer)) return [first];
-    return [first, entry(session, `moment.v.${parameter.path}`, i, held?.v ?? null, kind)];
+    return [first, entry(session, `moment.v.${path}`, parameter, held?.v ?? null, kind)];
   });
-  const averages = parameters.map(({ path }, i) =>
-    entry(session, `average.${path}`, i, of(i).average, { dtype: "f32", isSharded }),
-  );
+  const averages = parameters.map((parameter) => {
+    const kind = { dtype: "f32" as const, owner: session.ownerOf(parameter.path) };
+    return entry(session, `average.${parameter.path}`, parameter, of(parameter).average, kind);
+  });
   return [...masters, ...moments, ...(config.optimizer.emaDecay === null ? [] : averages)];
 }
 
 /**
- * @param tensor     what this rank has; null for nothing
- * @param isSharded  whether one rank has it of those that have the weight
+ * @param tensor  what this rank has; null for nothing
+ * @param owner   the rank that has it of those that have the weight; null for all of them
  */
 function entry(
-  { factory, dataParallel }: TrainSession,
+  { factory }: Session,
   name: string,
-  index: number,
+  parameter: Parameter,
   tensor: Tensor | null,
-  { dtype, isSharded }: { readonly dtype: Dtype; readonly isSharded: boolean },
+  { dtype, owner }: { readonly dtype: Dtype; readonly owner: number | null },
 ): StateEntry {
-  const parameter = factory.parameters[index]!;
   const shape = factory.wholeShape(parameter);
-  const owner = dataParallel === null ? null : dataParallel.owners[index]!;
   const { experts: share } = factory.options;
-  if (share === undefined || factory.expertsOf(parameter) === null) {
-    return { name, shape, dtype, parts: [{ owner: isSharded ? owner : null, shape, start: 0, tensor }] };
-  }
+  if (share === undefined || factory.expertsOf(parameter) === null)
+    return { name, shape, dtype, parts: [{ owner, shape, start: 0, tensor }] };
   // Ranks of a group follow one another; owners of all shares stand at the same place in their group.
   const { count, senders } = share;
-  const group = isSharded ? Math.floor(owner! / senders) : 0;
+  const group = owner === null ? 0 : Math.floor(owner / senders);
   const own = share.first / count;
   const parts = Array.from({ length: senders }, (_, at) => ({
     owner: group * senders + at,
@@ -130,13 +135,13 @@ export function gathered(
 }
 
 /** For the rank that writes: the weights of experts that others have. */
-export function expertsElsewhere({ factory, dataParallel }: TrainSession): WeightsElsewhere | undefined {
+export function expertsElsewhere({ factory, communicator }: Session): WeightsElsewhere | undefined {
   const { experts } = factory.options;
-  if (experts === undefined || dataParallel === null) return undefined;
+  if (experts === undefined || communicator === null) return undefined;
   return {
     fetch: (disk) => {
       const owner = Math.floor(expertOf(factory, disk)! / experts.count);
-      return ask(dataParallel.communicator, owner, [sizeOf(disk.shape)], "f32");
+      return ask(communicator, owner, [sizeOf(disk.shape)], "f32");
     },
   };
 }
@@ -160,9 +165,8 @@ async function ask(communicator: Communicator, owner: number, shape: Shape, dtyp
 }
 
 /** For the others: enqueues the answers to all that the first rank will ask for, in the order of the files. */
-export function answer(session: TrainSession): void {
-  const { factory, dataParallel } = session;
-  const { communicator } = dataParallel!;
+export function answer(session: Session, communicator: Communicator): void {
+  const { factory } = session;
   const { experts } = factory.options;
   if (experts !== undefined) {
     for (const disk of diskTensors(factory)) {

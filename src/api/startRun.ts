@@ -5,7 +5,7 @@
  * resumed is left as it was found.
  */
 import type { JsonObject } from "../base/index.ts";
-import { createRun, freshRunPath, openRun, type RunFolder } from "../run/index.ts";
+import { createRun, freshRunPath, type LaunchLayout, openRun, type RunFolder } from "../run/index.ts";
 import type { TrainConfig } from "../train/index.ts";
 import { collectGarbage } from "./collectGarbage.ts";
 import { type Launch, launchOf, type OpenRank, requireFit } from "./openRanks.ts";
@@ -105,12 +105,18 @@ async function prepareAndStart(
     const session = await startSession(opened, config, prepared, rank);
     // Only now: a setting with which the run cannot start must not stay in its run.json.
     if (config !== stored || (options.set ?? []).length > 0) await folder.settleConfig(toJson(config));
-    await folder.noteLayout(opened.launch?.layout ?? null);
+    await folder.noteLayout(notedLayout(opened.launch));
     return { ...opened, config, prepared, session, bytesBeforeTensors };
   } catch (error) {
     await prepared.data.train.close();
     throw error;
   }
+}
+
+function notedLayout(launch: Launch | null): LaunchLayout | null {
+  if (launch === null) return null;
+  const { layout } = launch;
+  return { ...layout, schedule: layout.pp > 1 ? layout.schedule : null };
 }
 
 function toJson(config: TrainConfig): JsonObject {

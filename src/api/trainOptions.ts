@@ -1,5 +1,7 @@
 /** What a training run is asked for, by a program or by the command line; and what cannot be asked for together. */
+
 import { type EventSink, type RunEventBody, UsageError } from "../base/index.ts";
+import type { Schedule } from "../parallel/index.ts";
 import type { TrainConfig } from "../train/index.ts";
 import type { PreparedRun } from "./prepareRun.ts";
 
@@ -22,6 +24,8 @@ export interface TrainOptions {
   readonly zero1?: boolean;
   /** Ranks of one machine, where ranks of several share the experts: between machines tokens cross once. */
   readonly ranksPerNode?: number;
+  /** In which order the ranks of a pipeline work; dualpipe by default. */
+  readonly schedule?: Schedule;
   /** The run's folder; a fresh one in ./runs by default. */
   readonly run?: string;
   /** Goes on with the run in that folder, under the settings that lie there. */

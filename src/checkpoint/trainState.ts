@@ -30,11 +30,13 @@ const OPTIMIZER_FILE = "optimizer.safetensors";
 const STATE_FILE = "state.json";
 
 /** The masters that a model's file does not hold exactly. */
-export function masterTensors(factory: ParameterFactory): readonly StateTensor[] {
+export function masterTensors(
+  factory: ParameterFactory,
+): readonly (StateTensor & { readonly path: string })[] {
   if (formatOf(factory.options.precision) === "f32") return [];
   return factory.parameters
     .filter(({ shape }) => shape.length > 1)
-    .map(({ path, master }) => ({ name: `master.${path}`, tensor: master }));
+    .map(({ path, master }) => ({ name: `master.${path}`, path, tensor: master }));
 }
 
 export async function writeTrainState(

@@ -15,6 +15,7 @@ import { dataCommand } from "./data.ts";
 import { doctorCommand } from "./doctor.ts";
 import { generateCommand } from "./generate.ts";
 import { inspectCommand } from "./inspect.ts";
+import { planCommand } from "./plan/plan.ts";
 import { quickstartCommand } from "./quickstart.ts";
 import { runsCommand } from "./runs.ts";
 import { guardOutput } from "./streams.ts";
@@ -49,6 +50,7 @@ export function makeProgram(): Command {
     tokenizerCommand(),
     dataCommand(),
     runsCommand(),
+    planCommand(),
     quickstartCommand(),
   ];
   for (const verb of verbs) program.addCommand(verb);

@@ -2,6 +2,7 @@
 import { Command } from "commander";
 import { isFirstProcess, type TrainOptions, trainModel } from "../api/index.ts";
 import type { EventSink } from "../base/index.ts";
+import { type Schedule, schedules } from "../parallel/index.ts";
 import { openTerminal } from "../run/index.ts";
 import { interruptible } from "./interrupt.ts";
 import { choiceOption, listOption, numberOption, threadsOption } from "./options.ts";
@@ -24,6 +25,7 @@ interface Flags {
   readonly layout?: string;
   readonly zero1?: boolean;
   readonly ranksPerNode?: number;
+  readonly schedule?: Schedule;
 }
 
 export function trainCommand(): Command {
@@ -53,7 +55,12 @@ export function trainCommand(): Command {
       "ranks in this process that share each step; data-parallel by default",
       numberOption("--ranks", 1, true, 1024),
     )
-    .option("--layout <places>", "which rank is what: dp=4, or dp=4,ep=2 with experts shared by two ranks")
+    .option("--layout <places>", "which rank is what: dp=4, dp=4,ep=2 with shared experts, or dp=2,pp=2")
+    .option(
+      "--schedule <name>",
+      "in which order the ranks of a pipeline work: dualpipe (default), dualpipev, 1f1b or zb",
+      choiceOption("--schedule", schedules),
+    )
     .option(
       "--ranks-per-node <n>",
       "where ep spans several machines: tokens cross once between those of n ranks",

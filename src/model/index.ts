@@ -9,6 +9,7 @@ export {
 export { modelConfigFromJson, modelConfigToJson } from "./configJson.ts";
 export { modelConfigSchema, parseModelConfig } from "./configSchema.ts";
 export { countParameters, type FlopCounts, type ParameterCounts, trainingFlopsPerToken } from "./counts.ts";
+export type { Stream } from "./layer.ts";
 export { type FactoryOptions, type ModelBuffer, ParameterFactory } from "./layers/factory.ts";
 export type { LatentCache, Pass } from "./layers/pass.ts";
 export { maxViolation, updateRouterBias } from "./moe/balance.ts";
@@ -25,4 +26,5 @@ export {
 } from "./precision.ts";
 export { presetConfig, presets } from "./presets.ts";
 export { makeRopeTable } from "./rope.ts";
+export { type Head, type LayerRange, Stage } from "./stage.ts";
 export { type MainOutput, Transformer } from "./transformer.ts";

@@ -43,21 +43,44 @@ export class Transformer {
 
   /** @param ids [T] i32 */
   forward(ids: Tensor, pass: Pass): MainOutput {
-    const { precision } = pass;
-    const embedded = embedding(ids, this.embedTokens, precision.residual, precision.compute === "bf16");
-    let stream: Stream = { residual: embedded, update: null };
-    const reports: MoeReport[] = [];
-    for (const layer of this.layers) {
-      const output = layer.forward(stream, pass);
-      stream = output.stream;
-      if (output.report !== null) reports.push(output.report);
-    }
-    const { sum, y } = settle(stream, this.norm, this.config.rmsNormEps, pass);
-    return { normed: y, hidden: this.config.mtpHidden === "pre_norm" ? sum : y, reports };
+    const { stream, reports } = throughLayers(this.layers, embed(ids, this.embedTokens, pass), pass);
+    return { ...finish(stream, this.norm, this.config, pass), reports };
   }
 
   /** [T, V] from normed hidden states: for generating; training fuses the head with its loss. */
   logits(normed: Tensor, { precision }: Pass): Tensor {
     return linear(normed, this.lmHead, precision.router);
   }
+}
+
+/** The residual stream before the first layer. */
+export function embed(ids: Tensor, table: Parameter, { precision }: Pass): Stream {
+  const embedded = embedding(ids, table, precision.residual, precision.compute === "bf16");
+  return { residual: embedded, update: null };
+}
+
+export function throughLayers(
+  layers: readonly Layer[],
+  from: Stream,
+  pass: Pass,
+): { readonly stream: Stream; readonly reports: readonly MoeReport[] } {
+  let stream = from;
+  const reports: MoeReport[] = [];
+  for (const layer of layers) {
+    const output = layer.forward(stream, pass);
+    stream = output.stream;
+    if (output.report !== null) reports.push(output.report);
+  }
+  return { stream, reports };
+}
+
+/** The final norm, and what MTP reads. */
+export function finish(
+  stream: Stream,
+  norm: Parameter,
+  { rmsNormEps, mtpHidden }: ModelConfig,
+  pass: Pass,
+): Pick<MainOutput, "normed" | "hidden"> {
+  const { sum, y } = settle(stream, norm, rmsNormEps, pass);
+  return { normed: y, hidden: mtpHidden === "pre_norm" ? sum : y };
 }

@@ -27,8 +27,10 @@ export {
 export { joinMpi, type MpiJob, type MpiOptions } from "./communicator/mpi/mpiJob.ts";
 export { QueueCommunicator } from "./communicator/queueCommunicator.ts";
 export { addByTree, sumInOrder, treeSum, treeSumTo } from "./communicator/sums.ts";
+export { type ExpertPlacement, gpuLoads, placeExperts, type ReplicaLayout } from "./eplb.ts";
 export { ExpertExchange } from "./experts/expertExchange.ts";
 export { type TwoHopCounts, TwoHopExchange } from "./experts/twoHopExchange.ts";
+export { directionsOf, pipelineRanks, stageHolders, worldRank } from "./holders.ts";
 export {
   type CutNumbers,
   checkExperts,
@@ -36,9 +38,46 @@ export {
   dataRanks,
   type Layout,
   layoutText,
+  type PipelineLayout,
   type Place,
   parseLayout,
   placeOf,
   worldSize,
 } from "./layout.ts";
 export { assignOwners } from "./owners.ts";
+export { answeredAt, neededBy, type PipelineMessage, sentBy } from "./schedule/answers.ts";
+export { planDualPipe } from "./schedule/dualPipe.ts";
+export { planDualPipeV } from "./schedule/dualPipeV.ts";
+export { writeAction } from "./schedule/notation.ts";
+export { plan1F1B } from "./schedule/oneForwardOneBackward.ts";
+export {
+  type Action,
+  type Chunk,
+  chunksOf,
+  type Holder,
+  holderOf,
+  type PipelinePlan,
+  type PipelineSize,
+  type Schedule,
+  stageOf,
+} from "./schedule/plan.ts";
+export { planSchedule, schedules } from "./schedule/planSchedule.ts";
+export { planZeroBubble } from "./schedule/zeroBubble.ts";
+export type { ChunkCosts, SimulationCosts } from "./simulate/costs.ts";
+export { type SimulatedSpan, type Simulation, simulate } from "./simulate/simulate.ts";
+export { splitStages } from "./stages.ts";
+export { accountTimeline, type RankAccount, type TimelineAccount } from "./trace/account.ts";
+export { type RankTrace, type RankTraceEvent, rankTrace } from "./trace/chromeTrace.ts";
+export { type GanttPage, ganttPage } from "./trace/gantt.ts";
+export { simulatedSpans } from "./trace/simulated.ts";
+export type { RankSpans, Span, SpanCategory, SpanChunk } from "./trace/spans.ts";
+export {
+  chosenBy,
+  type DispatchTraffic,
+  dispatchTraffic,
+  type ExpertChoices,
+  type ExpertLayout,
+  firstHop,
+  type Sends,
+  secondHop,
+} from "./twoHop.ts";

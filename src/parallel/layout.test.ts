@@ -1,6 +1,7 @@
 import { describe, expect, test } from "vitest";
 import { ConfigError } from "../base/index.ts";
 import {
+  type CutNumbers,
   checkExperts,
   checkLayout,
   dataRanks,
@@ -12,7 +13,13 @@ import {
 } from "./layout.ts";
 
 function make(changes: Partial<Layout>): Layout {
-  return { dp: 1, ep: 1, pp: 1, zero1: false, ...changes };
+  return { dp: 1, ep: 1, pp: 1, zero1: false, schedule: "dualpipe", ...changes };
+}
+
+/** 64 micro-batches, 4 layers. */
+function numbers(gradientShards: number, numNextnPredictLayers: number = 1): CutNumbers {
+  const model = { numHiddenLayers: 4, numNextnPredictLayers };
+  return { gradientShards, batchRows: 64, microBatchRows: 1, model };
 }
 
 describe("parseLayout", () => {
@@ -23,7 +30,7 @@ describe("parseLayout", () => {
 
   test("reads what layoutText writes", () => {
     const layout = make({ dp: 6, ep: 3, pp: 2 });
-    expect({ ...parseLayout(layoutText(layout)), zero1: false }).toEqual(layout);
+    expect({ ...parseLayout(layoutText(layout)), zero1: false, schedule: "dualpipe" }).toEqual(layout);
   });
 
   test.each(["", "dp", "dp=0", "dp=-1", "dp=1.5", "dp=2,dp=2", "tp=2", "dp=2;ep=2", "dp=99999999"])(
@@ -52,7 +59,7 @@ describe("checkLayout", () => {
     const legal = (gradientShards: number): number[] =>
       Array.from({ length: 12 }, (_, i) => i + 1).filter((dp) => {
         try {
-          checkLayout(make({ dp }), dp, { gradientShards });
+          checkLayout(make({ dp }), dp, numbers(gradientShards));
           return true;
         } catch {
           return false;
@@ -62,6 +69,13 @@ describe("checkLayout", () => {
     expect(legal(8)).toEqual([1, 2, 4, 8]);
     expect(legal(6)).toEqual([3, 6]);
     expect(legal(12)).toEqual([3, 6, 12]);
+  });
+
+  test("takes pipelines of every schedule that have layers and micro-batches enough", () => {
+    for (const schedule of ["1f1b", "zb"] as const)
+      checkLayout(make({ dp: 2, pp: 3, schedule }), 6, numbers(2, 0));
+    checkLayout(make({ dp: 4, pp: 4, zero1: true }), 16, numbers(8));
+    checkLayout(make({ pp: 2, schedule: "dualpipev" }), 2, numbers(1));
   });
 
   test("takes experts that divide over a power of two of ranks, and nodes that hold whole groups of them", () => {
@@ -78,11 +92,16 @@ describe("checkLayout", () => {
     [{ dp: 4 }, 3, 8, /dp=4,ep=1,pp=1 is for 4 ranks, and there are 3[\s\S]*--layout dp=3/],
     [{ dp: 2, pp: 2 }, 2, 8, /is for 4 ranks, and there are 2/],
     [{ dp: 4, ep: 3 }, 4, 8, /ep=3, which does not divide dp=4[\s\S]*divisors of 4/],
-    [{ dp: 2, pp: 2 }, 4, 8, /the pipeline/],
-    [{ dp: 3 }, 3, 8, /8 gradient shards cannot be cut over 3[\s\S]*use 1, 2, 4, 8 ranks/],
-    [{ dp: 2 }, 2, 1, /1 gradient shards cannot be cut over 2[\s\S]*--set gradientShards=2/],
+    [{ dp: 2, ep: 2, pp: 2 }, 4, 8, /shared experts in a pipeline[\s\S]*--layout dp=2,pp=2/],
+    [{ pp: 3 }, 3, 8, /dualpipe: 3 ranks are odd[\s\S]*dualpipev/],
+    [{ dp: 8, pp: 8 }, 64, 8, /8 micro-batches are too few for 8 ranks/],
+    [{ pp: 4, schedule: "dualpipev" }, 4, 8, /4 layers do not make 8 stages/],
+    [{ pp: 2, schedule: "zb" }, 2, 8, /zb cannot train MTP[\s\S]*--schedule dualpipe/],
+    [{ dp: 4, pp: 2 }, 8, 4, /4 gradient shards cannot be cut into 8 equal parts/],
+    [{ dp: 3 }, 3, 8, /8 gradient shards cannot be cut into 3[\s\S]*use 1, 2, 4, 8 of them/],
+    [{ dp: 2 }, 2, 1, /1 gradient shards cannot be cut into 2[\s\S]*--set gradientShards=2/],
   ])("refuses %j on %d ranks with %d shards", (changes, ranks, gradientShards, message) => {
-    const check = (): void => checkLayout(make(changes), ranks, { gradientShards });
+    const check = (): void => checkLayout(make(changes), ranks, numbers(gradientShards));
     expect(check).toThrow(ConfigError);
     expect(check).toThrow(message);
   });

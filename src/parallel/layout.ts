@@ -6,6 +6,18 @@
  * `gradientShards` give equal bits in every legal layout.
  */
 import { ConfigError } from "../base/index.ts";
+import type { ModelConfig } from "../model/index.ts";
+import { directionsOf } from "./holders.ts";
+import type { Schedule } from "./schedule/plan.ts";
+import { planSchedule } from "./schedule/planSchedule.ts";
+import { splitStages } from "./stages.ts";
+
+/** Ranks that hold different layers, each with copies for different rows, and the order in which they work. */
+export interface PipelineLayout {
+  readonly dp: number;
+  readonly pp: number;
+  readonly schedule: Schedule;
+}
 
 export interface Layout {
   /** Ranks that compute different rows of a step with the same weights. */
@@ -16,11 +28,17 @@ export interface Layout {
   readonly pp: number;
   /** Moments and averages of a weight lie at one of the dp ranks only. */
   readonly zero1: boolean;
+  /** In which order the ranks of a pipeline work; says nothing where pp is 1. */
+  readonly schedule: Schedule;
 }
 
 /** Of the numbers of a run, those that a layout must fit. */
 export interface CutNumbers {
   readonly gradientShards: number;
+  /** Rows of the smallest step. */
+  readonly batchRows: number;
+  readonly microBatchRows: number;
+  readonly model: Pick<ModelConfig, "numHiddenLayers" | "numNextnPredictLayers">;
 }
 
 const KEYS = ["dp", "ep", "pp"] as const;
@@ -76,7 +94,8 @@ export function dataRanks(layout: Layout, rank: number): readonly number[] {
  * @param ranks  of the launch
  * @throws {ConfigError} if the layout is impossible, or does not fit the launch or the run's numbers
  */
-export function checkLayout(layout: Layout, ranks: number, { gradientShards }: CutNumbers): void {
+export function checkLayout(layout: Layout, ranks: number, numbers: CutNumbers): void {
+  const { gradientShards } = numbers;
   const { dp, ep, pp } = layout;
   const text = layoutText(layout);
   if (worldSize(layout) !== ranks) {
@@ -96,14 +115,34 @@ export function checkLayout(layout: Layout, ranks: number, { gradientShards }: C
       fields: { layout: text, dp, ep },
     });
   }
-  if (pp > 1) {
-    throw new ConfigError(`the layout ${text} asks for the pipeline, which cannot be trained with yet`, {
-      why: "data and expert parallelism and ZeRO-1 are what ranks can do so far",
-      fix: `leave pp out: --layout dp=${ranks}`,
-      fields: { layout: text },
-    });
+  if (ep > 1 && pp > 1) {
+    throw new ConfigError(
+      `the layout ${text} asks for shared experts in a pipeline, which cannot be trained with yet`,
+      {
+        why: "ranks that hold different layers all have the experts of theirs so far",
+        fix: `leave ep out: --layout dp=${dp},pp=${pp}, or pp: --layout dp=${dp},ep=${ep}`,
+        fields: { layout: text },
+      },
+    );
   }
   if (!isPowerOfTwo(gradientShards / dp)) throw uneven(dp, gradientShards);
+  if (pp > 1) checkPipeline(layout, numbers);
+}
+
+/** @throws {ConfigError} if the schedule cannot have these numbers of ranks, micro-batches, layers or shards */
+function checkPipeline({ dp, pp, schedule }: Layout, numbers: CutNumbers): void {
+  const { batchRows, microBatchRows, gradientShards, model } = numbers;
+  const plan = planSchedule(schedule, { ranks: pp, microBatches: batchRows / microBatchRows / dp });
+  splitStages(model, plan.stages);
+  if (model.numNextnPredictLayers > 0 && plan.stagesOf[0]!.length === 1) {
+    throw new ConfigError(`schedule ${schedule} cannot train MTP modules`, {
+      why: "they share embedding and head, which lie on one rank under dualpipe and dualpipev only",
+      fix: "use --schedule dualpipe or dualpipev, or --set model.numNextnPredictLayers=0",
+      fields: { schedule, numNextnPredictLayers: model.numNextnPredictLayers },
+    });
+  }
+  const runs = dp * directionsOf(plan);
+  if (!isPowerOfTwo(gradientShards / runs)) throw uneven(runs, gradientShards);
 }
 
 /** Of a model, what says how its experts may be shared. */
@@ -150,12 +189,12 @@ function uneven(dp: number, gradientShards: number): ConfigError {
   const legal = Array.from({ length: gradientShards }, (_, i) => i + 1).filter((count) =>
     isPowerOfTwo(gradientShards / count),
   );
-  return new ConfigError(`${gradientShards} gradient shards cannot be cut over ${dp} data-parallel ranks`, {
-    why: "each rank sums a subtree of the tree of shards: 1, 2, 4, ... of them",
+  return new ConfigError(`${gradientShards} gradient shards cannot be cut into ${dp} equal parts`, {
+    why: "each data-parallel rank, and under dualpipe each direction, sums a subtree of the tree of shards: 1, 2, 4, ... of them",
     fix:
       gradientShards === 1
         ? `start the run with --set gradientShards=${dp}, or a power of two times that, and microBatchRows small enough`
-        : `use ${legal.join(", ")} ranks, or start the run with --set gradientShards=${dp} times a power of two`,
+        : `use ${legal.join(", ")} of them, or start the run with --set gradientShards=${dp} times a power of two`,
     fields: { dp, gradientShards, legal },
   });
 }

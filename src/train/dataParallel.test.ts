@@ -118,7 +118,7 @@ test("after a step the weights are equal on all ranks and no gradient is left", 
 
 test("with ZeRO-1 the plan has each moment once over all ranks, without on every rank", async () => {
   const momentBytes = async (dp: number, zero1: boolean): Promise<number[]> => {
-    const layout = { dp, ep: 1, pp: 1, zero1 };
+    const layout = { dp, ep: 1, pp: 1, zero1, schedule: "dualpipe" } as const;
     const parts = Array.from(
       { length: dp },
       async (_, rank) => (await estimateStep(config, { layout, rank })).parts,
@@ -133,7 +133,7 @@ test("with ZeRO-1 the plan has each moment once over all ranks, without on every
 });
 
 test("the plan of a rank names the memory that its steps really take", async () => {
-  const layout = { dp: 2, ep: 1, pp: 1, zero1: true };
+  const layout = { dp: 2, ep: 1, pp: 1, zero1: true, schedule: "dualpipe" } as const;
   const used = await everyRank(ranks(2), async (communicator) => {
     const session = open(communicator.device, { communicator, zero1: true });
     for (let i = 0; i < 2; i++) {

@@ -8,7 +8,14 @@
  *
  * Source: DeepSeek-V3 report, section 3.2; Rajbhandari et al., "ZeRO" (2020), stage 1, with whole tensors.
  */
-import { addByTree, assignOwners, type Communicator, type Pending } from "../parallel/index.ts";
+import {
+  addByTree,
+  assignOwners,
+  type Communicator,
+  type Layout,
+  type Pending,
+  type PipelineLayout,
+} from "../parallel/index.ts";
 import { copyInto, fill, type Parameter, type Tensor } from "../tensor/index.ts";
 
 /** The ranks that share a run's steps, as one of them sees it. */
@@ -16,10 +23,26 @@ export interface Team {
   readonly communicator: Communicator;
   /** Moments and averages lie at the owner of a weight only. */
   readonly zero1: boolean;
+  /** How the layers are cut; absent where every rank has all of them. */
+  readonly pipeline?: PipelineLayout;
   /** Neighbours that share the routed experts; 1 or absent where each has all of them. */
   readonly ep?: number;
   /** Between nodes of so many ranks tokens cross once; null or absent where ranks send to one another straight. */
   readonly ranksPerNode?: number | null;
+}
+
+/**
+ * @param communicator  of all ranks of the run
+ * @param ranksPerNode  null where the ranks that share experts send to one another straight
+ */
+export function teamFor(
+  communicator: Communicator,
+  { dp, ep, pp, schedule, zero1 }: Layout,
+  ranksPerNode: number | null = null,
+): Team {
+  return pp === 1
+    ? { communicator, zero1, ep, ranksPerNode }
+    : { communicator, zero1, pipeline: { dp, pp, schedule } };
 }
 
 /** Gradients whose messages are under way together: the more, the more memory for what arrives. */

@@ -4,12 +4,12 @@
  * The allocator is the real one, so the high-water mark of native memory is exact; the process around it is
  * measured as it stands.
  */
-import { dataRanks, type Layout, placeOf, QueueCommunicator } from "../parallel/index.ts";
+import { type Layout, QueueCommunicator, worldSize } from "../parallel/index.ts";
 import { type Parameter, PlanBackend, QueueDevice, type Tensor } from "../tensor/index.ts";
 import type { TrainConfig } from "./config.ts";
-import type { Team } from "./dataParallel.ts";
+import { type Team, teamFor } from "./dataParallel.ts";
+import { openSession } from "./openSession.ts";
 import { scheduleAt } from "./schedule.ts";
-import { TrainSession } from "./session.ts";
 
 export interface StepEstimate {
   /** Highest address that tensors will reach, in bytes. */
@@ -33,18 +33,27 @@ export interface Seat {
 export async function estimateStep(config: TrainConfig, seat: Seat | null = null): Promise<StepEstimate> {
   const backend = new PlanBackend();
   const device = new QueueDevice(backend, Number.MAX_SAFE_INTEGER);
-  const session = new TrainSession(device, config, { padId: 0, eosId: 0 }, teamOf(device, seat));
+  const session = openSession(device, config, { padId: 0, eosId: 0 }, teamOf(device, seat));
   session.initialize();
   const standing = device.arena.liveBytes;
-  // Every micro-batch gets the addresses of the first, so one for each block is as good as all.
-  const count = config.gradientShards * config.microBatchRows;
+  // Every micro-batch gets the addresses of the first, so one for each block is as good as all; a pipeline has many in flight.
+  const count =
+    seat !== null && seat.layout.pp > 1 ? config.batchRows : config.gradientShards * config.microBatchRows;
   const tokens = new Int32Array(count * (config.rowLength + 1));
   const scheduled = scheduleAt(config, { step: config.steps, share: 1 });
   await session.runner.compute({ tokens, count, rowLength: config.rowLength }, scheduled);
   session.runner.commit(scheduled);
 
-  const { parameters, tied, experts } = session.factory;
-  const others = [...tied.map(({ alias }) => alias), ...experts.flatMap(({ bySender }) => bySender.slice(1))];
+  const parameters = session.heldFactories.flatMap((factory) => factory.parameters);
+  const others = session.heldFactories.flatMap(({ tied, experts }) => [
+    ...tied.map(({ alias }) => alias),
+    ...experts.flatMap(({ bySender }) => bySender.slice(1)),
+  ]);
+  // The first rank of a pipeline has the whole model once more, to evaluate and to write it.
+  const whole =
+    session.heldFactories.includes(session.factory) || session.factory.device !== device
+      ? []
+      : session.factory.parameters;
   const bytes = (tensors: readonly ({ storage: { bytes: number } } | null)[]): number =>
     tensors.reduce((sum, tensor) => sum + (tensor?.storage.bytes ?? 0), 0);
   const nativeBytes = device.arena.highWaterBytes;
@@ -53,7 +62,7 @@ export async function estimateStep(config: TrainConfig, seat: Seat | null = null
     gemmWeightBytes: bytes(parameters.flatMap(packed)),
     cachedActivationBytes: session.runner.cachedBytes,
     parts: {
-      weights: bytes(parameters.flatMap((p) => [p.master, ...packed(p)])),
+      weights: bytes([...parameters, ...whole].flatMap((p) => [p.master, ...packed(p)])),
       gradients: bytes([...parameters, ...others].map((p) => p.grad)) + session.runner.treeBytes,
       moments: bytes(session.optimizer.moments.flatMap(({ m, v }) => [m, v])),
       averages: bytes(session.optimizer.averages),
@@ -66,10 +75,9 @@ export async function estimateStep(config: TrainConfig, seat: Seat | null = null
 function teamOf(device: QueueDevice, seat: Seat | null): Team | null {
   if (seat === null) return null;
   const { layout, rank, ranksPerNode = null } = seat;
-  const { data } = placeOf(layout, rank);
   const nobody = { abort: () => undefined };
-  const communicator = QueueCommunicator.world(device, nobody, data, dataRanks(layout, rank).length);
-  return { communicator, zero1: layout.zero1, ep: layout.ep, ranksPerNode };
+  const communicator = QueueCommunicator.world(device, nobody, rank, worldSize(layout));
+  return teamFor(communicator, layout, ranksPerNode);
 }
 
 /** What FP8 takes fewer bytes for, beside the same run in bf16; nothing for a run in another precision. */

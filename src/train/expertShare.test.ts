@@ -2,7 +2,7 @@
 import { describe, expect, test } from "vitest";
 import { EOS_ID, makeSession, PAD_ID, tinyTrainConfig } from "../../test/support/tinyTraining.ts";
 import { ConfigError } from "../base/index.ts";
-import { inProcess } from "../parallel/index.ts";
+import { inProcess, type Layout } from "../parallel/index.ts";
 import type { TrainConfig } from "./config.ts";
 import { estimateStep } from "./estimate.ts";
 import { TrainSession } from "./session.ts";
@@ -33,7 +33,7 @@ describe("a rank that shares the experts", () => {
 
   test("takes less for weights and moments, and what all senders' gradients take", async () => {
     const config = tinyTrainConfig({ gradientShards: 2, microBatchRows: 1 });
-    const layout = { dp: 2, ep: 1, pp: 1, zero1: false };
+    const layout: Layout = { dp: 2, ep: 1, pp: 1, zero1: false, schedule: "dualpipe" };
     const [each, shared] = await Promise.all([
       estimateStep(config, { layout, rank: 0 }),
       estimateStep(config, { layout: { ...layout, ep: 2 }, rank: 1 }),

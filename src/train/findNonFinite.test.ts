@@ -12,14 +12,14 @@ async function foundWith(tensor: Tensor, value: number, index = tensor.size - 1)
   const spoilt = Float32Array.from(before);
   spoilt[index] = value;
   tensor.write(spoilt);
-  const found = await findNonFinite(factory);
+  const found = await findNonFinite([factory]);
   tensor.write(before);
   return found;
 }
 
 describe("findNonFinite", () => {
   test("finds nothing where all is finite, large numbers included", async () => {
-    expect(await findNonFinite(factory)).toBeNull();
+    expect(await findNonFinite([factory])).toBeNull();
     expect(await foundWith(factory.parameters[0]!.master, 1e37)).toBeNull();
   });
 
@@ -49,7 +49,7 @@ describe("findNonFinite", () => {
   test("holds no memory afterwards", async () => {
     const { arena } = factory.parameters[0]!.master.device as unknown as { arena: { liveCount: number } };
     const before = arena.liveCount;
-    await findNonFinite(factory);
+    await findNonFinite([factory]);
     expect(arena.liveCount).toBe(before);
   });
 });

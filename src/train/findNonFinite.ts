@@ -3,10 +3,13 @@ import type { ParameterFactory } from "../model/index.ts";
 import { reduceSum, type Tensor } from "../tensor/index.ts";
 
 /** @returns the path of the first weight, router bias or gradient that holds a NaN or infinity; null if none does */
-export async function findNonFinite(factory: ParameterFactory): Promise<string | null> {
-  const weights = factory.parameters.map(({ path, master }) => ({ path, tensor: master }));
-  const biases = factory.buffers.map(({ path, value }) => ({ path, tensor: value }));
-  const grads = factory.parameters.flatMap(({ path, grad }) =>
+export async function findNonFinite(factories: readonly ParameterFactory[]): Promise<string | null> {
+  const parameters = factories.flatMap((factory) => factory.parameters);
+  const weights = parameters.map(({ path, master }) => ({ path, tensor: master }));
+  const biases = factories.flatMap(({ buffers }) =>
+    buffers.map(({ path, value }) => ({ path, tensor: value })),
+  );
+  const grads = parameters.flatMap(({ path, grad }) =>
     grad === null ? [] : [{ path: `${path} (gradient)`, tensor: grad }],
   );
   for (const { path, tensor } of [...weights, ...biases, ...grads])

@@ -4,12 +4,14 @@ export { type Document, findDocumentFiles, readDocuments } from "./data/document
 export { type DataIndex, type PreparedData, prepareData } from "./data/prepare.ts";
 export { RowSampler } from "./data/sampler.ts";
 export { splitDocuments } from "./data/splitDocuments.ts";
-export type { Team } from "./dataParallel.ts";
+export { type Team, teamFor } from "./dataParallel.ts";
 export { besideBf16, estimateStep, type Seat, type StepEstimate } from "./estimate.ts";
 export { measureBaselines } from "./eval/baselines.ts";
 export { evaluate } from "./eval/evaluate.ts";
 export { type LoopHooks, trainLoop } from "./loop.ts";
 export { type LoopState, parseLoopState } from "./loopState.ts";
+export { openSession } from "./openSession.ts";
 export { hasSecondMoment } from "./optimizer.ts";
+export type { Session } from "./rankSession.ts";
 export { plannedRows, scheduleAt } from "./schedule.ts";
 export { TrainSession } from "./session.ts";

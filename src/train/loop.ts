@@ -15,9 +15,9 @@ import { type EvaluationSet, evaluate } from "./eval/evaluate.ts";
 import { findNonFinite } from "./findNonFinite.ts";
 import { SpikeGuard } from "./guards.ts";
 import type { LoopState } from "./loopState.ts";
+import type { Session } from "./rankSession.ts";
 import { plannedRows, type ScheduledValues, scheduleAt } from "./schedule.ts";
-import type { TrainSession } from "./session.ts";
-import type { StepRecord } from "./step.ts";
+import type { StepRecord } from "./stepRecord.ts";
 
 export interface RowSource {
   next(count: number): Rows;
@@ -41,7 +41,7 @@ export interface LoopHooks {
 }
 
 export interface LoopInput {
-  readonly session: TrainSession;
+  readonly session: Session;
   readonly rows: RowSource;
   readonly validation: EvaluationSet | null;
   readonly hooks: LoopHooks;
@@ -96,7 +96,7 @@ class Loop {
   }
 
   get #communicator(): Communicator | null {
-    return this.#input.session.dataParallel?.communicator ?? null;
+    return this.#input.session.communicator;
   }
 
   /** The same on all ranks, so that they stop after the same step. */
@@ -115,7 +115,7 @@ class Loop {
       await this.#afterStep();
     }
     const lastRows = config.evaluate.lastRows ?? Number.POSITIVE_INFINITY;
-    if (!(await this.#run(() => this.#evaluate(lastRows)))) return this.#interrupt();
+    if (!(await this.#withModel(() => this.#evaluate(lastRows)))) return this.#interrupt();
     if (this.#savedAt !== this.#step) await this.#save("last");
     const seconds = (performance.now() - started) / 1000;
     this.#input.hooks.emit({
@@ -189,7 +189,7 @@ class Loop {
 
   /** The tensor that is not finite: a gradient may be so at its owner alone. */
   async #findCulprit(): Promise<string | null> {
-    const found = await findNonFinite(this.#input.session.factory);
+    const found = await findNonFinite(this.#input.session.heldFactories);
     const communicator = this.#communicator;
     if (communicator === null) return found;
     const everyones = await gatherJson(communicator, found);
@@ -200,10 +200,13 @@ class Loop {
     const { evaluate: evaluation, sample, checkpoint, steps } = this.#input.session.config;
     const isDue = (every: number): boolean => every > 0 && this.#step % every === 0 && this.#step < steps;
     const isFirst = (this.#communicator?.rank ?? 0) === 0;
-    if (isDue(Math.max(1, Math.floor(steps / 20))) && isFirst) await this.#emitBias();
-    if (isDue(evaluation.everySteps)) await this.#run(() => this.#evaluate(evaluation.rows));
+    if (isDue(Math.max(1, Math.floor(steps / 20)))) {
+      this.#input.session.assemble();
+      if (isFirst) await this.#emitBias();
+    }
+    if (isDue(evaluation.everySteps)) await this.#withModel(() => this.#evaluate(evaluation.rows));
     const isSampled = isDue(sample.everySteps) || this.#step === 1 || this.#step === steps;
-    if (isSampled && sample.prompts.length > 0) await this.#run(() => this.#sample(sample.prompts));
+    if (isSampled && sample.prompts.length > 0) await this.#withModel(() => this.#sample(sample.prompts));
     // While steps are skipped the weights may be the broken part: a checkpoint now could push out the last good one.
     const isSound = this.#guard.state.skippedInARow === 0;
     if (isDue(checkpoint.everySteps) && isSound && this.#savedAt !== this.#step)
@@ -217,11 +220,12 @@ class Loop {
   }
 
   /**
-   * Runs the model forward: on the first rank alone, or on all of them with the same rows where they share the experts;
-   * then nothing stops it on its way, because the others would wait.
+   * Runs the model forward: with the whole of it on the first rank, or on all of them with the same rows where they
+   * share the experts; then nothing stops it on its way, because the others would wait.
    */
-  async #run(task: () => Promise<boolean>): Promise<boolean> {
+  async #withModel(task: () => Promise<boolean>): Promise<boolean> {
     const { session, signal } = this.#input;
+    session.assemble();
     if (session.dispatch === null) return this.#onFirst(task);
     return (await this.#onFirst(async () => !signal.aborted)) && (await task());
   }
@@ -268,6 +272,7 @@ class Loop {
   }
 
   async #save(reason: "scheduled" | "last" | "interrupted"): Promise<string> {
+    this.#input.session.assemble();
     const path = await this.#input.hooks.save(this.#state, reason);
     this.#savedAt = this.#step;
     return path;

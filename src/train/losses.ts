@@ -6,7 +6,7 @@
  *
  * Source: DeepSeek-V3 report, eq. (17)-(20), (24)-(25).
  */
-import type { MoeReport, Pass, Transformer } from "../model/index.ts";
+import type { Head, MainOutput, MoeReport, Pass, Transformer } from "../model/index.ts";
 import { fill, linearCrossEntropy, type Param, type Tape, type Tensor } from "../tensor/index.ts";
 import type { BatchTensors } from "./batch.ts";
 
@@ -50,14 +50,27 @@ export interface Losses {
   readonly reports: readonly MoeReport[];
 }
 
+/** Those of a part of the model: without the head there is no main loss. */
+export type PartLosses = Omit<Losses, "main"> & { readonly main: TokenLosses | null };
+
 /** Builds the forward pass; with a tape, everything that a backward pass needs. */
 export function buildLosses(model: Transformer, batch: BatchTensors, pass: Pass, scales: LossScales): Losses {
-  const output = model.forward(batch.ids, pass);
-  const main = linearCrossEntropy(output.normed, model.lmHead, batch.targets, scales.main);
+  return lossesOf(model.forward(batch.ids, pass), model, batch, pass, scales);
+}
+
+/** What the head and the MTP modules make of the layers' output. */
+export function lossesOf(
+  output: MainOutput,
+  head: Pick<Head, "lmHead" | "mtp">,
+  batch: BatchTensors,
+  pass: Pass,
+  scales: LossScales,
+): Losses {
+  const main = linearCrossEntropy(output.normed, head.lmHead, batch.targets, scales.main);
   const reports: MoeReport[] = [...output.reports];
   const mtp: TokenLosses[] = [];
   let { hidden } = output;
-  for (const [k, module] of model.mtp.entries()) {
+  for (const [k, module] of head.mtp.entries()) {
     const shifted = batch.mtp[k]!;
     const predicted = module.forward(hidden, shifted.ids, pass);
     mtp.push(linearCrossEntropy(predicted.normed, module.lmHead, shifted.targets, scales.mtp[k]!));
@@ -68,8 +81,8 @@ export function buildLosses(model: Transformer, batch: BatchTensors, pass: Pass,
 }
 
 /** Starts the backward pass at every loss. Their weights are inside the losses, so each seed is 1. */
-export function seedLosses(tape: Tape, { main, mtp, reports }: Losses): void {
-  const roots = [main.loss, ...mtp.map((module) => module.loss)];
+export function seedLosses(tape: Tape, { main, mtp, reports }: PartLosses): void {
+  const roots = [...(main === null ? [] : [main.loss]), ...mtp.map((module) => module.loss)];
   for (const { balanceLoss } of reports) if (balanceLoss !== null) roots.push(balanceLoss);
   for (const root of roots) {
     const one = root.device.empty(root.shape, root.dtype);

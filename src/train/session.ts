@@ -12,21 +12,14 @@ import {
   Transformer,
 } from "../model/index.ts";
 import { type Communicator, checkExperts, ExpertExchange, TwoHopExchange } from "../parallel/index.ts";
-import type { QueueDevice, RopeTable } from "../tensor/index.ts";
+import type { QueueDevice, RopeTable, Tensor } from "../tensor/index.ts";
 import type { TrainConfig } from "./config.ts";
 import { DataParallel, type Team } from "./dataParallel.ts";
 import { Optimizer } from "./optimizer.ts";
+import { disposeFactory, type Session, type TokenRoles } from "./rankSession.ts";
 import { StepRunner } from "./step.ts";
 
-/** What the tokenizer says about ids. */
-export interface TokenRoles {
-  /** Stands in for padding. */
-  readonly padId: number;
-  /** Ends a document. */
-  readonly eosId: number;
-}
-
-export class TrainSession {
+export class TrainSession implements Session {
   readonly device: QueueDevice;
   readonly config: TrainConfig;
   readonly precision: Precision;
@@ -87,6 +80,35 @@ export class TrainSession {
     });
   }
 
+  get heldFactories(): readonly ParameterFactory[] {
+    return [this.factory];
+  }
+
+  get communicator(): Communicator | null {
+    return this.dataParallel?.communicator ?? null;
+  }
+
+  ownerOf(path: string): number | null {
+    const { dataParallel, factory } = this;
+    if (dataParallel?.zero1 !== true) return null;
+    return dataParallel.owners[factory.parameters.findIndex((parameter) => parameter.path === path)]!;
+  }
+
+  masterOf(path: string): Tensor | null {
+    return this.factory.parameters.find((parameter) => parameter.path === path)?.master ?? null;
+  }
+
+  /** Every rank has the whole model at all times. */
+  assemble(): void {}
+
+  readFrom(read: (factory: ParameterFactory) => Promise<void>): Promise<void> {
+    return read(this.factory);
+  }
+
+  settleRead(): void {
+    for (const parameter of this.factory.parameters) parameter.repack();
+  }
+
   /** Draws the weights; moments and averages start from them. */
   initialize(): void {
     this.factory.initialize(this.config.seed);
@@ -98,11 +120,7 @@ export class TrainSession {
     this.optimizer.dispose();
     this.rope.cos.dispose();
     this.rope.sin.dispose();
-    for (const { alias } of this.factory.tied) alias.dispose("grad");
-    for (const { bySender } of this.factory.experts)
-      for (const other of bySender.slice(1)) other.dispose("grad");
-    for (const parameter of this.factory.parameters) parameter.dispose();
-    for (const { value } of this.factory.buffers) value.dispose();
+    disposeFactory(this.factory);
   }
 }
 

@@ -14,7 +14,7 @@ import { fill } from "../tensor/index.ts";
 import type { TrainConfig } from "./config.ts";
 import { evaluate } from "./eval/evaluate.ts";
 import { TrainSession } from "./session.ts";
-import type { StepRecord } from "./step.ts";
+import type { StepRecord } from "./stepRecord.ts";
 
 const noBalance = { gamma: 0, gammaUntil: 1, alpha: 0 };
 

@@ -27,23 +27,32 @@ import {
   type RopeTable,
   squarePartials,
   Tape,
-  type Tensor,
 } from "../tensor/index.ts";
 import {
   type BatchPlan,
   type BatchTensors,
   disposeBatch,
   makeBatch,
-  planBatch,
   type Rows,
   writeBatch,
 } from "./batch.ts";
 import type { DataParallel } from "./dataParallel.ts";
+import { gradientPlaces } from "./gradientPlaces.ts";
 import { GradientTree } from "./gradientTree.ts";
-import { buildLosses, type LossWeights, lossScales, seedLosses } from "./losses.ts";
+import { buildLosses, seedLosses } from "./losses.ts";
 import type { Optimizer } from "./optimizer.ts";
 import type { ScheduledValues } from "./schedule.ts";
-import { StepTotals, type Totals } from "./stepTotals.ts";
+import {
+  type HostScales,
+  makeScales,
+  planMicroBatches,
+  recordOf,
+  type StepRecord,
+  setScales,
+  sum,
+  weighLosses,
+} from "./stepRecord.ts";
+import { StepTotals } from "./stepTotals.ts";
 
 /** What a step is made of; built once per run. */
 export interface StepParts {
@@ -68,34 +77,17 @@ export interface StepParts {
   readonly documentEnd: number | null;
 }
 
-/** Read back once per step. Losses are means in nats per target. */
-export interface StepRecord {
-  readonly mainLoss: number;
-  readonly mtpLosses: readonly number[];
-  readonly balanceLoss: number;
-  /** L = main + lambda / D * sum of MTP + balance. */
-  readonly loss: number;
-  readonly gradNorm: number;
-  /** Share of MTP targets that were the most likely token, per module. */
-  readonly mtpAccuracy: readonly number[];
-  /** Tokens per expert, per MoE layer, MTP's last. */
-  readonly expertLoad: readonly Int32Array[];
-  /** Main targets. */
-  readonly targets: number;
-  /** The first rank said so when it began the step: all ranks hear it with the same step. */
-  readonly isAskedToStop: boolean;
-}
-
 export class StepRunner {
   readonly parts: StepParts;
   readonly #totals: StepTotals;
   /** The micro-batch that is computed next, and what is new about it besides its tokens. */
   readonly #batch: BatchTensors;
-  readonly #scales: { readonly main: HostScalar; readonly mtp: readonly HostScalar[] };
+  readonly #scales: HostScales;
   readonly #balanceAlpha = new HostScalar();
   readonly #gamma = new HostScalar();
   readonly #wantsToStop = new HostScalar();
   readonly #tree: GradientTree;
+  readonly #clearRows: Recording;
   readonly #clearGradients: Recording;
   readonly #microBatch: Recording;
   readonly #endBlocks: readonly Recording[];
@@ -120,9 +112,10 @@ export class StepRunner {
       mtpDepth,
       masksDocuments: parts.documentEnd !== null,
     });
-    this.#scales = { main: new HostScalar(), mtp: model.mtp.map(() => new HostScalar()) };
+    this.#scales = makeScales(mtpDepth);
     const blocks = parts.gradientShards / this.#ranks.size;
     this.#tree = new GradientTree(device, gradientOwners(factory), blocks);
+    this.#clearRows = new Recording(device, () => this.#totals.clearRows());
     this.#clearGradients = new Recording(device, () => this.#enqueueClearGradients());
     this.#microBatch = new Recording(device, () => this.#enqueueMicroBatch());
     this.#endBlocks = Array.from(
@@ -140,17 +133,13 @@ export class StepRunner {
    * @param wantsToStop  told to all ranks, if it is the first that says so
    */
   async compute(rows: Rows, scheduled: ScheduledValues, wantsToStop: boolean = false): Promise<StepRecord> {
-    const plans = this.#plan(rows);
-    const weights: LossWeights = {
-      mainCount: sum(plans.map((plan) => plan.valid)),
-      mtpCounts: this.#batch.mtp.map((_, k) => sum(plans.map((plan) => plan.mtp[k]!.valid))),
-      mtpWeight: scheduled.mtpWeight,
-    };
-    const scales = lossScales(weights);
-    this.#scales.main.value = scales.main;
-    for (const [k, scale] of this.#scales.mtp.entries()) scale.value = scales.mtp[k]!;
-    this.#wantsToStop.value = wantsToStop ? 1 : 0;
+    const { microBatchRows, model } = this.parts;
+    const plans = planMicroBatches(rows, microBatchRows, { ...this.parts, mtpDepth: model.mtp.length });
+    const weights = weighLosses(plans, scheduled.mtpWeight);
+    setScales(this.#scales, weights);
+    this.#wantsToStop.value = wantsToStop && this.#ranks.rank === 0 ? 1 : 0;
     this.#totals.clearLoads();
+    this.#clearRows.run();
     if (!this.#hasZeroGradients) this.#clearGradients.run();
     this.#hasZeroGradients = false;
     this.#accumulate(plans);
@@ -180,16 +169,6 @@ export class StepRunner {
     this.#totals.dispose();
     this.#tree.dispose();
     disposeBatch(this.#batch);
-  }
-
-  #plan(rows: Rows): readonly BatchPlan[] {
-    const { microBatchRows, padId, documentEnd, model } = this.parts;
-    const width = rows.rowLength + 1;
-    const options = { mtpDepth: model.mtp.length, padId, documentEnd };
-    return Array.from({ length: rows.count / microBatchRows }, (_, i) => {
-      const tokens = rows.tokens.subarray(i * microBatchRows * width, (i + 1) * microBatchRows * width);
-      return planBatch({ tokens, count: microBatchRows, rowLength: rows.rowLength }, options);
-    });
   }
 
   /** Adds up the gradients of this rank's micro-batches, one after another in a block, the blocks by the tree. */
@@ -235,7 +214,11 @@ export class StepRunner {
     fill(this.#totals.stop, this.#wantsToStop);
     dataParallel?.reduceGradients();
     const grads = factory.parameters.flatMap((parameter, i) =>
-      placesOf(factory, parameter, dataParallel === null || dataParallel.owns(i)),
+      gradientPlaces(
+        factory,
+        parameter,
+        dataParallel === null || dataParallel.owns(i) ? parameter.grad : null,
+      ),
     );
     const partials = squarePartials(device, grads.length, this.#totals.norm.dtype);
     partialSquares(grads, partials);
@@ -273,8 +256,8 @@ export class StepRunner {
     if (dataParallel?.zero1 === false) dataParallel.spreadGradients();
     optimizer.update(this.#totals.norm);
     if (dataParallel?.zero1 === true) dataParallel.spreadWeights();
-    for (const [i, router] of this.parts.factory.buffers.entries())
-      updateRouterBias(router, this.#totals.load(i), this.#gamma);
+    for (const router of this.parts.factory.buffers)
+      updateRouterBias(router, this.#totals.load(router.path), this.#gamma);
   }
 
   /** Embedding and head: the main model's gradient plus MTP's, added once. */
@@ -291,42 +274,4 @@ export class StepRunner {
 /** All whose gradients are summed over the blocks: the parameters, and the experts' once more for each other sender. */
 function gradientOwners({ parameters, experts }: ParameterFactory): readonly Parameter[] {
   return [...parameters, ...experts.flatMap(({ bySender }) => bySender.slice(1))];
-}
-
-/**
- * The gradients whose squares are summed one by one: whole parameters, and of the routed experts each one, so that it
- * does not matter which rank has which. Null where another rank sums.
- */
-function placesOf(
-  factory: ParameterFactory,
-  parameter: Parameter,
-  isOwned: boolean,
-): readonly (Tensor | null)[] {
-  const grad = isOwned ? parameter.grad : null;
-  const held = factory.expertsOf(parameter);
-  if (held === null) return [grad];
-  const { first, count } = held;
-  return Array.from({ length: factory.config.nRoutedExperts }, (_, e) =>
-    grad === null || e < first || e >= first + count ? null : grad.rows(e - first, e - first + 1),
-  );
-}
-
-function recordOf(totals: Totals, { mainCount, mtpCounts, mtpWeight }: LossWeights): StepRecord {
-  const mtpLosses = mtpCounts.map((count, k) => totals.mtp[k]!.nats / Math.max(1, count));
-  const mainLoss = totals.main / Math.max(1, mainCount);
-  return {
-    mainLoss,
-    mtpLosses,
-    balanceLoss: totals.balance,
-    loss: mainLoss + (mtpWeight * sum(mtpLosses)) / Math.max(1, mtpLosses.length) + totals.balance,
-    gradNorm: totals.gradNorm,
-    mtpAccuracy: mtpCounts.map((count, k) => totals.mtp[k]!.hits / Math.max(1, count)),
-    expertLoad: totals.expertLoad,
-    targets: mainCount,
-    isAskedToStop: totals.isAskedToStop,
-  };
-}
-
-function sum(values: readonly number[]): number {
-  return values.reduce((total, value) => total + value, 0);
 }

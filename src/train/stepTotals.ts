@@ -5,7 +5,6 @@
  * record does not depend on which rank computed which micro-batch. All floats lie in one tensor and all counts in
  * another, so that a step's record is two small reads.
  */
-import type { ModelBuffer } from "../model/index.ts";
 import type { Communicator, Receive, Send } from "../parallel/index.ts";
 import {
   addCounts,
@@ -20,7 +19,7 @@ import {
   reduceSum,
   type Tensor,
 } from "../tensor/index.ts";
-import type { Losses } from "./losses.ts";
+import type { PartLosses } from "./losses.ts";
 
 /** The sums as they are read, in nats and counts over the whole step. */
 export interface Totals {
@@ -42,9 +41,10 @@ export interface TotalsSizes {
 }
 
 export class StepTotals {
-  readonly #routers: readonly ModelBuffer[];
+  /** Paths of the router biases of the whole model, in its order. */
+  readonly #routers: readonly string[];
   readonly #mtpDepth: number;
-  /** Of the micro-batch at work: main loss, balance loss, then loss and hits of each MTP module. */
+  /** Of the micro-batch at work: main loss, loss and hits of each MTP module, then the balance loss of each router. */
   readonly #sums: Tensor;
   /** [1 + micro-batches, sums]: gradient norm and the wish to stop lead the first row, then come the sums of each micro-batch. */
   readonly #rows: Tensor;
@@ -52,10 +52,15 @@ export class StepTotals {
   readonly #loads: Tensor;
   readonly #row: HostScalar = new HostScalar();
 
-  constructor(device: QueueDevice, routers: readonly ModelBuffer[], sizes: TotalsSizes) {
+  /** @param routers  the router biases of the whole model, whatever part of it this rank computes */
+  constructor(
+    device: QueueDevice,
+    routers: readonly { readonly path: string; readonly value: { readonly size: number } }[],
+    sizes: TotalsSizes,
+  ) {
     const { microBatches, mtpDepth, dtype } = sizes;
-    const width = 2 + 2 * mtpDepth;
-    this.#routers = routers;
+    const width = Math.max(2, 1 + 2 * mtpDepth + routers.length);
+    this.#routers = routers.map(({ path }) => path);
     this.#mtpDepth = mtpDepth;
     this.#sums = device.temporary([width], dtype);
     this.#rows = device.temporary([1 + microBatches, width], dtype);
@@ -72,8 +77,9 @@ export class StepTotals {
     return this.#rows.reshape(-1).rows(1, 2);
   }
 
-  /** [E] i32: tokens per expert of one MoE layer. */
-  load(layer: number): Tensor {
+  /** [E] i32: tokens per expert of the MoE layer that has this router bias. */
+  load(router: string): Tensor {
+    const layer = this.#routers.indexOf(router);
     return this.#loads.rows(layer, layer + 1).reshape(-1);
   }
 
@@ -82,24 +88,40 @@ export class StepTotals {
     this.#loads.write(new Int32Array(this.#loads.size));
   }
 
+  /** Sets all rows to zero: where ranks fill some each, the others' must hold nothing. */
+  clearRows(): void {
+    fill(this.#rows, 0);
+  }
+
   /** Names the micro-batch whose sums `add` puts away, also when it is replayed. */
   begin(microBatch: number): void {
     this.#row.value = 1 + microBatch;
   }
 
-  /** Puts away the losses of a micro-batch. */
-  add({ main, mtp, reports }: Losses): void {
+  /** Puts away the losses of the micro-batch that `begin` has named. */
+  add(losses: PartLosses): void {
+    this.#sumUp(losses);
+    copyIntoRow(this.#sums, this.#rows, this.#row);
+  }
+
+  /** Adds to a micro-batch's row what a part of the model says of it. */
+  addPart(microBatch: number, losses: PartLosses): void {
+    this.#sumUp(losses);
+    axpy(this.#sums, this.#rows.rows(1 + microBatch, 2 + microBatch).reshape(-1), 1);
+  }
+
+  #sumUp({ main, mtp, reports }: PartLosses): void {
     fill(this.#sums, 0);
-    axpy(reduceSum(main.loss, 1), this.#sum(0), 1);
+    if (main !== null) axpy(reduceSum(main.loss, 1), this.#sum(0), 1);
     mtp.forEach(({ loss, hits }, k) => {
-      axpy(reduceSum(loss, 1), this.#sum(2 + 2 * k), 1);
-      axpy(countPositive(hits), this.#sum(3 + 2 * k), 1);
+      axpy(reduceSum(loss, 1), this.#sum(1 + 2 * k), 1);
+      axpy(countPositive(hits), this.#sum(2 + 2 * k), 1);
     });
     for (const { balanceLoss, plan, router } of reports) {
-      if (balanceLoss !== null) axpy(balanceLoss, this.#sum(1), 1);
-      expertLoad(plan, this.load(this.#routers.indexOf(router.bias)));
+      const { path } = router.bias;
+      if (balanceLoss !== null) axpy(balanceLoss, this.#balanceSum(path), 1);
+      expertLoad(plan, this.load(path));
     }
-    copyIntoRow(this.#sums, this.#rows, this.#row);
   }
 
   /**
@@ -111,28 +133,23 @@ export class StepTotals {
   gather(communicator: Communicator, partials: Tensor): void {
     const { rank, size, device } = communicator;
     using _scope = device.scope();
-    const share = (this.#rows.dim(0) - 1) / size;
-    const rowsOf = (r: number): Tensor => this.#rows.rows(1 + r * share, 1 + (r + 1) * share);
+    const mine = [this.#rows, partials, this.#loads];
     const sends: Send[] = [];
     const receives: Receive[] = [];
-    const others: { readonly partials: Tensor; readonly loads: Tensor }[] = [];
+    const others: Tensor[][] = [];
     for (let peer = 0; peer < size; peer++) {
       if (peer === rank) continue;
-      const theirs = {
-        partials: device.empty(partials.shape, partials.dtype),
-        loads: device.empty(this.#loads.shape, "i32"),
-      };
+      const theirs = mine.map(({ shape, dtype }) => device.empty(shape, dtype));
       others.push(theirs);
-      for (const x of [rowsOf(rank), partials, this.#loads]) sends.push({ to: peer, x });
-      for (const y of [rowsOf(peer), theirs.partials, theirs.loads]) receives.push({ from: peer, y });
-      if (rank === 0) sends.push({ to: peer, x: this.stop });
-      if (peer === 0) receives.push({ from: peer, y: this.stop });
+      for (const x of mine) sends.push({ to: peer, x });
+      for (const y of theirs) receives.push({ from: peer, y });
     }
     communicator.exchange(sends, receives).wait();
-    for (const theirs of others) {
-      // Each place has one owner: what is added is zero, and rounds nothing.
-      axpy(theirs.partials, partials, 1);
-      addCounts(theirs.loads, this.#loads);
+    for (const [rows, squares, loads] of others) {
+      // Each float has one owner and is zero elsewhere: the sum rounds nothing.
+      axpy(rows!, this.#rows, 1);
+      axpy(squares!, partials, 1);
+      addCounts(loads!, this.#loads);
     }
   }
 
@@ -149,12 +166,12 @@ export class StepTotals {
     const experts = this.#loads.dim(-1);
     return {
       main: total(0),
-      balance: total(1),
+      balance: this.#routers.reduce((sum, _, i) => sum + total(1 + 2 * this.#mtpDepth + i), 0),
       gradNorm: floats[0]!,
       isAskedToStop: floats[1]! > 0,
       mtp: Array.from({ length: this.#mtpDepth }, (_, k) => ({
-        nats: total(2 + 2 * k),
-        hits: total(3 + 2 * k),
+        nats: total(1 + 2 * k),
+        hits: total(2 + 2 * k),
       })),
       expertLoad: this.#routers.map((_, i) =>
         Int32Array.from(loads.subarray(i * experts, (i + 1) * experts)),
@@ -166,6 +183,10 @@ export class StepTotals {
     this.#sums.dispose();
     this.#rows.dispose();
     this.#loads.dispose();
+  }
+
+  #balanceSum(router: string): Tensor {
+    return this.#sum(1 + 2 * this.#mtpDepth + this.#routers.indexOf(router));
   }
 
   #sum(index: number): Tensor {

@@ -3,9 +3,9 @@ import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { builtEntry, minke, startMinke } from "../support/minke.ts";
 import { mpiFlavours, startRanks } from "../support/mpirun.ts";
-import { expectSameBits, expectSharedBits } from "../support/rankedBits.ts";
+import { expectSameBits, expectSameParts } from "../support/rankedBits.ts";
 import { rankedArguments, resumeOnRanks } from "../support/rankedRun.ts";
-import { sharedConfig, trainAlone, trainOnRanks } from "../support/rankedTraining.ts";
+import { pipelineConfig, sharedConfig, trainAlone, trainOnRanks } from "../support/rankedTraining.ts";
 import { scratchFolder } from "../support/scratchFolder.ts";
 import { fingerprint, seenSteps } from "../support/shortRun.ts";
 import { writeTrainingText } from "../support/trainingText.ts";
@@ -19,7 +19,7 @@ const expertLayouts = [2, 4, 8].flatMap((ranks) =>
     .filter((ep) => ranks % ep === 0)
     .flatMap((ep) =>
       [false, true].flatMap((zero1) =>
-        [null, ep / 2].map((ranksPerNode) => ({ ranks, ep, zero1, ranksPerNode })),
+        [null, ep / 2].map((ranksPerNode) => ({ dp: ranks, ep, zero1, ranksPerNode })),
       ),
     ),
 );
@@ -43,8 +43,31 @@ describe("fifty steps", () => {
     async (preset, precision) => {
       const config = sharedConfig(preset, precision, { rowLength: 32 });
       const alone = await trainAlone(config, STEPS);
-      for (const layout of layouts)
-        expectSameBits(await trainOnRanks(config, STEPS, layout), alone, layout.zero1);
+      for (const { ranks, zero1 } of layouts)
+        expectSameBits(await trainOnRanks(config, STEPS, { dp: ranks, zero1 }), alone, zero1);
+    },
+  );
+
+  test.each([
+    ["1f1b", 4, 0],
+    ["zb", 4, 0],
+    ["dualpipe", 4, 1],
+    ["dualpipev", 8, 1],
+  ] as const)(
+    "of a pipeline by %s have the bits of one process on all layouts up to eight ranks",
+    TIMEOUT,
+    async (schedule, layers, mtp) => {
+      const config = pipelineConfig("bf16", layers, mtp);
+      const alone = await trainAlone(config, STEPS);
+      for (const [dp, pp] of [
+        [1, 2],
+        [2, 2],
+        [4, 2],
+        [1, 4],
+        [2, 4],
+      ] as const)
+        for (const zero1 of [false, true])
+          expectSameParts(await trainOnRanks(config, STEPS, { dp, pp, schedule, zero1 }), alone);
     },
   );
 
@@ -58,7 +81,8 @@ describe("fifty steps", () => {
     async (preset, precision) => {
       const config = sharedConfig(preset, precision, { rowLength: 32 });
       const alone = await trainAlone(config, STEPS);
-      for (const layout of expertLayouts) expectSharedBits(await trainOnRanks(config, STEPS, layout), alone);
+      for (const { ranksPerNode, ...cut } of expertLayouts)
+        expectSameParts(await trainOnRanks(config, STEPS, cut, ranksPerNode), alone);
     },
   );
 
@@ -71,7 +95,10 @@ describe("fifty steps", () => {
     const entry = await builtEntry();
     const straight = expertLayouts.filter(({ ranksPerNode }) => ranksPerNode === null);
     for (const flavour of mpiFlavours) {
-      for (const { ranks, zero1, ep } of [...layouts.map((layout) => ({ ...layout, ep: 1 })), ...straight]) {
+      for (const { dp: ranks, zero1, ep } of [
+        ...layouts.map((layout) => ({ dp: layout.ranks, zero1: layout.zero1, ep: 1 })),
+        ...straight,
+      ]) {
         const run = join(cwd, `${flavour}-${ranks}-${ep}-${zero1}`);
         const launch = ["--layout", `dp=${ranks},ep=${ep}`, ...(zero1 ? ["--zero1"] : [])];
         const args = rankedArguments({ text, run, steps: STEPS, launch });

@@ -12,6 +12,16 @@ import { writeTrainingText } from "../support/trainingText.ts";
 
 const STEPS = 8;
 
+const launches = [
+  [["--ranks", "4", "--zero1"], { dp: 4, pp: 1, zero1: true, schedule: null }],
+  [["--layout", "dp=2"], { dp: 2, pp: 1, zero1: false, schedule: null }],
+  [["--layout", "pp=4"], { dp: 1, pp: 4, zero1: false, schedule: "dualpipe" }],
+  [
+    ["--layout", "dp=2,pp=2", "--schedule", "dualpipev", "--zero1"],
+    { dp: 2, pp: 2, zero1: true, schedule: "dualpipev" },
+  ],
+] as const;
+
 let folder: string;
 let text: string;
 let single: Promise<string> | undefined;
@@ -53,10 +63,7 @@ describe.skipIf(nativeIsMissing)("a run on ranks", () => {
   test("leaves the files and figures of one process, and says what each rank will take", {
     timeout: 240_000,
   }, async () => {
-    for (const launch of [
-      ["--ranks", "4", "--zero1"],
-      ["--layout", "dp=2"],
-    ]) {
+    for (const [launch, layout] of launches) {
       const run = join(folder, `run${launch.join("")}`);
       const { code, stderr } = await minke(rankedArguments({ text, run, steps: STEPS, launch }), {
         cwd: folder,
@@ -64,13 +71,10 @@ describe.skipIf(nativeIsMissing)("a run on ranks", () => {
       expect({ code, stderr }).toEqual({ code: 0, stderr: "" });
       await expectSameRun(run);
       const [started] = (await historyOf(run)).of("run.started");
-      const ranks = launch.includes("--zero1") ? 4 : 2;
-      expect(started?.environment.ranks).toMatchObject({
-        layout: `dp=${ranks},ep=1,pp=1`,
-        zero1: ranks === 4,
-      });
-      expect(started?.environment.ranks?.tensorBytes).toHaveLength(ranks);
-      expect(await layoutIn(run)).toEqual({ dp: ranks, ep: 1, pp: 1, zero1: ranks === 4 });
+      const { dp, pp, zero1 } = layout;
+      expect(started?.environment.ranks).toMatchObject({ layout: `dp=${dp},ep=1,pp=${pp}`, zero1 });
+      expect(started?.environment.ranks?.tensorBytes).toHaveLength(dp * pp);
+      expect(await layoutIn(run)).toEqual({ ...layout, ep: 1 });
     }
     expect(await layoutIn(await alone())).toBeNull();
   });
@@ -93,7 +97,7 @@ describe.skipIf(nativeIsMissing)("a run on ranks", () => {
     expect(await readdir(join(run, "checkpoints"))).toContain(`step-${event?.step}`);
     expect(event?.step).toBeLessThan(STEPS);
     expect((await minke(resumeOnRanks(run, ["--ranks", "2"]), { cwd: folder })).code).toBe(0);
-    expect(await layoutIn(run)).toEqual({ dp: 2, ep: 1, pp: 1, zero1: false });
+    expect(await layoutIn(run)).toEqual({ dp: 2, ep: 1, pp: 1, zero1: false, schedule: null });
     await expectSameRun(run);
   });
 
@@ -106,7 +110,7 @@ describe.skipIf(nativeIsMissing)("a run on ranks", () => {
     await seenSteps(child.stdout, 2);
     child.kill("SIGKILL");
     await finished;
-    const onRanks = resumeOnRanks(run, ["--ranks", "4", "--zero1"]);
+    const onRanks = resumeOnRanks(run, ["--layout", "dp=2,pp=2", "--zero1"]);
     const second = await startMinke(onRanks, { cwd: folder });
     await seenSteps(second.child.stdout, 2);
     second.child.kill("SIGKILL");
@@ -119,8 +123,11 @@ describe.skipIf(nativeIsMissing)("a run on ranks", () => {
 
 describe("a launch that cannot be", () => {
   test.each<[readonly string[], RegExp]>([
-    [["--ranks", "3"], /8 gradient shards cannot be cut over 3 data-parallel ranks/],
-    [["--layout", "dp=2,pp=2"], /asks for the pipeline, which cannot be trained with yet/],
+    [["--ranks", "3"], /8 gradient shards cannot be cut into 3 equal parts/],
+    [["--layout", "pp=3"], /schedule dualpipe: 3 ranks are odd/],
+    [["--layout", "pp=2", "--schedule", "1f1b"], /schedule 1f1b cannot train MTP modules/],
+    [["--layout", "pp=2", "--schedule", "fifo"], /--schedule "fifo" is not one of 1f1b, zb, dualpipe/],
+    [["--layout", "pp=4", "--schedule", "dualpipev"], /4 layers do not make 8 stages/],
     [["--ranks", "2", "--layout", "dp=4"], /dp=4,ep=1,pp=1 is for 4 ranks, and there are 2/],
     [["--layout", "tp=2"], /"tp=2" is no layout/],
     [["--layout", "dp=4,ep=4", "--ranks-per-node", "3"], /4 ranks share the experts, 3 of them on a node/],

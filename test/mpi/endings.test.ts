@@ -1,5 +1,6 @@
 /** How a job of several processes ends, well and badly: never in silence, never with a process left over. */
 import { spawnSync } from "node:child_process";
+import { once } from "node:events";
 import { symlinkSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -7,7 +8,7 @@ import { describe, expect, test } from "vitest";
 import { mpiAddonPath, mpiFlavours, occurrences, startRanks } from "../support/mpirun.ts";
 import { scratchFolder } from "../support/scratchFolder.ts";
 
-/** The launcher, the start of Node and the second that Open MPI grants a killed process included. */
+/** The second that Open MPI grants a killed process included. */
 const SOON_MS = 10_000;
 
 describe.each(mpiFlavours)("with %s", (flavour) => {
@@ -26,8 +27,9 @@ describe.each(mpiFlavours)("with %s", (flavour) => {
   });
 
   test("an uncaught error of one rank is told once and ends all ranks", async () => {
-    const begin = performance.now();
     const job = startRanks(3, "ending.ts", ["throw"], { flavour });
+    await once(job.stdout, "data");
+    const begin = performance.now();
     const { code, stderr } = await job.finished;
     expect(code).not.toBe(0);
     expect(performance.now() - begin).toBeLessThan(SOON_MS);

@@ -1,4 +1,6 @@
 /** Four ranks on four hosts: the words and the run are those of one process, whatever fails between them. */
+import { spawnSync } from "node:child_process";
+import { globSync } from "node:fs";
 import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -6,7 +8,8 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { everyRank, inProcess } from "../../src/parallel/index.ts";
 import { canMakeHosts, HOSTS, hostFlags, hosts, onFirstHost, processesOn } from "../support/hosts.ts";
 import { builtEntry, minke } from "../support/minke.ts";
-import { type Job, startRanks } from "../support/mpirun.ts";
+import { type Job, occurrences, startRanks } from "../support/mpirun.ts";
+import { scratchFolder } from "../support/scratchFolder.ts";
 import { fingerprint, historyOf, STEPS, seenSteps, trainArguments } from "../support/shortRun.ts";
 import { writeTrainingText } from "../support/trainingText.ts";
 import { converse } from "./conversation.ts";
@@ -119,6 +122,31 @@ describe.skipIf(!canMakeHosts)("four hosts", { timeout: 180_000 }, () => {
       expect(steps).toEqual(Array.from({ length: STEPS }, (_, i) => i + 1));
     },
   );
+});
+
+describe.skipIf(!canMakeHosts)("two hosts whose messages are swallowed", () => {
+  beforeAll(() => {
+    hosts("up", "2");
+    hosts("swallow", "2");
+  });
+  afterAll(() => void hosts("down"));
+
+  test("end with one line that speaks of firewalls and networks", async () => {
+    const scratch = await scratchFolder();
+    const script = join(import.meta.dirname, "..", "..", "scripts", "build-mpi.js");
+    // As the addon does after a minute, which is too long for a test.
+    expect(spawnSync(process.execPath, [script, scratch, "-DFIRST_WORD_SECONDS=3"]).status).toBe(0);
+    const addon = globSync(join(scratch, "*openmpi*.node"))[0]!;
+    const swallowed = hostFlags.map((word, i) =>
+      hostFlags[i - 1] === "btl_tcp_if_include" ? "10.88.0.0/24" : word.replace(",h2,h3", ""),
+    );
+    const job = startRanks(2, "ending.ts", ["leave", addon], { prefix: onFirstHost, flags: swallowed });
+    const { code, stdout, stderr } = await job.finished;
+    expect(code).not.toBe(0);
+    expect(stdout).not.toContain("has joined");
+    expect(occurrences(stderr, "no message came through for 3 s: a firewall, or the wrong network")).toBe(1);
+    expect(await job.survivors()).toEqual([]);
+  });
 });
 
 async function killOn(host: string, isVictim: (id: number) => Promise<boolean>): Promise<void> {

@@ -2,7 +2,7 @@
 import { describe, expect, test } from "vitest";
 import type { TrainConfig } from "../../src/train/config.ts";
 import { nativeIsMissing } from "../support/native.ts";
-import { expectSharedBits } from "../support/rankedBits.ts";
+import { expectSameParts } from "../support/rankedBits.ts";
 import { sharedConfig, trainAlone, trainOnRanks } from "../support/rankedTraining.ts";
 
 const STEPS = 10;
@@ -50,8 +50,8 @@ describe.skipIf(nativeIsMissing)("ranks that share the experts", () => {
       const alone = await trainAlone(config, STEPS);
       expect(new Set(alone.records.map(({ loss }) => loss)).size).toBe(STEPS);
       for (const [ranks, ep, zero1, ranksPerNode = null] of cuts) {
-        const trained = await trainOnRanks(config, STEPS, { ranks, zero1, ep, ranksPerNode });
-        expectSharedBits(trained, alone);
+        const trained = await trainOnRanks(config, STEPS, { dp: ranks, zero1, ep }, ranksPerNode);
+        expectSameParts(trained, alone);
         // Each has its share of the experts, and no more.
         const share = config.model.nRoutedExperts / ep;
         const own = [...trained[0]!.state.keys()].filter((name) =>

@@ -47,7 +47,7 @@ describe.skipIf(nativeIsMissing)("data-parallel ranks", () => {
       const alone = await trainAlone(config, STEPS);
       expect(new Set(alone.records.map(({ loss }) => loss)).size).toBe(STEPS);
       for (const [ranks, zero1] of cuts)
-        expectSameBits(await trainOnRanks(config, STEPS, { ranks, zero1 }), alone, zero1);
+        expectSameBits(await trainOnRanks(config, STEPS, { dp: ranks, zero1 }), alone, zero1);
     },
   );
 });

@@ -5,21 +5,40 @@ import { globSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import type { Readable } from "node:stream";
 import { setTimeout as sleep } from "node:timers/promises";
+import { test } from "vitest";
 import { builtMpiAddons, type MpiFlavour } from "../../src/parallel/index.ts";
 import { type Outcome, startProgram } from "./minke.ts";
+import { nativeIsMissing } from "./native.ts";
 
 const root = join(import.meta.dirname, "..", "..");
 
-/** MPI libraries that this machine can start ranks with. */
+/** What a launcher calls itself. */
+const SELF: Readonly<Record<MpiFlavour, RegExp>> = { openmpi: /Open MPI/, mpich: /HYDRA|MPICH/ };
+
+/** The launcher of a library: Debian keeps several side by side, elsewhere there is one by the plain name. */
+function launcherFor(flavour: MpiFlavour): string | undefined {
+  return [`mpirun.${flavour}`, "mpirun"].find((name) => {
+    const { status, stdout } = spawnSync(name, ["--version"], { encoding: "utf8" });
+    return status === 0 && SELF[flavour].test(stdout);
+  });
+}
+
+/** MPI libraries that this machine can start ranks with; none where the native kernels are missing, which MPI needs. */
 export const mpiFlavours: readonly MpiFlavour[] = (["openmpi", "mpich"] as const).filter((flavour) => {
-  const isHere = spawnSync(`mpirun.${flavour}`, ["--version"]).status === 0;
+  const isHere = launcherFor(flavour) !== undefined;
   const isBuilt = mpiAddonPath(flavour) !== undefined;
   // Otherwise a broken build would look like a machine without MPI.
   if (isHere && !isBuilt && spawnSync(`mpicc.${flavour}`, ["--version"]).status === 0) {
     throw new Error(`mpicc.${flavour} is here, but its addon is not: node scripts/build-mpi.js`);
   }
-  return isHere && isBuilt;
+  return isHere && isBuilt && !nativeIsMissing;
 });
+
+// In every file that uses this: without it a file whose tests are all for MPI would have none, which is an error.
+if (mpiFlavours.length === 0) {
+  test.skip("MPI or the native addon is not here (apt install openmpi-bin libopenmpi-dev, then npm ci)", () =>
+    undefined);
+}
 
 export function mpiAddonPath(flavour: MpiFlavour): string | undefined {
   return builtMpiAddons(flavour).find((path) => path.includes(flavour));
@@ -54,7 +73,7 @@ export function startRanks(
   const { flavour = "openmpi", flags = [], prefix = [], cwd = root } = options;
   const own = flavour === "openmpi" ? ["--oversubscribe", "--bind-to", "none", "-x", MARKER] : [];
   const file = program.includes("/") ? program : join(root, "test", "mpi", "programs", program);
-  const launch = [`mpirun.${flavour}`, ...own, ...flags, "-n", String(ranks)];
+  const launch = [launcherFor(flavour) ?? "mpirun", ...own, ...flags, "-n", String(ranks)];
   const marker = `${MARKER}=${randomUUID()}`;
   const environment = ["OMPI_ALLOW_RUN_AS_ROOT=1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1", marker];
   const words = [...environment, ...prefix, ...launch, process.execPath, file, ...args];

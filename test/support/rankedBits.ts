@@ -18,15 +18,15 @@ export function expectSameBits(ranks: readonly Trained[], alone: Trained, zero1:
   }
 }
 
-/** Where ranks share the experts: on every rank the records of one process, and of the state what it has; together they have all. */
-export function expectSharedBits(ranks: readonly Trained[], alone: Trained): void {
-  const found = new Set<string>();
+/** On every rank the records of one process, and its bits of whatever the rank holds; nothing is held by nobody. */
+export function expectSameParts(ranks: readonly Trained[], alone: Trained): void {
+  const held = new Set<string>();
   for (const { records, state } of ranks) {
     expect(records).toEqual(alone.records);
     for (const [name, hash] of state) {
       expect(hash, name).toBe(alone.state.get(name));
-      found.add(name);
+      held.add(name);
     }
   }
-  expect([...alone.state.keys()].filter((name) => !found.has(name))).toEqual([]);
+  expect([...alone.state.keys()].filter((name) => !held.has(name))).toEqual([]);
 }

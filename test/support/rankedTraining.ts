@@ -1,12 +1,14 @@
 /** Some steps of a run on one rank or on many in this process, and all that they leave: for tests of equal bits. */
-import { everyRank, inProcess } from "../../src/parallel/index.ts";
+import { presetConfig } from "../../src/model/index.ts";
+import { everyRank, inProcess, type Layout, worldSize } from "../../src/parallel/index.ts";
 import { NativeBackend, type Parameter, QueueDevice, type Tensor } from "../../src/tensor/index.ts";
 import type { TrainConfig } from "../../src/train/config.ts";
 import { defaultTrainConfig } from "../../src/train/configSchema.ts";
-import type { Team } from "../../src/train/dataParallel.ts";
+import { type Team, teamFor } from "../../src/train/dataParallel.ts";
+import { openSession } from "../../src/train/openSession.ts";
+import type { Session } from "../../src/train/rankSession.ts";
 import { scheduleAt } from "../../src/train/schedule.ts";
-import { TrainSession } from "../../src/train/session.ts";
-import type { StepRecord } from "../../src/train/step.ts";
+import type { StepRecord } from "../../src/train/stepRecord.ts";
 import { hashOf } from "./tinyModel.ts";
 import { EOS_ID, PAD_ID, randomRows } from "./tinyTraining.ts";
 
@@ -37,13 +39,23 @@ export function sharedConfig(
   };
 }
 
+/** As `sharedConfig` of micro, with other numbers of layers and MTP modules. */
+export function pipelineConfig(
+  precision: TrainConfig["precision"],
+  numHiddenLayers: number,
+  numNextnPredictLayers: 0 | 1,
+): TrainConfig {
+  const model = { ...presetConfig("micro"), numHiddenLayers, numNextnPredictLayers };
+  return sharedConfig("micro", precision, { model });
+}
+
 async function trainRank(
   device: QueueDevice,
   config: TrainConfig,
   steps: number,
   team: Team | null,
 ): Promise<Trained> {
-  const session = new TrainSession(device, config, { padId: PAD_ID, eosId: EOS_ID }, team);
+  const session = openSession(device, config, { padId: PAD_ID, eosId: EOS_ID }, team);
   session.initialize();
   const standing = device.arena.liveBytes;
   const records: StepRecord[] = [];
@@ -63,21 +75,25 @@ async function trainRank(
  * What this rank has of the state: of moments and averages, with ZeRO-1, those that it owns; the routed experts one by
  * one, because ranks may share them.
  */
-async function stateOf({ factory, optimizer }: TrainSession): Promise<Map<string, string>> {
+async function stateOf({ heldFactories, optimizer }: Session): Promise<Map<string, string>> {
   const state = new Map<string, string>();
   const note = async (name: string, parameter: Parameter, tensor: Tensor): Promise<void> => {
-    const { first, count } = factory.options.experts ?? { first: 0, count: tensor.dim(0) };
-    if (!factory.experts.some(({ weight }) => weight === parameter)) state.set(name, await hashOf(tensor));
-    else
-      for (let e = 0; e < count; e++)
-        state.set(`${name}, expert ${first + e}`, await hashOf(tensor.rows(e, e + 1)));
+    const factory = heldFactories.find(({ parameters }) => parameters.includes(parameter))!;
+    const held = factory.expertsOf(parameter);
+    if (held === null) {
+      state.set(name, await hashOf(tensor));
+      return;
+    }
+    for (let e = 0; e < held.count; e++)
+      state.set(`${name}, expert ${held.first + e}`, await hashOf(tensor.rows(e, e + 1)));
   };
-  for (const parameter of factory.parameters) {
+  for (const parameter of heldFactories.flatMap(({ parameters }) => parameters)) {
     const { path, master, panels } = parameter;
     await note(path, parameter, master);
     if (panels !== null) await note(`${path} packed`, parameter, panels);
   }
-  for (const { path, value } of factory.buffers) state.set(path, await hashOf(value));
+  for (const { path, value } of heldFactories.flatMap(({ buffers }) => buffers))
+    state.set(path, await hashOf(value));
   for (const [i, parameter] of optimizer.parameters.entries()) {
     const { m, v } = optimizer.moments[i]!;
     const average = optimizer.averages[i];
@@ -101,12 +117,14 @@ export async function trainAlone(config: TrainConfig, steps: number): Promise<Tr
 export async function trainOnRanks(
   config: TrainConfig,
   steps: number,
-  { ranks, ...shared }: { readonly ranks: number } & Omit<Team, "communicator">,
+  cut: Partial<Layout>,
+  ranksPerNode: number | null = null,
 ): Promise<readonly Trained[]> {
-  const communicators = inProcess(ranks, { backend: "native", limitBytes: BYTES, threads: 2 });
+  const layout: Layout = { dp: 1, ep: 1, pp: 1, zero1: false, schedule: "dualpipe", ...cut };
+  const communicators = inProcess(worldSize(layout), { backend: "native", limitBytes: BYTES, threads: 2 });
   try {
     return await everyRank(communicators, (communicator) =>
-      trainRank(communicator.device, config, steps, { communicator, ...shared }),
+      trainRank(communicator.device, config, steps, teamFor(communicator, layout, ranksPerNode)),
     );
   } finally {
     await Promise.all(communicators.map(({ device }) => device.dispose()));
@@ -117,7 +135,7 @@ export async function trainOnRanks(
 export async function firstGradients(config: TrainConfig): Promise<ReadonlyMap<string, Float64Array>> {
   const device = new QueueDevice(new NativeBackend({ threads: 2, reserveBytes: BYTES }), BYTES);
   try {
-    const session = new TrainSession(device, config, { padId: PAD_ID, eosId: EOS_ID });
+    const session = openSession(device, config, { padId: PAD_ID, eosId: EOS_ID });
     session.initialize();
     const scheduled = scheduleAt(config, { step: 0, share: 0 });
     await session.runner.compute(randomRows(config.batchRows, config, 0), scheduled);

@@ -327,22 +327,28 @@ const BF16: (f64, usize) = (1.0, 2);
 const F8: (f64, usize) = (2.0, 1);
 const ABSENT: [f64; 2] = [-1.0, 0.0];
 
-/// FP8 beside bf16 of the same shape, in turns: the best rate of each.
+/// FP8 beside bf16 of the same shape, in turns: the best rate of each, and the middle of the shares round by round, which other
+/// programs disturb less.
 fn duel(course: &Course, name: &str, flops: f64, mut bf16: impl FnMut(), mut fp8: impl FnMut()) {
     let (threads, isa) = (course.ctx.pool.threads(), course.ctx.isa);
     let clock = if threads == 1 { cpu_seconds } else { wall_seconds };
-    let (mut best, start) = ([f64::MAX; 2], Instant::now());
+    let (mut best, mut shares, start) = ([f64::MAX; 2], Vec::new(), Instant::now());
     while start.elapsed().as_secs_f64() < course.seconds {
-        for (best, work) in best.iter_mut().zip([&mut bf16 as &mut dyn FnMut(), &mut fp8]) {
+        let mut round = [0.0; 2];
+        for (i, work) in [&mut bf16 as &mut dyn FnMut(), &mut fp8].into_iter().enumerate() {
             let before = clock();
             work();
-            *best = best.min(clock() - before);
+            round[i] = clock() - before;
+            best[i] = best[i].min(round[i]);
         }
+        shares.push(100.0 * round[0] / round[1]);
     }
+    shares.sort_by(f64::total_cmp);
     let [bf16, fp8] = best.map(|seconds| flops / seconds / 1e9);
     println!(
-        "{name:<34} {isa:<10} {threads} thr fp8 {fp8:>7.1} GFLOP/s, bf16 {bf16:>7.1}: {:>5.1} %",
-        100.0 * fp8 / bf16
+        "{name:<34} {isa:<10} {threads} thr fp8 {fp8:>7.1} GFLOP/s, bf16 {bf16:>7.1}: {:>5.1} %, middle {:>5.1} %",
+        100.0 * fp8 / bf16,
+        shares[shares.len() / 2]
     );
 }
 

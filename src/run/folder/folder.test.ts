@@ -46,7 +46,7 @@ describe("createRun", () => {
 
   test("notes how ranks share the work, and that it is one rank again", async () => {
     const folder = await createRun(join(base, "a"), run);
-    const layout = { dp: 2, ep: 1, pp: 1, zero1: true };
+    const layout = { dp: 2, ep: 1, pp: 1, zero1: true, schedule: null };
     for (const noted of [layout, null]) {
       await folder.noteLayout(noted);
       expect((await readManifest(folder.paths.root)).layout).toEqual(noted);

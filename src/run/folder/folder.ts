@@ -37,6 +37,8 @@ export interface LaunchLayout {
   readonly ep: number;
   readonly pp: number;
   readonly zero1: boolean;
+  /** Of the pipeline; null where there is none. */
+  readonly schedule: string | null;
 }
 
 const ranks: z.ZodNumber = z.int().positive();
@@ -50,7 +52,16 @@ const manifestSchema = z.strictObject({
   config: z.record(z.string(), z.unknown()),
   unsettled: z.record(z.string(), z.unknown()).nullable().default(null),
   // Runs from before there were ranks have no such key.
-  layout: z.object({ dp: ranks, ep: ranks, pp: ranks, zero1: z.boolean() }).nullable().default(null),
+  layout: z
+    .object({
+      dp: ranks,
+      ep: ranks,
+      pp: ranks,
+      zero1: z.boolean(),
+      schedule: z.string().nullable().default(null),
+    })
+    .nullable()
+    .default(null),
 });
 
 /** Where things are in a run folder; for readers, who need no lock. */

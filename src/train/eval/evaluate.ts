@@ -3,7 +3,7 @@ import type { Pass } from "../../model/index.ts";
 import { copyInto, countPositive, fill, Recording, reduceSum, type Tensor } from "../../tensor/index.ts";
 import { type BatchTensors, disposeBatch, makeBatch, planBatch, type Rows, writeBatch } from "../batch.ts";
 import { buildLosses } from "../losses.ts";
-import type { TrainSession } from "../session.ts";
+import type { Session } from "../rankSession.ts";
 
 /** Held-out rows, each token predicted once. */
 export interface EvaluationSet {
@@ -30,7 +30,7 @@ type Sums = Record<"nats" | "bytes" | "targets" | "mtpHits" | "mtpTargets", numb
  * @returns  null if the signal came first: figures over some of the rows would be compared with figures over all
  */
 export async function evaluate(
-  session: TrainSession,
+  session: Session,
   set: EvaluationSet,
   { maxRows, signal }: { readonly maxRows: number; readonly signal?: AbortSignal },
 ): Promise<Evaluation | null> {
@@ -63,13 +63,13 @@ export async function evaluate(
 
 /** A forward pass over some rows at once, built for the first and replayed for those that follow. */
 class EvaluationPass {
-  readonly #session: TrainSession;
+  readonly #session: Session;
   readonly #batch: BatchTensors;
   /** Main loss in nats, and hits of the first MTP module. */
   readonly #sums: Tensor;
   readonly #forward: Recording;
 
-  constructor(session: TrainSession, rows: number) {
+  constructor(session: Session, rows: number) {
     const { device, model, precision, runner } = session;
     const { documentEnd } = runner.parts;
     const sizes = { rows, rowLength: session.config.rowLength, mtpDepth: model.mtp.length };

@@ -1,4 +1,6 @@
 /** What can be mistyped. */
+import { writeFile } from "node:fs/promises";
+import { join } from "node:path";
 import type { BadInput } from "../../support/badInput.ts";
 
 const train = ["train", "--preset", "unit", "--data", "text.txt", "--run", "new"];
@@ -173,5 +175,63 @@ export const badCommandLines: readonly BadInput[] = [
     name: "an id beyond the vocabulary",
     make: () => ["tokenizer", "decode", "99999"],
     says: /99999/,
+  },
+  {
+    name: "a model to plan that is misspelt",
+    make: () => ["plan", "--model", "v3-617b"],
+    says: /"v3-617b"[\s\S]*--model v3-671b/,
+  },
+  {
+    name: "a cluster that nobody knows",
+    make: () => ["plan", "--cluster", "h900x8"],
+    says: /no cluster "h900x8"[\s\S]*h800x2048/,
+  },
+  {
+    name: "a cluster's file that is not there",
+    make: () => ["plan", "--cluster", "lab.json"],
+    says: /lab\.json cannot be read/,
+  },
+  {
+    name: "a cluster's file with a misspelt key",
+    make: async ({ folder }) => {
+      await writeFile(join(folder, "lab.json"), '{ "name": "lab", "nods": 2 }');
+      return ["plan", "--cluster", "lab.json"];
+    },
+    says: /nods[\s\S]*nodes/,
+  },
+  {
+    name: "a layout with a part that there is not",
+    make: () => ["plan", "--layout", "tp=8"],
+    says: /"tp" is no part of a layout/,
+  },
+  {
+    name: "a layout that leaves devices over",
+    make: () => ["plan", "--layout", "pp=15"],
+    says: /2040, the cluster h800x2048 has 2048 devices[\s\S]*pp=16,dp=128/,
+  },
+  {
+    name: "an expert group that no layout can have",
+    make: () => ["plan", "--layout", "pp=16,ep=3"],
+    says: /ep 3 does not divide dp 128/,
+  },
+  {
+    name: "too few rows for DualPipe",
+    make: () => ["plan", "--batch-rows", "128"],
+    says: /dualpipe needs 32 micro-batches for pp 16, there are 1/,
+  },
+  {
+    name: "a plan's page below a folder that is not there",
+    make: () => ["plan", "--html", "nowhere/plan.html"],
+    says: /cannot write the plan: nowhere\/plan\.html/,
+  },
+  {
+    name: "loads of experts for a training plan",
+    make: () => ["plan", "--loads", "text.txt"],
+    says: /--loads has no effect without --serving/,
+  },
+  {
+    name: "loads of experts that are no numbers",
+    make: () => ["plan", "--serving", "--loads", "text.txt"],
+    says: /text\.txt is not JSON/,
   },
 ];

@@ -9,13 +9,14 @@
 pub const TILE: usize = 128;
 
 /// Below it a tile scales like zeros: its scale, or what is read with it, could be denormal.
-const LEAST_AMAX: f32 = f32::from_bits((127 - 80) << 23);
+pub const LEAST_AMAX: f32 = f32::from_bits((127 - 80) << 23);
 
 /// How a small float is coded. `cast` and `widen` are loops' bodies: no branch, so that they become vector code.
 pub trait Code: Copy + Send + Sync + 'static {
     const GREATEST: f32;
     /// Code of NaN, without its sign.
     const NAN: u32;
+    const IS_E4M3: bool = false;
     /// Nearest code, ties to even, saturating; NaN and infinities become NaN.
     fn cast(value: f32) -> u32;
     /// The same for a number that is finite and rounds to no more than the greatest.
@@ -33,6 +34,7 @@ pub struct E5m6;
 impl Code for E4m3 {
     const GREATEST: f32 = 448.0;
     const NAN: u32 = 0x7f;
+    const IS_E4M3: bool = true;
 
     #[inline(always)]
     fn cast(value: f32) -> u32 {

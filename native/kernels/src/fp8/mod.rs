@@ -9,6 +9,8 @@ mod segment;
 mod tests;
 mod tiles;
 mod weight;
+#[cfg(target_arch = "x86_64")]
+mod wide;
 
 use crate::ops::Kernel;
 

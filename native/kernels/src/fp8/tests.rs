@@ -88,3 +88,78 @@ fn columns_refuse_groups_and_rows_that_are_none_and_scales_that_do_not_fit() {
         Some("columnsPerTile")
     );
 }
+
+#[repr(align(64))]
+#[derive(Clone, Copy)]
+struct Line(#[allow(dead_code)] [u8; 64]);
+
+fn bytes_of(lines: &mut [Line]) -> &mut [u8] {
+    // SAFETY: lines are bytes.
+    unsafe { std::slice::from_raw_parts_mut(lines.as_mut_ptr().cast(), lines.len() * 64) }
+}
+
+/// Codes and scales of 300 gathered rows in three groups, of 90 rows of 150 numbers.
+fn gathered_columns(isa: Isa, dtype: f64, power_of_two: f64) -> Vec<u8> {
+    let mut lines = vec![Line([0; 64]); 2304];
+    let memory = bytes_of(&mut lines);
+    let mut state = 1u32;
+    let mut next = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        state >> 8
+    };
+    // Two numbers a word, none of them NaN: of bf16 and f32 exponents near 1, of codes all but the greatest.
+    for pair in 0..90 * 150 / 2 {
+        let (a, b) = (next(), next());
+        match dtype as u32 {
+            0 => [a, b].iter().enumerate().for_each(|(i, v)| {
+                let bits = ((v & 1) << 31) | (0x3800_0000 + ((v << 3) & 0x7ff_ffff));
+                memory[8 * pair + 4 * i..][..4].copy_from_slice(&bits.to_le_bytes());
+            }),
+            1 => [a, b].iter().enumerate().for_each(|(i, v)| {
+                let bits = ((v & 1) << 15) | (0x3800 + ((v >> 8) & 0x7ff));
+                memory[4 * pair + 2 * i..][..2].copy_from_slice(&(bits as u16).to_le_bytes());
+            }),
+            2 => memory[2 * pair..][..2].copy_from_slice(&[a as u8 & 0xfe, b as u8 & 0xfe]),
+            _ => {
+                let bits = (a & 0xbff) | ((b & 0xbff) << 12);
+                memory[3 * pair..][..3].copy_from_slice(&bits.to_le_bytes()[..3]);
+            }
+        }
+    }
+    let mut put = |at: usize, words: Vec<u32>| {
+        for (i, word) in words.into_iter().enumerate() {
+            memory[at + 4 * i..][..4].copy_from_slice(&word.to_le_bytes());
+        }
+    };
+    put(
+        65_536,
+        (0..180).map(|i| (0.5 + i as f32 * 0.01).to_bits()).collect(),
+    );
+    put(69_632, (0..300).map(|i| i * 7 % 90).collect());
+    put(73_728, vec![0, 100, 100, 300]);
+    let scales = if dtype < 2.0 { [-1.0, 0.0] } else { [65_536.0, 0.0] };
+    let operands = [
+        0.0, dtype, scales[0], scales[1], 69_632.0, 3.0, 73_728.0, 3.0, -1.0, 0.0,
+    ];
+    let results = [81_920.0, 2.0, 131_072.0, 0.0];
+    let numbers = [300.0, 150.0, 3.0, power_of_two, 0.0, 1.0];
+    let words = [&operands[..], &results, &numbers].concat();
+    let (ledger, pool) = (Ledger::default(), Pool::new(1));
+    let ctx = Ctx { pool: &pool, isa };
+    columns::quantize_columns(&ctx, &mut Args::new(&Memory::new(memory), &words, &ledger)).unwrap();
+    bytes_of(&mut lines)[81_920..].to_vec()
+}
+
+#[test]
+fn columns_of_gathered_groups_have_the_same_bits_on_every_instruction_set() {
+    for dtype in [0.0, 1.0, 2.0, 5.0] {
+        for power_of_two in [0.0, 1.0] {
+            let expected = gathered_columns(Isa::Portable, dtype, power_of_two);
+            assert!(expected[..45_000].contains(&0x7e));
+            for isa in Isa::usable() {
+                let actual = gathered_columns(isa, dtype, power_of_two);
+                assert!(actual == expected, "{isa}, dtype {dtype}, {power_of_two}");
+            }
+        }
+    }
+}

@@ -6,17 +6,21 @@
 //! limits     any N and K; a block at an edge is a short one
 //! tiling     a task is one block of 128x128: its codes lie in scratch memory while they are put in both orders
 //! why so     a block fills whole lines of both panel forms, so that tasks write apart; the master is read once
-//! versions   v1 (this file)
+//! versions   v1 (this file); v2 (wide/weight.rs) by 512-bit registers, two to three times as fast
 
 use super::codec::{E4m3, Rule, TILE, greatest_bits};
 use super::panel_codes::{Block, of_columns, of_rows};
 use super::segment::quantize;
 use super::tiles::given_amax;
+#[cfg(target_arch = "x86_64")]
+use super::wide;
 use crate::args::{Args, Floats, elements};
 use crate::bf16::Element;
 use crate::error::KernelError;
 use crate::gemm::micro::PANEL;
 use crate::gemm::{panel_len, panels::panels_len};
+#[cfg(target_arch = "x86_64")]
+use crate::isa::Isa;
 use crate::ops::Ctx;
 use crate::pool::Disjoint;
 use crate::{by_isa, isa_twins, with_floats};
@@ -72,15 +76,18 @@ impl Job<'_> {
         let start = (matrix * n + row) * k + column;
         let master = self.master.range(start, (height - 1) * k + width);
         let mut codes = Block([[0; TILE]; TILE]);
-        let scale = with_floats!(master, |w| by_isa!(
-            ctx.isa,
-            block_codes(w, k, height, width, self.given, self.rule, &mut codes)
-        ));
+        let scale = self.codes_of(ctx, master, (height, width), &mut codes);
         // Both orders: panels of rows, of which two columns make a pair; panels of columns, two rows a pair.
         for first in (0..height).step_by(PANEL) {
             let at = matrix * panels_len(n, k) + (row + first) / PANEL * panel_len(k) + column * PANEL;
             // SAFETY: lines of this block in this panel belong to no other task.
             let lines = unsafe { self.panels.part(at, width.next_multiple_of(2) * PANEL) };
+            #[cfg(target_arch = "x86_64")]
+            if ctx.isa <= Isa::Avx512Bf16 {
+                // SAFETY: the processor has it.
+                unsafe { wide::of_rows(&codes, first, lines) };
+                continue;
+            }
             by_isa!(ctx.isa, panel_of_rows(&codes, first, lines));
         }
         if let Some(panels) = &self.panels_t {
@@ -92,6 +99,24 @@ impl Job<'_> {
             }
         }
         scale
+    }
+
+    /// Codes of a block, and its scale.
+    fn codes_of(&self, ctx: &Ctx, master: Floats, (height, width): (usize, usize), codes: &mut Block) -> f32 {
+        #[cfg(target_arch = "x86_64")]
+        if ctx.isa <= Isa::Avx512Bf16 && self.given.is_none() {
+            // SAFETY: the processor has it.
+            let scale = with_floats!(master, |w| unsafe {
+                wide::block_codes(w, self.k, (height, width), self.rule, codes)
+            });
+            if let Some(scale) = scale {
+                return scale;
+            }
+        }
+        with_floats!(master, |w| by_isa!(
+            ctx.isa,
+            block_codes(w, self.k, height, width, self.given, self.rule, codes)
+        ))
     }
 }
 

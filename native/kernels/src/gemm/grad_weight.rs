@@ -15,7 +15,7 @@
 
 use super::grouped::{check_offsets, gather, run_parts};
 use super::matmul::Matrix;
-use super::micro::{self, ALayout, Arithmetic, PANEL, RUN, TILE_FLOATS, TILE_ROWS, TileShape};
+use super::micro::{self, ALayout, Arithmetic, Out, PANEL, RUN, TILE_FLOATS, TILE_ROWS, TileShape};
 #[cfg(target_arch = "x86_64")]
 use super::micro::{AMX_PAIRS, AMX_ROWS};
 use super::output::{Addend, Place, Target, store};
@@ -135,6 +135,7 @@ unsafe fn accumulate(grad: &WeightGrad, part: Part, scratch: &mut Scratch) {
                 let a = a.unwrap_or_else(|| Lines::packed(&packed[from * words..], to - from));
                 let slot = if slots == 1 { 0 } else { panel * tiles + t };
                 let tile = &mut sums[slot * TILE_FLOATS..(slot + 1) * TILE_FLOATS];
+                let waiting = Out::waiting(tile, 1);
                 let shape = TileShape {
                     rows: to - from,
                     panels: 1,
@@ -142,19 +143,25 @@ unsafe fn accumulate(grad: &WeightGrad, part: Part, scratch: &mut Scratch) {
                     panel_words,
                     a_stride: a.stride,
                     b_stride: b.stride,
-                    fresh: token == 0,
+                    begun: match token {
+                        0 => std::ptr::null(),
+                        _ => waiting.to,
+                    },
+                    asks: std::ptr::null(),
                 };
+                let place = Place {
+                    row: part.row + from,
+                    rows: to - from,
+                    column,
+                    columns: (grad.k - column).min(PANEL),
+                    width: PANEL,
+                };
+                let last = token + tokens == grad.tokens;
+                let direct = last.then(|| grad.dw.direct(grad.addend, &place)).flatten();
                 // SAFETY: both sides are there for `tokens`; the rest by this function's contract.
                 unsafe {
-                    run(shape, a.first, b.first, tile.as_mut_ptr());
-                    if token + tokens == grad.tokens {
-                        let place = Place {
-                            row: part.row + from,
-                            rows: to - from,
-                            column,
-                            columns: (grad.k - column).min(PANEL),
-                            width: PANEL,
-                        };
+                    run(shape, a.first, b.first, direct.unwrap_or(waiting));
+                    if last && direct.is_none() {
                         store(isa, &grad.dw, grad.addend, &place, tile);
                     }
                 }

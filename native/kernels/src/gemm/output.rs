@@ -1,5 +1,6 @@
 //! Where the sums of a tile go: added to what is there or to a residual, rounded, written.
 
+use super::micro::Out;
 use crate::args::{Floats, FloatsMut};
 use crate::bf16::Element;
 use crate::isa::Isa;
@@ -37,6 +38,29 @@ impl Target {
                 stride,
             },
         }
+    }
+}
+
+impl Target {
+    /// Where a micro-kernel can write a tile itself, the addend added: f32, whole panels.
+    #[inline]
+    pub fn direct(&self, addend: Addend, place: &Place) -> Option<Out> {
+        let Start::F32(y) = self.start else { return None };
+        let at = place.row * self.stride + place.column;
+        let addend = match addend {
+            Addend::None => std::ptr::null(),
+            Addend::F32(addend) => addend.wrapping_add(at),
+            Addend::Bf16(_) => return None,
+        };
+        assert!(
+            at + (place.rows - 1) * self.stride + place.columns <= self.len,
+            "a tile beyond y"
+        );
+        (place.columns == place.width).then_some(Out {
+            to: y.wrapping_add(at),
+            stride: self.stride,
+            addend,
+        })
     }
 }
 

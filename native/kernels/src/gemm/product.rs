@@ -1,7 +1,9 @@
 //! One thread's part of `y = x @ w^T`: some rows by some panels. Packs A once, then goes panel by panel, so
 //! that a panel is read from memory once and A stays in the second cache.
 
-use super::micro::{self, ALayout, PANEL, RUN, TILE_FLOATS, TILE_ROWS, TileShape};
+use std::ops::Range;
+
+use super::micro::{self, ALayout, Out, PANEL, RUN, TILE_FLOATS, TILE_ROWS, TileShape};
 use super::output::{Addend, Place, Target, store};
 use super::pack::{Rows, pack_rows, packed_rows_words};
 #[cfg(target_arch = "x86_64")]
@@ -57,20 +59,6 @@ pub unsafe fn multiply(product: &Product, part: Part, scratch: &mut Scratch) {
     let scratch = scratch.f32(part.rows * row_words + TILE_FLOATS);
     let (packed, tile) = scratch.split_at_mut(part.rows * row_words);
     let packed = as_words(packed);
-    for t in 0..tiles {
-        let (from, to) = (tile_start(part.rows, t), tile_start(part.rows, t + 1));
-        let out = &mut packed[from * row_words..to * row_words];
-        let at = product.rows.skip(part.row + from);
-        with_floats!(product.x, |x| pack_rows(
-            product.isa,
-            form,
-            x,
-            at,
-            to - from,
-            k,
-            out
-        ));
-    }
     let at_most = (0..tiles)
         .map(|t| tile_start(part.rows, t + 1) - tile_start(part.rows, t))
         .map(micro::panels_at_once)
@@ -82,9 +70,27 @@ pub unsafe fn multiply(product: &Product, part: Part, scratch: &mut Scratch) {
         let group = at_most.min(last - panel);
         for t in 0..tiles {
             let (from, to) = (tile_start(part.rows, t), tile_start(part.rows, t + 1));
-            let a = packed[from * row_words..].as_ptr();
+            let a = &mut packed[from * row_words..to * row_words];
+            let mut asks = None;
+            if panel == part.panel {
+                let at = product.rows.skip(part.row + from);
+                with_floats!(product.x, |x| pack_rows(
+                    product.isa,
+                    form,
+                    x,
+                    at,
+                    to - from,
+                    k,
+                    a
+                ));
+                // While this tile meets its first panel, the next one's rows come from afar.
+                if t + 1 < tiles {
+                    asks = lines_of(product, part.row + to..part.row + tile_start(part.rows, t + 2));
+                }
+            }
+            let rows = part.row + from..part.row + to;
             // SAFETY: A holds rows * row_words words; the rest by this function's contract.
-            unsafe { tile_by_panels(product, a, part.row + from, to - from, panel, group, tile) };
+            unsafe { tile_by_panels(product, a.as_ptr(), rows, (panel, group), asks, tile) };
         }
         panel += group;
     }
@@ -129,6 +135,17 @@ unsafe fn multiply_by_amx(product: &Product, part: Part, scratch: &mut Scratch) 
     micro::amx::release();
 }
 
+/// Where rows begin that will be packed, if they are f32; what stands for a row too few is the first one.
+fn lines_of(product: &Product, rows: Range<usize>) -> Option<[*const u32; RUN]> {
+    let Floats::F32(x) = product.x else { return None };
+    let start = |row: usize| x.as_ptr().wrapping_add(product.rows.start(row)).cast();
+    let mut lines = [start(rows.start); RUN];
+    for (line, row) in lines.iter_mut().zip(rows) {
+        *line = start(row);
+    }
+    Some(lines)
+}
+
 /// The same memory as words.
 pub fn as_words(floats: &mut [f32]) -> &mut [u32] {
     // SAFETY: equal size and alignment, and any bits are valid for both.
@@ -142,12 +159,13 @@ pub fn as_words(floats: &mut [f32]) -> &mut [u32] {
 unsafe fn tile_by_panels(
     product: &Product,
     a: *const u32,
-    row: usize,
-    rows: usize,
-    panel: usize,
-    group: usize,
+    rows: Range<usize>,
+    (panel, group): (usize, usize),
+    asks: Option<[*const u32; RUN]>,
     tile: &mut [f32],
 ) {
+    let (row, rows) = (rows.start, rows.len());
+    let mut asks = asks.as_ref().map_or(std::ptr::null(), |asks| asks);
     let Panels { n, k, .. } = product.panels;
     let arithmetic = product.panels.arithmetic();
     let panel_words = arithmetic.panel_words(k);
@@ -164,8 +182,10 @@ unsafe fn tile_by_panels(
             panel_words,
             a_stride: RUN,
             b_stride: PANEL,
-            fresh: true,
+            begun: std::ptr::null(),
+            asks,
         };
+        asks = std::ptr::null();
         let column = (panel + done) * PANEL;
         // SAFETY: the panels exist, the tile holds rows * panels * 32 <= TILE_FLOATS floats.
         unsafe {
@@ -178,11 +198,16 @@ unsafe fn tile_by_panels(
                 columns,
                 width,
             };
-            // Rows of a large output come from far: they come while the tile is multiplied.
-            #[cfg(target_arch = "x86_64")]
-            product.y.prefetch(&place);
-            run(shape, a, product.panels.words(panel + done), tile.as_mut_ptr());
-            store(product.isa, &product.y, product.addend, &place, tile);
+            let b = product.panels.words(panel + done);
+            if let Some(out) = product.y.direct(product.addend, &place) {
+                run(shape, a, b, out);
+            } else {
+                // Rows of a large output come from far: they come while the tile is multiplied.
+                #[cfg(target_arch = "x86_64")]
+                product.y.prefetch(&place);
+                run(shape, a, b, Out::waiting(tile, panels));
+                store(product.isa, &product.y, product.addend, &place, tile);
+            }
         }
         done += panels;
     }

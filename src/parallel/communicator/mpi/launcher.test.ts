@@ -18,7 +18,7 @@ test("each launcher is known by its own variables and wants its own library", ()
   expect(launcherOf({ ...step, PMIX_RANK: "1" })).toMatchObject({ size: 2, rank: 1, flavour: "openmpi" });
 });
 
-test("mpirun inside a Slurm step is believed before Slurm, which counts its own helpers", () => {
+test("mpirun inside a Slurm step is believed before Slurm, which counts daemons", () => {
   const environment = { SLURM_STEP_NUM_TASKS: "2", SLURM_PROCID: "0" };
   expect(launcherOf({ ...environment, OMPI_COMM_WORLD_SIZE: "16", OMPI_COMM_WORLD_RANK: "9" })).toMatchObject(
     {

@@ -2,7 +2,7 @@
 
 use super::TILE;
 use super::scaling::{Factors, promote};
-use crate::gemm::micro::{self, AForm, ALayout, Arithmetic, PANEL, RUN, TILE_FLOATS, TileShape};
+use crate::gemm::micro::{self, AForm, ALayout, Arithmetic, Out, PANEL, RUN, TILE_FLOATS, TileShape};
 use crate::isa::Isa;
 
 /// A tile of A, packed for `micro::kernel`.
@@ -65,7 +65,8 @@ pub fn accumulate(
             panel_words: 0,
             a_stride: a.rows,
             b_stride: PANEL,
-            fresh: true,
+            begun: std::ptr::null(),
+            asks: std::ptr::null(),
         };
         // SAFETY: A and the panel hold the span (asserted for the panel); a partial tile has at most 12 x 32 floats.
         unsafe {
@@ -73,7 +74,7 @@ pub fn accumulate(
                 shape,
                 a.from(from / 2),
                 b[from / 2 * PANEL..].as_ptr(),
-                partial.as_mut_ptr(),
+                Out::waiting(&mut partial, 1),
             )
         };
         let tile = span.tile + from / TILE;

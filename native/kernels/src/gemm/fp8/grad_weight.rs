@@ -244,7 +244,7 @@ unsafe fn accumulate_by_amx(grad: &WeightGrad, part: Part, promotion: usize, scr
                 a,
                 &block,
                 |panel| b.add(panel * lines * PANEL),
-                |_| (),
+                |_, _| (),
                 &factors,
                 (turns, sums),
                 |done, sums| grad.add(done.place(&part, grad.k), sums),

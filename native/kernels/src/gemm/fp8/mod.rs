@@ -11,13 +11,15 @@
 //! why so     no processor here multiplies E4M3; the codes save memory, not multiplications
 //! versions   v1 this one
 //!
-//! Reading order: `decode`, `scaling` (how scales come in), `chains` (multiply-adds), `tiles` (AMX), `tensor_core` (14-bit
+//! Reading order: `decode`, `scaling` (how scales come in), `chains` (multiply-adds), `tiles` and `overlap` (AMX), `tensor_core` (14-bit
 //! sums, plain), then the ops in `product` and `grad_weight`.
 
 mod chains;
 mod decode;
 mod grad_weight;
 mod operands;
+#[cfg(target_arch = "x86_64")]
+mod overlap;
 mod product;
 mod scaling;
 mod tensor_core;

@@ -5,10 +5,10 @@
 //!            a transpose, the same blocks the other way round
 //! dtype      x and w E4M3, scales f32, y f32 or bf16
 //! limits     M, N, K of any size; K = 0 gives zeros; nothing behind K or N, and no row that is not asked for, reaches y
-//! tiling     tasks as matmul's; a panel is decoded once a task: in AMX registers some lines of the next one with every tile
+//! tiling     tasks as matmul's; a panel is decoded once a task: in AMX registers some lines of the next one with every block
 //!            of this one
 //! why so     a code is decoded by a few vector steps, which the tile unit does not wait for
-//! versions   v1 (this file)
+//! versions   v2: promotion between the products (overlap.rs); v1 promoted after each block
 
 use super::chains::{self, PackedTile, Span};
 use super::decode::{E4m3, decode_lines};
@@ -242,11 +242,13 @@ unsafe fn multiply_by_amx(product: &Product, part: Part, promotion: usize, scrat
             };
             decode(first, 0, count);
             let share = |row: usize| row.min(part.rows) * count / part.rows;
-            let before = |tile: Finished| {
+            let before = |tile: Finished, next: std::ops::Range<usize>| {
                 if tile.panel + 1 < last {
-                    decode(tile.panel + 1, share(tile.row), share(tile.row + ROWS));
+                    let (from, to) = (share(tile.row), share(tile.row + ROWS));
+                    let line = |pair: usize| from + (to - from) * pair / block.pairs;
+                    decode(tile.panel + 1, line(next.start), line(next.end));
                 }
-                if block.last {
+                if block.last && next.start == 0 {
                     product.y.prefetch(&tile.place(&part, product.n));
                 }
             };

@@ -52,10 +52,43 @@ isa_twins! {
 }
 
 #[cfg(target_arch = "x86_64")]
-mod wide {
+pub mod wide {
     use std::arch::x86_64::*;
 
     use super::PANEL;
+
+    /// A tile of 32 rows that is promoted some rows at a time.
+    pub struct Promotion {
+        pub partial: *const f32,
+        pub sums: *mut f32,
+        /// 32 of them.
+        pub rows: *const f32,
+        pub columns: [__m512; 2],
+        /// Which of 16 sums there are: none if they begin at 0, else all.
+        pub before: __mmask16,
+    }
+
+    impl Promotion {
+        /// # Safety
+        /// The processor has AVX-512; the tiles and the factors have these rows.
+        #[inline]
+        #[target_feature(enable = "avx512f")]
+        pub unsafe fn promote(&self, rows: std::ops::Range<usize>) {
+            // SAFETY: by the contract.
+            unsafe {
+                for row in rows {
+                    let factor = _mm512_set1_ps(*self.rows.add(row));
+                    for half in 0..2 {
+                        let at = row * PANEL + half * 16;
+                        let before = _mm512_maskz_loadu_ps(self.before, self.sums.add(at));
+                        let scale = _mm512_mul_ps(factor, self.columns[half]);
+                        let sum = _mm512_fmadd_ps(_mm512_loadu_ps(self.partial.add(at)), scale, before);
+                        _mm512_storeu_ps(self.sums.add(at), sum);
+                    }
+                }
+            }
+        }
+    }
 
     /// # Safety
     /// The processor has AVX-512; both tiles have 32 floats for each row.

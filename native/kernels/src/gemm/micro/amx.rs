@@ -137,6 +137,64 @@ unsafe fn multiply_asking(runs: usize, a: *const u32, b: *const u32, ask: *const
     }
 }
 
+/// The first half of a step of 16 pairs in registers that `hold` has set up, for products between which other work is done: both
+/// registers of B, rows 0 to 15 of A.
+///
+/// # Safety
+/// A has 32 lines of 16 words, B sixteen lines of 32; the processor has AMX.
+#[inline(always)]
+pub unsafe fn upper_half(a: *const u32, b: *const u32) {
+    // SAFETY: by the contract.
+    unsafe {
+        asm!(
+            "tileloaddt1 tmm4, [{a} + {line} * 1]",
+            "tileloadd tmm6, [{b} + {panel} * 1]",
+            "tileloadd tmm7, [{b} + {panel} * 1 + 64]",
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            "tdpbf16ps tmm1, tmm4, tmm7",
+            a = in(reg) a, b = in(reg) b, line = in(reg) LINE, panel = in(reg) PANEL * 4, options(nostack, readonly)
+        );
+    }
+}
+
+/// The second half: rows 16 to 31 of A, by the same registers of B.
+///
+/// # Safety
+/// As `upper_half`, which has run.
+#[inline(always)]
+pub unsafe fn lower_half(a: *const u32) {
+    // SAFETY: by the contract.
+    unsafe {
+        asm!(
+            "tileloaddt1 tmm5, [{a} + {line} * 1 + 1024]",
+            "tdpbf16ps tmm2, tmm5, tmm6",
+            "tdpbf16ps tmm3, tmm5, tmm7",
+            a = in(reg) a, line = in(reg) LINE, options(nostack, readonly)
+        );
+    }
+}
+
+/// Begins a tall tile at zero.
+///
+/// # Safety
+/// `hold` has set the registers up.
+#[inline(always)]
+pub unsafe fn begin_fresh() {
+    // SAFETY: by the contract; nothing is read.
+    unsafe { begin(true, std::ptr::null(), true) };
+}
+
+/// Stores a tall tile.
+///
+/// # Safety
+/// `sums` has room for 1,024 floats, and `hold` has set the registers up.
+#[inline(always)]
+pub unsafe fn end(sums: *mut f32) {
+    // SAFETY: by the contract.
+    unsafe { store(true, sums) };
+}
+
+#[inline(always)]
 unsafe fn begin(tall: bool, sums: *const f32, fresh: bool) {
     if !fresh {
         // SAFETY: by `accumulate`'s contract.
@@ -206,6 +264,7 @@ unsafe fn multiply(tall: bool, runs: usize, a: *const u32, b: *const u32) {
     }
 }
 
+#[inline(always)]
 unsafe fn store(tall: bool, sums: *mut f32) {
     // SAFETY: lines of 128 bytes, 32 of them.
     unsafe {

@@ -4,7 +4,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{ALayout, F32, MicroKernel, PANEL, RUN, Step, TileShape, WIDENED};
+use super::{ALayout, F32, MicroKernel, Out, PANEL, RUN, Step, TileShape, WIDENED};
 
 pub fn kernel(step: Step, layout: ALayout, _rows: usize, _panels: usize) -> MicroKernel {
     widening_kernel!(tile, step, layout)
@@ -17,7 +17,7 @@ unsafe fn tile<const STEP: u8, const BY_ROWS: bool>(
     shape: TileShape,
     a: *const u32,
     b: *const u32,
-    tile: *mut f32,
+    out: Out,
 ) {
     let width = shape.panels * PANEL;
     let mut first = 0;
@@ -29,14 +29,18 @@ unsafe fn tile<const STEP: u8, const BY_ROWS: bool>(
             unsafe {
                 let a = a.add(first * if BY_ROWS { RUN } else { 1 });
                 let b = b.add(column / PANEL * shape.panel_words + column % PANEL);
-                let tile = tile.add(first * width + column);
+                let out = out.shift(first * out.stride + column);
+                let mut shape = shape;
+                if !shape.begun.is_null() {
+                    shape.begun = shape.begun.add(first * width + column);
+                }
                 match rows {
-                    1 => block::<1, 4, STEP, BY_ROWS>(shape, a, b, tile),
-                    2 => block::<2, 4, STEP, BY_ROWS>(shape, a, b, tile),
-                    3 => block::<3, 2, STEP, BY_ROWS>(shape, a, b, tile),
-                    4 => block::<4, 2, STEP, BY_ROWS>(shape, a, b, tile),
-                    5 => block::<5, 2, STEP, BY_ROWS>(shape, a, b, tile),
-                    _ => block::<6, 2, STEP, BY_ROWS>(shape, a, b, tile),
+                    1 => block::<1, 4, STEP, BY_ROWS>(shape, a, b, out),
+                    2 => block::<2, 4, STEP, BY_ROWS>(shape, a, b, out),
+                    3 => block::<3, 2, STEP, BY_ROWS>(shape, a, b, out),
+                    4 => block::<4, 2, STEP, BY_ROWS>(shape, a, b, out),
+                    5 => block::<5, 2, STEP, BY_ROWS>(shape, a, b, out),
+                    _ => block::<6, 2, STEP, BY_ROWS>(shape, a, b, out),
                 }
             }
         }
@@ -47,13 +51,13 @@ unsafe fn tile<const STEP: u8, const BY_ROWS: bool>(
 /// `N` of the tile's rows by `V` vectors of eight columns.
 ///
 /// # Safety
-/// `a`, `b` and `tile` point at the block's first row and column.
+/// `a`, `b`, `out` and `shape.begun` point at the block's first row and column.
 #[target_feature(enable = "avx2,fma")]
 unsafe fn block<const N: usize, const V: usize, const STEP: u8, const BY_ROWS: bool>(
     shape: TileShape,
     mut a: *const u32,
     mut b: *const u32,
-    tile: *mut f32,
+    out: Out,
 ) {
     let row_stride = if BY_ROWS { RUN } else { 1 };
     let unit_stride = if BY_ROWS { 1 } else { shape.a_stride };
@@ -61,11 +65,11 @@ unsafe fn block<const N: usize, const V: usize, const STEP: u8, const BY_ROWS: b
     let units = if STEP == WIDENED { 2 } else { 1 };
     let odd_half = _mm256_set1_epi32(0xffff_0000_u32 as i32);
     let mut sums = [[_mm256_setzero_ps(); V]; N];
-    if !shape.fresh {
+    if !shape.begun.is_null() {
         for r in 0..N {
             for v in 0..V {
                 // SAFETY: inside the tile.
-                sums[r][v] = unsafe { _mm256_loadu_ps(tile.add(r * width + v * 8)) };
+                sums[r][v] = unsafe { _mm256_loadu_ps(shape.begun.add(r * width + v * 8)) };
             }
         }
     }
@@ -107,8 +111,15 @@ unsafe fn block<const N: usize, const V: usize, const STEP: u8, const BY_ROWS: b
     }
     for r in 0..N {
         for v in 0..V {
-            // SAFETY: inside the tile.
-            unsafe { _mm256_storeu_ps(tile.add(r * width + v * 8), sums[r][v]) };
+            let at = r * out.stride + v * 8;
+            let mut sum = sums[r][v];
+            // SAFETY: inside the output and its addend.
+            unsafe {
+                if !out.addend.is_null() {
+                    sum = _mm256_add_ps(sum, _mm256_loadu_ps(out.addend.add(at)));
+                }
+                _mm256_storeu_ps(out.to.add(at), sum);
+            }
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{ALayout, F32, MicroKernel, PANEL, RUN, Step, TileShape, WIDENED};
+use super::{ALayout, F32, MicroKernel, Out, PANEL, RUN, Step, TileShape, WIDENED};
 
 const PAIR: u8 = Step::Pair as u8;
 
@@ -57,6 +57,9 @@ pub fn kernel(step: Step, layout: ALayout, rows: usize, panels: usize) -> MicroK
 /// Steps that B is fetched ahead, and A where its lines may lie apart: 4 KiB of a panel. It pays where panels come from the third cache or memory.
 const AHEAD: usize = 32;
 
+/// Rows of the output that are asked for a run: all twelve are on their way after 96 of f32's steps.
+const ROWS_ASKED: usize = 2;
+
 /// # Safety
 /// As `MicroKernel`: A, B and the tile have the sizes that the parameters imply; the processor has the features.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
@@ -64,28 +67,48 @@ unsafe fn tile<const ROWS: usize, const PANELS: usize, const STEP: u8, const BY_
     shape: TileShape,
     mut a: *const u32,
     mut b: *const u32,
-    tile: *mut f32,
+    out: Out,
 ) {
     let row_stride = if BY_ROWS { RUN } else { 1 };
     let unit_stride = if BY_ROWS { 1 } else { shape.a_stride };
     let units = if STEP == WIDENED { 2 } else { 1 };
     let odd_half = _mm512_set1_epi32(0xffff_0000_u32 as i32);
     let mut sums = [[[_mm512_setzero_ps(); 2]; PANELS]; ROWS];
-    if !shape.fresh {
+    if !shape.begun.is_null() {
         for r in 0..ROWS {
             for q in 0..PANELS {
                 for half in 0..2 {
                     // SAFETY: the tile has ROWS * PANELS * 32 floats.
                     sums[r][q][half] =
-                        unsafe { _mm512_loadu_ps(tile.add((r * PANELS + q) * PANEL + half * 16)) };
+                        unsafe { _mm512_loadu_ps(shape.begun.add((r * PANELS + q) * PANEL + half * 16)) };
                 }
             }
         }
     }
+    // Without a branch in the loop: who asks for nothing asks for its own lines.
+    let own = [a; RUN];
+    let asks = if shape.asks.is_null() {
+        &raw const own
+    } else {
+        shape.asks
+    };
+    let (mut line, mut expected) = (0, 0);
     let mut left = shape.steps;
     while left > 0 {
-        let run = if BY_ROWS { left.min(RUN / units) } else { left };
-        for _ in 0..run {
+        let run = left.min(RUN / units);
+        // A few outputs at a time: all at once they would fill the line buffers, and the products wait.
+        for r in expected..(expected + ROWS_ASKED).min(ROWS) {
+            for half in 0..2 * PANELS {
+                let line = out.to.wrapping_add(r * out.stride + half * 16);
+                _mm_prefetch::<_MM_HINT_ET0>(line.cast());
+            }
+        }
+        expected += ROWS_ASKED;
+        for step in 0..run {
+            if BY_ROWS && STEP == F32 {
+                // SAFETY: `step` is less than RUN, and the pointers are there; what is asked for need not be.
+                unsafe { _mm_prefetch::<_MM_HINT_T0>((*asks)[step].wrapping_add(line).cast()) };
+            }
             for unit in 0..units {
                 // SAFETY: `steps` steps per row of A and `steps` lines of 32 words per panel are there.
                 unsafe {
@@ -133,15 +156,19 @@ unsafe fn tile<const ROWS: usize, const PANELS: usize, const STEP: u8, const BY_
             // may point beyond A, and is not read).
             a = a.wrapping_add((ROWS - 1) * RUN);
         }
+        line += RUN;
         left -= run;
     }
     for r in 0..ROWS {
-        for q in 0..PANELS {
-            for half in 0..2 {
-                // SAFETY: the tile has ROWS * PANELS * 32 floats.
-                unsafe {
-                    _mm512_storeu_ps(tile.add((r * PANELS + q) * PANEL + half * 16), sums[r][q][half]);
+        for half in 0..2 * PANELS {
+            let at = r * out.stride + half * 16;
+            let mut sum = sums[r][half / 2][half % 2];
+            // SAFETY: output and addend have ROWS rows of PANELS * 32 floats.
+            unsafe {
+                if !out.addend.is_null() {
+                    sum = _mm512_add_ps(sum, _mm512_loadu_ps(out.addend.add(at)));
                 }
+                _mm512_storeu_ps(out.to.add(at), sum);
             }
         }
     }

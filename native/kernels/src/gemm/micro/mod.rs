@@ -32,7 +32,10 @@ pub mod amx;
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod out;
 mod portable;
+
+pub use out::Out;
 
 use crate::isa::{Isa, bf16_instruction_pays};
 
@@ -90,12 +93,14 @@ pub struct TileShape {
     pub a_stride: usize,
     /// Words from line to line of B: `PANEL` if it is packed.
     pub b_stride: usize,
-    /// The chains begin with zeros; else with what the tile holds.
-    pub fresh: bool,
+    /// What the chains begin with, rows `panels * 32` floats apart; null: zeros.
+    pub begun: *const f32,
+    /// Rows whose lines are asked for while an f32 tile by rows is multiplied, a line of each a run of A; null: none.
+    pub asks: *const [*const u32; RUN],
 }
 
-/// Shape (rows and panels those the kernel was asked for), then `a`, `b` and `tile` as in the file's head.
-pub type MicroKernel = unsafe fn(shape: TileShape, a: *const u32, b: *const u32, tile: *mut f32);
+/// Shape (rows and panels those the kernel was asked for), then `a`, `b` and the tile's place as in the file's head.
+pub type MicroKernel = unsafe fn(shape: TileShape, a: *const u32, b: *const u32, out: Out);
 
 impl Arithmetic {
     /// The form of A that `isa` wants.
@@ -300,7 +305,8 @@ mod tests {
             panel_words: words,
             a_stride: rows + a_gap,
             b_stride: PANEL + b_gap,
-            fresh: true,
+            begun: std::ptr::null(),
+            asks: std::ptr::null(),
         };
         // By columns a chain may stop anywhere and go on.
         let cut = if layout == ALayout::ByColumns {
@@ -313,16 +319,24 @@ mod tests {
         unsafe {
             if cut > 0 {
                 let first = TileShape { steps: cut, ..whole };
-                run(first, packed.as_ptr(), panels.as_ptr(), tile.as_mut_ptr());
+                run(
+                    first,
+                    packed.as_ptr(),
+                    panels.as_ptr(),
+                    Out::waiting(&mut tile, b.len()),
+                );
             }
             let rest = TileShape {
                 steps: whole.steps - cut,
-                fresh: cut == 0,
+                begun: match cut {
+                    0 => std::ptr::null(),
+                    _ => tile.as_ptr(),
+                },
                 ..whole
             };
             let a = packed[units * whole.a_stride..].as_ptr();
             let b = panels[cut * whole.b_stride..].as_ptr();
-            run(rest, a, b, tile.as_mut_ptr());
+            run(rest, a, b, Out::waiting(&mut tile, whole.panels));
         }
         tile.iter().map(|v| v.to_bits()).collect()
     }

@@ -1,6 +1,6 @@
 //! The plain twin: the same chains, one row at a time, with `mul_add`.
 
-use super::{ALayout, F32, MicroKernel, PANEL, RUN, Step, TileShape, WIDENED};
+use super::{ALayout, F32, MicroKernel, Out, PANEL, RUN, Step, TileShape, WIDENED};
 
 pub fn kernel(step: Step, layout: ALayout, _rows: usize, _panels: usize) -> MicroKernel {
     widening_kernel!(tile, step, layout)
@@ -12,7 +12,7 @@ unsafe fn tile<const STEP: u8, const BY_ROWS: bool>(
     shape: TileShape,
     a: *const u32,
     b: *const u32,
-    tile: *mut f32,
+    out: Out,
 ) {
     let TileShape {
         rows,
@@ -21,7 +21,8 @@ unsafe fn tile<const STEP: u8, const BY_ROWS: bool>(
         panel_words,
         a_stride,
         b_stride,
-        fresh,
+        begun,
+        ..
     } = shape;
     let unit_of = |row: usize, unit: usize| {
         let index = if BY_ROWS {
@@ -35,11 +36,12 @@ unsafe fn tile<const STEP: u8, const BY_ROWS: bool>(
     for row in 0..rows {
         for panel in 0..panels {
             let mut sums = [0.0f32; PANEL];
-            // SAFETY: inside the tile.
-            let place = unsafe { tile.add((row * panels + panel) * PANEL) };
-            if !fresh {
-                // SAFETY: as above.
-                unsafe { std::ptr::copy_nonoverlapping(place, sums.as_mut_ptr(), PANEL) };
+            if !begun.is_null() {
+                // SAFETY: inside the tile.
+                unsafe {
+                    let begun = begun.add((row * panels + panel) * PANEL);
+                    std::ptr::copy_nonoverlapping(begun, sums.as_mut_ptr(), PANEL);
+                }
             }
             for step in 0..steps {
                 for (c, sum) in sums.iter_mut().enumerate() {
@@ -55,8 +57,16 @@ unsafe fn tile<const STEP: u8, const BY_ROWS: bool>(
                     };
                 }
             }
-            // SAFETY: as above.
-            unsafe { std::ptr::copy_nonoverlapping(sums.as_ptr(), place, PANEL) };
+            let out = out.shift(row * out.stride + panel * PANEL);
+            for (c, sum) in sums.into_iter().enumerate() {
+                // SAFETY: inside the output and its addend.
+                unsafe {
+                    *out.to.add(c) = match out.addend.is_null() {
+                        true => sum,
+                        false => sum + *out.addend.add(c),
+                    };
+                }
+            }
         }
     }
 }

@@ -1,0 +1,65 @@
+/** What a run needs of a rank's share of the model, whether it is all of it or some stages. */
+import type { ExpertDispatch, ParameterFactory, Precision, Transformer } from "../model/index.ts";
+import type { Communicator } from "../parallel/index.ts";
+import type { QueueDevice, RopeTable, Tensor } from "../tensor/index.ts";
+import type { Rows } from "./batch.ts";
+import type { TrainConfig } from "./config.ts";
+import type { Optimizer } from "./optimizer.ts";
+import type { ScheduledValues } from "./schedule.ts";
+import type { StepRecord } from "./stepRecord.ts";
+
+/** What the tokenizer says about ids. */
+export interface TokenRoles {
+  /** Stands in for padding. */
+  readonly padId: number;
+  /** Ends a document. */
+  readonly eosId: number;
+}
+
+export interface Session {
+  readonly device: QueueDevice;
+  readonly config: TrainConfig;
+  readonly precision: Precision;
+  /** The whole model in its order: its numbers are there where `assemble` brings them. */
+  readonly factory: ParameterFactory;
+  readonly model: Transformer;
+  /** What this rank trains, its gradients with it. */
+  readonly heldFactories: readonly ParameterFactory[];
+  readonly optimizer: Optimizer;
+  readonly rope: RopeTable;
+  /** How tokens reach the experts of other ranks; null where this one has all that it computes with. */
+  readonly dispatch: ExpertDispatch | null;
+  /** All ranks of the run; null for one alone. */
+  readonly communicator: Communicator | null;
+  readonly runner: Runner;
+  initialize(): void;
+  /** World rank that has a parameter's moments; null where all have them. */
+  ownerOf(path: string): number | null;
+  /** What this rank fills of a parameter's master from a checkpoint, or writes into one; null if nothing. */
+  masterOf(path: string): Tensor | null;
+  /** On all ranks at once: makes `model` on the first the model as it is now. */
+  assemble(): void;
+  /** Has a whole model filled, and takes what this rank holds of it. */
+  readFrom(read: (factory: ParameterFactory) => Promise<void>): Promise<void>;
+  /** After all of a checkpoint has been read. */
+  settleRead(): void;
+  dispose(): void;
+}
+
+/** Takes steps. */
+export interface Runner {
+  readonly parts: { readonly documentEnd: number | null; readonly padId: number };
+  compute(rows: Rows, scheduled: ScheduledValues, wantsToStop?: boolean): Promise<StepRecord>;
+  commit(scheduled: ScheduledValues): void;
+  /** What the way back of a micro-batch finds in memory; 0 where chunks of several are in flight. */
+  readonly cachedBytes: number;
+  /** Of the partial sums of gradients that wait for their other half. */
+  readonly treeBytes: number;
+}
+
+export function disposeFactory({ parameters, buffers, tied, experts }: ParameterFactory): void {
+  for (const { alias } of tied) alias.dispose("grad");
+  for (const { bySender } of experts) for (const other of bySender.slice(1)) other.dispose("grad");
+  for (const parameter of parameters) parameter.dispose();
+  for (const { value } of buffers) value.dispose();
+}
