@@ -5,8 +5,8 @@ import { collectGarbage } from "./collectGarbage.ts";
 import type { OpenRank } from "./openRanks.ts";
 import { measureStepSeconds } from "./prepareRun.ts";
 import { gatherRequests, haveSameData, hearPlan, openPrepared, tellConfig } from "./rankPlan.ts";
-import { openSession, restoreOrInitialize } from "./runSession.ts";
-import { answer, stateEntries } from "./runState.ts";
+import { openSession, restoreOrInitialize, sampleText } from "./runSession.ts";
+import { answer } from "./runState.ts";
 import type { TrainOptions } from "./trainOptions.ts";
 
 export async function followRun(
@@ -34,11 +34,10 @@ export async function followRun(
     const session = openSession(rank, config, prepared);
     const path = await hearFirst<string>(communicator);
     const restored = await restoreOrInitialize(session, path);
-    const entries = stateEntries(session);
     const isComplete = await trainLoop({
       session,
       rows: new RowSampler(prepared.data.train, config.seed),
-      validation: null,
+      validation: prepared.data.validation,
       from: restored?.loop ?? null,
       ...(options.trace === undefined
         ? {}
@@ -46,9 +45,9 @@ export async function followRun(
       signal: new AbortController().signal,
       hooks: {
         emit: () => undefined,
-        sample: () => Promise.resolve(""),
+        sample: (prompt) => sampleText(session, prepared, prompt),
         save: async (state) => {
-          answer(entries, communicator);
+          answer(session, communicator);
           return `checkpoints/step-${state.step}`;
         },
         resumeCommand: "",

@@ -3,6 +3,7 @@ import { availableParallelism, totalmem } from "node:os";
 import { setTimeout as sleep } from "node:timers/promises";
 import { UsageError } from "../base/index.ts";
 import {
+  checkExperts,
   checkLayout,
   everyRank,
   inProcess,
@@ -38,6 +39,8 @@ export interface OpenRanks {
 export interface Launch {
   readonly layout: Layout;
   readonly ranks: number;
+  /** Null where the ranks that share experts send to one another straight. */
+  readonly ranksPerNode: number | null;
 }
 
 /** What a caller says of them. */
@@ -45,6 +48,7 @@ export interface LaunchOptions {
   readonly ranks?: number;
   readonly layout?: string;
   readonly zero1?: boolean;
+  readonly ranksPerNode?: number;
   readonly schedule?: Schedule;
   /** Steps whose commands are recorded on every rank. */
   readonly trace?: number;
@@ -56,7 +60,7 @@ export interface LaunchOptions {
  * @param started  processes that a launcher has started, one rank each; null if this one was started alone
  */
 export function launchOf(options: LaunchOptions, started: number | null = launchedRanks()): Launch | null {
-  const { ranks, layout, zero1 = false, schedule = "dualpipe" } = options;
+  const { ranks, layout, zero1 = false, schedule = "dualpipe", ranksPerNode = null } = options;
   if (started !== null && ranks !== undefined) {
     throw new UsageError(`--ranks ${ranks} is given, and mpirun has started ${started}`, {
       why: "under a launcher each process is one rank; --ranks puts several into one process",
@@ -64,11 +68,12 @@ export function launchOf(options: LaunchOptions, started: number | null = launch
       fields: { ranks, started },
     });
   }
-  if (started === null && ranks === undefined && layout === undefined && !zero1) return null;
+  if (started === null && ranks === undefined && layout === undefined && !zero1 && ranksPerNode === null)
+    return null;
   const count = started ?? ranks;
   const named = layout === undefined ? { dp: count ?? 1, ep: 1, pp: 1 } : parseLayout(layout);
   const wanted = { ...named, zero1, schedule };
-  return { layout: wanted, ranks: count ?? worldSize(wanted) };
+  return { layout: wanted, ranks: count ?? worldSize(wanted), ranksPerNode };
 }
 
 function launchedRanks(): number | null {
@@ -96,13 +101,16 @@ export function requireFit(launch: Launch | null, config: TrainConfig): void {
   if (launch === null) return;
   const batchRows = Math.min(...[0, 1].map((share) => scheduleAt(config, { step: 0, share }).batchRows));
   checkLayout(launch.layout, launch.ranks, { ...config, batchRows });
+  checkExperts(launch.layout, config.model, launch.ranksPerNode);
 }
 
 /** The flags that say the same again, behind the command that resumes a run. */
 export function launchFlags(launch: Launch | null): string {
   if (launch === null) return "";
-  const { layout, ranks } = launch;
-  const zero1 = `${layout.pp > 1 ? ` --schedule ${layout.schedule}` : ""}${layout.zero1 ? " --zero1" : ""}`;
+  const { layout, ranks, ranksPerNode } = launch;
+  const nodes = ranksPerNode === null ? "" : ` --ranks-per-node ${ranksPerNode}`;
+  const schedule = layout.pp > 1 ? ` --schedule ${layout.schedule}` : "";
+  const zero1 = `${schedule}${nodes}${layout.zero1 ? " --zero1" : ""}`;
   if (launchedRanks() !== null) return ` --layout ${layoutText(layout)}${zero1}`;
   const plain = layout.ep === 1 && layout.pp === 1;
   return ` --ranks ${ranks}${plain ? "" : ` --layout ${layoutText(layout)}`}${zero1}`;
@@ -128,7 +136,7 @@ export function openRanks(options: LaunchOptions & Pick<DeviceOptions, "threads"
     const { device } = communicator;
     const queue = device.backend instanceof TracedBackend ? device.backend.native : device.backend;
     const native = queue instanceof NativeBackend ? queue : null;
-    const team = teamFor(communicator, launch.layout);
+    const team = teamFor(communicator, launch.layout, launch.ranksPerNode);
     return { device, native, warning, threads: native?.threads ?? 1, rank, team };
   });
   return { own, launch, job: null };
@@ -158,7 +166,7 @@ function joinJob(options: LaunchOptions & Pick<DeviceOptions, "threads" | "backe
   const { threads = threadsOfARank(), backend } = options;
   const opened = openDevice({ threads, backend, isTraced: options.trace !== undefined });
   const communicator = job.communicator(opened.device);
-  const team = teamFor(communicator, launch!.layout);
+  const team = teamFor(communicator, launch!.layout, launch!.ranksPerNode);
   return { own: [{ ...opened, rank: job.rank, team }], launch, job };
 }
 

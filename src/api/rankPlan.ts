@@ -37,6 +37,7 @@ const asked = [
   "set",
   "layout",
   "zero1",
+  "ranksPerNode",
   "schedule",
   "trace",
 ] as const;

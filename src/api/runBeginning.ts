@@ -13,7 +13,7 @@ export async function startedEvent(
   environment: Environment,
   command: readonly string[],
 ): Promise<RunEventBody> {
-  const seat = launch === null ? null : { layout: launch.layout, rank: 0 };
+  const seat = launch === null ? null : { layout: launch.layout, rank: 0, ranksPerNode: launch.ranksPerNode };
   const estimate = await estimateStep(config, seat);
   const ofAllRanks = environment.ranks?.tensorBytes.reduce((sum, bytes) => sum + bytes, 0);
   const beside = await besideBf16(config, estimate);
@@ -74,11 +74,11 @@ export async function describeMachine(
 
 /** Every rank's memory is planned: ownership of whole weights is even only nearly. */
 async function describeRanks(
-  { layout, ranks }: Launch,
+  { layout, ranks, ranksPerNode }: Launch,
   config: TrainConfig,
 ): Promise<NonNullable<Environment["ranks"]>> {
   const tensorBytes: number[] = [];
   for (let rank = 0; rank < ranks; rank++)
-    tensorBytes.push((await estimateStep(config, { layout, rank })).nativeBytes);
+    tensorBytes.push((await estimateStep(config, { layout, rank, ranksPerNode })).nativeBytes);
   return { layout: layoutText(layout), zero1: layout.zero1, tensorBytes };
 }

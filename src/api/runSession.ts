@@ -11,7 +11,7 @@ import {
 import { generateIds, type Runner } from "../engine/index.ts";
 import { firstAlone } from "../parallel/index.ts";
 import { type RunFolder, writeFileAtomic } from "../run/index.ts";
-import type { Isa } from "../tensor/index.ts";
+import { type Isa, sizeOf } from "../tensor/index.ts";
 import { writeTokenizerConfig, writeTokenizerJson } from "../text/index.ts";
 import {
   type LoopState,
@@ -23,7 +23,14 @@ import {
 } from "../train/index.ts";
 import type { OpenRank } from "./openRanks.ts";
 import type { PreparedRun } from "./prepareRun.ts";
-import { gathered, heldHere, type StateEntry, stateBytes, stateEntries } from "./runState.ts";
+import {
+  expertsElsewhere,
+  gathered,
+  heldHere,
+  type StateEntry,
+  stateBytes,
+  stateEntries,
+} from "./runState.ts";
 
 export interface RunSession {
   readonly root: string;
@@ -51,7 +58,7 @@ export async function startSession(
   rank: OpenRank,
 ): Promise<RunSession> {
   const { tokenizer } = prepared;
-  const { device, native, team } = rank;
+  const { native, team } = rank;
   const session = openSession(rank, config, prepared);
   const entries = stateEntries(session);
   const store = new CheckpointStore(folder, config.checkpoint);
@@ -74,27 +81,7 @@ export async function startSession(
     from,
     warnings,
     lastStep: () => lastStep,
-    async sample(prompt) {
-      const runner: Runner = {
-        device,
-        model: session.model,
-        config: config.model,
-        precision: session.precision,
-        rope: session.rope,
-      };
-      const ids = tokenizer.encode(prompt);
-      const start = ids.length > 0 ? ids : Int32Array.of(tokenizer.eosId);
-      const made: number[] = [];
-      const options = {
-        maxTokens: config.sample.maxTokens,
-        temperature: 0.8,
-        topP: 0.95,
-        seed: config.seed,
-        stopIds: [tokenizer.eosId],
-      };
-      for await (const id of generateIds(runner, start, options)) made.push(id);
-      return tokenizer.decode(made.filter((id) => id < tokenizer.vocabSize));
-    },
+    sample: (prompt) => sampleText(session, prepared, prompt),
     async save(state, reason, emit, flush) {
       const started = performance.now();
       await flush();
@@ -103,7 +90,8 @@ export async function startSession(
         state.validationLoss,
         checkpointBytes(session, entries),
         async (path) => {
-          await writeModel(path, session.factory);
+          const elsewhere = expertsElsewhere(session);
+          await writeModel(path, session.factory, elsewhere === undefined ? {} : { elsewhere });
           await writeFileAtomic(join(path, "tokenizer.json"), writeTokenizerJson(tokenizer));
           await writeFileAtomic(join(path, "tokenizer_config.json"), writeTokenizerConfig(tokenizer));
           await writeTrainState(path, gathered(entries, team?.communicator ?? null), {
@@ -122,6 +110,28 @@ export async function startSession(
     },
     dispose: () => session.dispose(),
   };
+}
+
+/** Continues a prompt. Where ranks share the experts, all of them do so together, each with the same words. */
+export async function sampleText(
+  session: Session,
+  { tokenizer }: PreparedRun,
+  prompt: string,
+): Promise<string> {
+  const { device, model, config, precision, rope, dispatch } = session;
+  const runner: Runner = { device, model, config: config.model, precision, rope, dispatch };
+  const ids = tokenizer.encode(prompt);
+  const start = ids.length > 0 ? ids : Int32Array.of(tokenizer.eosId);
+  const made: number[] = [];
+  const options = {
+    maxTokens: config.sample.maxTokens,
+    temperature: 0.8,
+    topP: 0.95,
+    seed: config.seed,
+    stopIds: [tokenizer.eosId],
+  };
+  for await (const id of generateIds(runner, start, options)) made.push(id);
+  return tokenizer.decode(made.filter((id) => id < tokenizer.vocabSize));
 }
 
 /** Runs of one class give equal bits: AMX sums bf16 and FP8 products in an order of its own. */
@@ -189,7 +199,10 @@ export function openSession(
 /** Tokenizer, configs and state of a checkpoint: V3's tokenizer.json has 8 MB. */
 const SMALL_FILES = 2 ** 24;
 
-function checkpointBytes(session: Session, entries: readonly StateEntry[]): number {
-  const weights = session.factory.parameters.reduce((sum, { size }) => sum + 4 * size, 0);
+function checkpointBytes({ factory }: Session, entries: readonly StateEntry[]): number {
+  const weights = factory.parameters.reduce(
+    (sum, parameter) => sum + 4 * sizeOf(factory.wholeShape(parameter)),
+    0,
+  );
   return stateBytes(entries) + weights + SMALL_FILES;
 }

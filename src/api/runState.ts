@@ -2,53 +2,105 @@
  * The state of a run as one logical checkpoint, whatever ranks hold its parts.
  *
  * The list of tensors, their names and their order are those of one process. With ZeRO-1 a moment or average lies at
- * its owner alone: the first rank, which writes, asks for it when the file comes to it, and the owner sends it.
+ * its owner alone, and where ranks share the experts, each has a part of every tensor that belongs to them: the first
+ * rank, which writes, asks for what it has not when the file comes to it, and the owner sends it.
  */
-import { masterTensors, type StateTensor, type StateToWrite } from "../checkpoint/index.ts";
+import {
+  diskTensors,
+  expertOf,
+  heldPart,
+  masterTensors,
+  type StateTensor,
+  type StateToWrite,
+  type WeightsElsewhere,
+} from "../checkpoint/index.ts";
 import type { Communicator } from "../parallel/index.ts";
-import { BYTES_PER_ELEMENT, type Dtype, type Shape, sizeOf, type Tensor } from "../tensor/index.ts";
+import {
+  BYTES_PER_ELEMENT,
+  type Dtype,
+  type Parameter,
+  type Shape,
+  sizeOf,
+  type Tensor,
+} from "../tensor/index.ts";
 import { hasSecondMoment, type Session } from "../train/index.ts";
+
+/** What one rank has of a tensor: all of it, or some experts. */
+export interface StatePart {
+  /** The rank that is asked for it; null where all have it. */
+  readonly owner: number | null;
+  readonly shape: Shape;
+  /** Elements of the whole before it. */
+  readonly start: number;
+  /** Null where another rank has it. */
+  readonly tensor: Tensor | null;
+}
 
 export interface StateEntry {
   readonly name: string;
+  /** Of the whole. */
   readonly shape: Shape;
   readonly dtype: Dtype;
-  /** The rank that has it; null where all have it. */
-  readonly owner: number | null;
-  /** Null where another rank has it. */
-  readonly tensor: Tensor | null;
+  readonly parts: readonly StatePart[];
 }
 
 /** Everything beside the model's own file, in the order in which it is stored. */
 export function stateEntries(session: Session): readonly StateEntry[] {
   const { factory, optimizer, config } = session;
-  const masters = masterTensors(factory).map(
-    ({ name, path, tensor: { shape, dtype } }): StateEntry => ({
-      name,
-      shape,
-      dtype,
-      owner: null,
-      tensor: session.masterOf(path),
-    }),
-  );
-  const places = new Map(optimizer.parameters.map(({ path }, place) => [path, place]));
-  const entries = factory.parameters.map((parameter) => {
-    const { path, shape } = parameter;
-    const place = places.get(path);
-    const owner = session.ownerOf(path);
-    const moments = place === undefined ? null : optimizer.moments[place]!;
-    const average = place === undefined ? null : (optimizer.averages[place] ?? null);
-    const dtype = config.optimizer.moments;
-    return {
-      first: { name: `moment.m.${path}`, shape, dtype, owner, tensor: moments?.m ?? null },
-      second: { name: `moment.v.${path}`, shape, dtype, owner, tensor: moments?.v ?? null },
-      hasSecond: hasSecondMoment(parameter, config.optimizer),
-      average: { name: `average.${path}`, shape, dtype: "f32" as const, owner, tensor: average },
-    };
+  const { parameters } = factory;
+  const masters = masterTensors(factory).map(({ name, path, tensor: { dtype } }): StateEntry => {
+    const parameter = parameters.find((candidate) => candidate.path === path)!;
+    return entry(session, name, parameter, session.masterOf(path), { dtype, owner: null });
   });
-  const moments = entries.flatMap(({ first, second, hasSecond }) => (hasSecond ? [first, second] : [first]));
-  const averages = config.optimizer.emaDecay === null ? [] : entries.map(({ average }) => average);
-  return [...masters, ...moments, ...averages];
+  const places = new Map(optimizer.parameters.map(({ path }, place) => [path, place]));
+  const of = ({ path }: Parameter) => {
+    const place = places.get(path);
+    return {
+      moments: place === undefined ? null : optimizer.moments[place]!,
+      average: place === undefined ? null : (optimizer.averages[place] ?? null),
+    };
+  };
+  const moments = parameters.flatMap((parameter): StateEntry[] => {
+    const { path } = parameter;
+    const kind = { dtype: config.optimizer.moments, owner: session.ownerOf(path) };
+    const held = of(parameter).moments;
+    const first = entry(session, `moment.m.${path}`, parameter, held?.m ?? null, kind);
+    if (!hasSecondMoment(parameter, config.optimizer)) return [first];
+    return [first, entry(session, `moment.v.${path}`, parameter, held?.v ?? null, kind)];
+  });
+  const averages = parameters.map((parameter) => {
+    const kind = { dtype: "f32" as const, owner: session.ownerOf(parameter.path) };
+    return entry(session, `average.${parameter.path}`, parameter, of(parameter).average, kind);
+  });
+  return [...masters, ...moments, ...(config.optimizer.emaDecay === null ? [] : averages)];
+}
+
+/**
+ * @param tensor  what this rank has; null for nothing
+ * @param owner   the rank that has it of those that have the weight; null for all of them
+ */
+function entry(
+  { factory }: Session,
+  name: string,
+  parameter: Parameter,
+  tensor: Tensor | null,
+  { dtype, owner }: { readonly dtype: Dtype; readonly owner: number | null },
+): StateEntry {
+  const shape = factory.wholeShape(parameter);
+  const { experts: share } = factory.options;
+  if (share === undefined || factory.expertsOf(parameter) === null)
+    return { name, shape, dtype, parts: [{ owner, shape, start: 0, tensor }] };
+  // Ranks of a group follow one another; owners of all shares stand at the same place in their group.
+  const { count, senders } = share;
+  const group = owner === null ? 0 : Math.floor(owner / senders);
+  const own = share.first / count;
+  const parts = Array.from({ length: senders }, (_, at) => ({
+    owner: group * senders + at,
+    shape: parameter.shape,
+    start: at * parameter.size,
+    tensor: at === own ? tensor : null,
+  }));
+  return { name, shape, dtype, parts };
 }
 
 export function stateBytes(entries: readonly StateEntry[]): number {
@@ -57,7 +109,11 @@ export function stateBytes(entries: readonly StateEntry[]): number {
 
 /** What this rank fills from a checkpoint. */
 export function heldHere(entries: readonly StateEntry[]): readonly StateTensor[] {
-  return entries.flatMap(({ name, tensor }) => (tensor === null ? [] : [{ name, tensor }]));
+  return entries.flatMap(({ name, shape, parts }) =>
+    parts.flatMap(({ tensor, start }) =>
+      tensor === null ? [] : [{ name, tensor, within: { shape, start } }],
+    ),
+  );
 }
 
 /** For the rank that writes: what others have arrives when it is read. */
@@ -65,33 +121,71 @@ export function gathered(
   entries: readonly StateEntry[],
   communicator: Communicator | null,
 ): readonly StateToWrite[] {
-  return entries.map(({ name, shape, dtype, owner, tensor }) => {
-    if (tensor !== null) return { name, tensor };
-    return { name, tensor: { shape, dtype, readBytes: () => ask(communicator!, owner!, shape, dtype) } };
+  return entries.map(({ name, shape, dtype, parts }) => {
+    const read = ({ tensor, owner, shape: own }: StatePart): Promise<Uint8Array> =>
+      tensor !== null ? tensor.readBytes() : askForBytes(communicator!, owner!, own, dtype);
+    const readBytes = async (): Promise<Uint8Array> => {
+      if (parts.length === 1) return read(parts[0]!);
+      const bytes = new Uint8Array(sizeOf(shape) * BYTES_PER_ELEMENT[dtype]);
+      for (const part of parts) bytes.set(await read(part), part.start * BYTES_PER_ELEMENT[dtype]);
+      return bytes;
+    };
+    return { name, tensor: { shape, dtype, readBytes } };
   });
 }
 
-async function ask(
+/** For the rank that writes: the weights of experts that others have. */
+export function expertsElsewhere({ factory, communicator }: Session): WeightsElsewhere | undefined {
+  const { experts } = factory.options;
+  if (experts === undefined || communicator === null) return undefined;
+  return {
+    fetch: (disk) => {
+      const owner = Math.floor(expertOf(factory, disk)! / experts.count);
+      return ask(communicator, owner, [sizeOf(disk.shape)], "f32");
+    },
+  };
+}
+
+async function askForBytes(
   communicator: Communicator,
   owner: number,
   shape: Shape,
   dtype: Dtype,
 ): Promise<Uint8Array> {
-  using request = communicator.device.temporary([1], "i32");
-  using y = communicator.device.temporary(shape, dtype);
-  request.write([1]);
-  communicator.exchange([{ to: owner, x: request }], [{ from: owner, y }]).wait();
-  return y.readBytes();
+  using y = await ask(communicator, owner, shape, dtype);
+  return await y.readBytes();
 }
 
-/** For the others: enqueues the answers to all that the first rank will ask for, in the order of the file. */
-export function answer(entries: readonly StateEntry[], communicator: Communicator): void {
-  const { rank, device } = communicator;
-  using request = device.temporary([1], "i32");
-  for (const { owner, tensor } of entries) {
-    if (owner !== rank || tensor === null) continue;
-    // Only when it is asked for: the whole state of all ranks at once might not fit.
-    communicator.exchange([], [{ from: 0, y: request }]).wait();
-    communicator.exchange([{ to: 0, x: tensor }], []).wait();
+async function ask(communicator: Communicator, owner: number, shape: Shape, dtype: Dtype): Promise<Tensor> {
+  using request = communicator.device.temporary([1], "i32");
+  const y = communicator.device.temporary(shape, dtype);
+  request.write([1]);
+  communicator.exchange([{ to: owner, x: request }], [{ from: owner, y }]).wait();
+  return y;
+}
+
+/** For the others: enqueues the answers to all that the first rank will ask for, in the order of the files. */
+export function answer(session: Session, communicator: Communicator): void {
+  const { factory } = session;
+  const { experts } = factory.options;
+  if (experts !== undefined) {
+    for (const disk of diskTensors(factory)) {
+      if (disk.isCopy || expertOf(factory, disk) === null) continue;
+      // The ranks of the first group answer for all that have the same experts.
+      const held = heldPart(factory, disk);
+      if (held !== null && communicator.rank < experts.senders) reply(communicator, held);
+    }
   }
+  for (const { parts } of stateEntries(session)) {
+    for (const { owner, tensor } of parts) {
+      if (owner === communicator.rank && tensor !== null) reply(communicator, tensor);
+    }
+  }
+}
+
+/** Sends a tensor when it is asked for: the whole state of all ranks at once might not fit. */
+function reply(communicator: Communicator, tensor: Tensor): void {
+  using request = communicator.device.temporary([1], "i32");
+  communicator.exchange([], [{ from: 0, y: request }]).wait();
+  communicator.exchange([{ to: 0, x: tensor }], []).wait();
 }

@@ -22,6 +22,8 @@ export interface TrainOptions {
   readonly layout?: string;
   /** Moments and averages of a weight lie at one rank only. */
   readonly zero1?: boolean;
+  /** Ranks of one machine, where ranks of several share the experts: between machines tokens cross once. */
+  readonly ranksPerNode?: number;
   /** In which order the ranks of a pipeline work; dualpipe by default. */
   readonly schedule?: Schedule;
   /** Steps whose commands every rank records, after the first two; `minke trace` draws them. */

@@ -3,7 +3,15 @@ export { findCheckpoint } from "./find.ts";
 export { type WeightFormat, weightFormats } from "./format.ts";
 export { type DtypeShare, type InspectedTensor, type Inspection, inspectCheckpoint } from "./inspect.ts";
 export { requireWhole, verifyCheckpoint } from "./manifest.ts";
-export { readModel, readModelConfig, type WriteModelOptions, writeModel } from "./model.ts";
+export {
+  expertOf,
+  heldPart,
+  readModel,
+  readModelConfig,
+  type WeightsElsewhere,
+  type WriteModelOptions,
+  writeModel,
+} from "./model.ts";
 export { type DiskTensor, diskTensors } from "./names.ts";
 export { SafetensorsFile, type TensorToWrite, writeSafetensors } from "./safetensors.ts";
 export { CheckpointStore, type Damage, type Retention, type StoredCheckpoint } from "./store.ts";

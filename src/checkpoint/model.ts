@@ -6,7 +6,7 @@
  */
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
-import { CheckpointError } from "../base/index.ts";
+import { CheckpointError, invariant } from "../base/index.ts";
 import {
   eosTokenId,
   type ModelConfig,
@@ -28,19 +28,48 @@ export interface WriteModelOptions {
   /** By default the form that keeps what the model's precision multiplies. */
   readonly format?: WeightFormat;
   readonly shardBytes?: number;
+  /** Where the experts' weights are that the factory does not hold; absent if it holds all. */
+  readonly elsewhere?: WeightsElsewhere;
+}
+
+/** Weights that others hold, asked for one by one in the order of the file. */
+export interface WeightsElsewhere {
+  /** The numbers of one tensor, flat, in f32; the caller disposes them. */
+  fetch(disk: DiskTensor): Promise<Tensor>;
+}
+
+/** Which of the experts a disk tensor belongs to; null for what belongs to none. */
+export function expertOf(factory: ParameterFactory, { path, start }: DiskTensor): number | null {
+  const parameter = factory.parameters.find((candidate) => candidate.path === path);
+  if (parameter === undefined || factory.expertsOf(parameter) === null) return null;
+  return Math.floor(start / sizeOf(parameter.shape.slice(1)));
+}
+
+/** The numbers of a disk tensor, flat, if they are here. */
+export function heldPart(factory: ParameterFactory, disk: DiskTensor): Tensor | null {
+  const holder = holderOf(factory, disk);
+  const expert = expertOf(factory, disk);
+  if (expert === null) return partOf(holder, disk);
+  const { first, count } = factory.options.experts ?? { first: 0, count: factory.config.nRoutedExperts };
+  if (expert < first || expert >= first + count) return null;
+  return partOf(holder, { ...disk, start: disk.start - first * sizeOf(holder.shape.slice(1)) });
 }
 
 /** @throws {NonFiniteError} if a weight that goes to FP8 is NaN or infinite */
 export async function writeModel(
   folder: string,
   factory: ParameterFactory,
-  { format = formatOf(factory.options.precision), shardBytes }: WriteModelOptions = {},
+  { format = formatOf(factory.options.precision), shardBytes, elsewhere }: WriteModelOptions = {},
 ): Promise<void> {
   const { config, options } = factory;
   const powerOfTwo = options.precision.fp8?.attention.weight.powerOfTwo ?? false;
-  const tensors = diskTensors(factory).flatMap((disk) =>
-    toWrite(disk, holderOf(factory, disk), format, powerOfTwo),
-  );
+  const tensors = diskTensors(factory).flatMap((disk) => {
+    const held = heldPart(factory, disk);
+    invariant(held !== null || elsewhere !== undefined, `${disk.name} is somewhere`);
+    const take = (): Promise<Taken> =>
+      held === null ? fetched(elsewhere!, disk) : Promise.resolve(lent(held));
+    return toWrite(disk, take, format, powerOfTwo);
+  });
   await writeWeights(folder, tensors, shardBytes);
   const stored: ModelConfig = { ...config, ...describeFormat(format, powerOfTwo) };
   await writeFileAtomic(
@@ -85,7 +114,8 @@ export async function readModel(folder: string, factory: ParameterFactory): Prom
   try {
     for (const { disk, weight } of files.match(diskTensors(factory))) {
       if (disk.isCopy) continue;
-      const part = partOf(holderOf(factory, disk), disk);
+      const part = heldPart(factory, disk);
+      if (part === null) continue;
       for await (const { start, values } of readBands(weight))
         part.rows(start, start + values.length).write(values);
     }
@@ -107,30 +137,48 @@ function partOf(holder: Tensor, { start, shape }: DiskTensor): Tensor {
   return holder.reshape(-1).rows(start, start + sizeOf(shape));
 }
 
+/** Numbers to be written: the factory's own, or a copy that has come from elsewhere. */
+interface Taken {
+  readonly part: Tensor;
+  [Symbol.dispose](): void;
+}
+
+function lent(part: Tensor): Taken {
+  return { part, [Symbol.dispose]: () => undefined };
+}
+
+async function fetched(elsewhere: WeightsElsewhere, disk: DiskTensor): Promise<Taken> {
+  const part = await elsewhere.fetch(disk);
+  return { part, [Symbol.dispose]: () => part.dispose() };
+}
+
 function toWrite(
   disk: DiskTensor,
-  holder: Tensor,
+  take: () => Promise<Taken>,
   format: WeightFormat,
   powerOfTwo: boolean,
 ): readonly TensorToWrite[] {
   const { name, shape, kind } = disk;
-  const part = partOf(holder, disk);
   const dtype = diskDtype(kind, format);
-  if (dtype === "F8_E4M3") return quantizedTensors(name, shape, powerOfTwo, () => bandsOf(part, shape));
-  return [{ name, shape, dtype, bytes: () => (dtype === "F32" ? f32Bytes(part) : bf16Bytes(part)) }];
+  if (dtype === "F8_E4M3") return quantizedTensors(name, shape, powerOfTwo, () => bandsOf(take, shape));
+  return [{ name, shape, dtype, bytes: () => (dtype === "F32" ? f32Bytes(take) : bf16Bytes(take)) }];
 }
 
-async function f32Bytes(part: Tensor): Promise<Uint8Array> {
-  return toF32Bytes(await part.read());
+async function f32Bytes(take: () => Promise<Taken>): Promise<Uint8Array> {
+  using taken = await take();
+  return toF32Bytes(await taken.part.read());
 }
 
 /** Rounded on the queue: a million numbers at once would hold the event loop up. */
-async function bf16Bytes(part: Tensor): Promise<Uint8Array> {
-  using rounded = cast(part, "bf16");
+async function bf16Bytes(take: () => Promise<Taken>): Promise<Uint8Array> {
+  using taken = await take();
+  using rounded = cast(taken.part, "bf16");
   return await rounded.readBytes();
 }
 
-async function* bandsOf(part: Tensor, [N, K]: Shape): AsyncGenerator<Band, void, undefined> {
+async function* bandsOf(take: () => Promise<Taken>, [N, K]: Shape): AsyncGenerator<Band, void, undefined> {
+  using taken = await take();
+  const { part } = taken;
   for (const { from, to } of bandRows(N!, K!)) {
     const values = await part.rows(from * K!, to * K!).read();
     yield { start: from * K!, values: Float32Array.from(values) };

@@ -35,7 +35,7 @@ export interface DiskTensor {
 
 /** Every tensor of a model's file, in the model's order. */
 export function diskTensors(factory: ParameterFactory): readonly DiskTensor[] {
-  const own = factory.parameters.flatMap(({ path, shape }) => split(path, shape));
+  const own = factory.parameters.flatMap((parameter) => split(parameter.path, factory.wholeShape(parameter)));
   const copies = factory.tied.map(({ owner, alias }): DiskTensor => {
     return { ...whole(alias.path, owner.shape), path: owner.path, isCopy: true };
   });

@@ -8,7 +8,7 @@ import { join } from "node:path";
 import { CheckpointError, type JsonObject } from "../base/index.ts";
 import type { ParameterFactory } from "../model/index.ts";
 import { errorCode, writeFileAtomic } from "../run/index.ts";
-import type { Tensor } from "../tensor/index.ts";
+import { BYTES_PER_ELEMENT, type Shape, type Tensor } from "../tensor/index.ts";
 import { formatOf } from "./format.ts";
 import { type DiskDtype, SafetensorsFile, type TensorToWrite, writeSafetensors } from "./safetensors.ts";
 
@@ -16,6 +16,8 @@ import { type DiskDtype, SafetensorsFile, type TensorToWrite, writeSafetensors }
 export interface StateTensor {
   readonly name: string;
   readonly tensor: Tensor;
+  /** Where the tensor is a part of what is stored: the whole's shape, and the element at which the part begins. */
+  readonly within?: { readonly shape: Shape; readonly start: number };
 }
 
 /** The same to be written: its bytes may lie elsewhere, and are asked for in the order of the file. */
@@ -74,14 +76,16 @@ export async function readTrainState(
     const leftOver = [...file.tensors.keys()].filter((name) => !wanted.has(name));
     if (leftOver.length > 0)
       throw doesNotFit(file.path, leftOver[0]!, "the run's settings have no such tensor");
-    for (const { name, tensor } of tensors) {
+    for (const { name, tensor, within } of tensors) {
       const entry = file.tensors.get(name);
       const fits =
         entry !== undefined &&
         entry.dtype === diskDtype(tensor) &&
-        JSON.stringify(entry.shape) === JSON.stringify(tensor.shape);
+        JSON.stringify(entry.shape) === JSON.stringify(within?.shape ?? tensor.shape);
       if (!fits) throw doesNotFit(file.path, name, "it is missing there, or of another shape or dtype");
-      tensor.writeBytes(await file.read(entry));
+      const width = BYTES_PER_ELEMENT[tensor.dtype];
+      const start = (within?.start ?? 0) * width;
+      tensor.writeBytes(await file.read(entry, start, tensor.size * width));
     }
   } finally {
     await file.close();

@@ -24,6 +24,7 @@ interface Flags {
   readonly ranks?: number;
   readonly layout?: string;
   readonly zero1?: boolean;
+  readonly ranksPerNode?: number;
   readonly schedule?: Schedule;
   readonly trace?: number | true;
 }
@@ -55,11 +56,16 @@ export function trainCommand(): Command {
       "ranks in this process that share each step; data-parallel by default",
       numberOption("--ranks", 1, true, 1024),
     )
-    .option("--layout <places>", "which rank is what: dp=4 or dp=2,pp=2")
+    .option("--layout <places>", "which rank is what: dp=4, dp=4,ep=2 with shared experts, or dp=2,pp=2")
     .option(
       "--schedule <name>",
       "in which order the ranks of a pipeline work: dualpipe (default), dualpipev, 1f1b or zb",
       choiceOption("--schedule", schedules),
+    )
+    .option(
+      "--ranks-per-node <n>",
+      "where ep spans several machines: tokens cross once between those of n ranks",
+      numberOption("--ranks-per-node", 1, true, 1024),
     )
     .option("--zero1", "keep moments and averages of a weight at one rank only")
     .option(

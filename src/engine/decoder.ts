@@ -6,7 +6,7 @@
  * and only its id comes back to JavaScript.
  */
 import { NonFiniteError } from "../base/index.ts";
-import type { ModelConfig, Pass, Precision, Transformer } from "../model/index.ts";
+import type { ExpertDispatch, ModelConfig, Pass, Precision, Transformer } from "../model/index.ts";
 import {
   copyInto,
   HostScalar,
@@ -35,6 +35,8 @@ export interface Runner {
   readonly config: ModelConfig;
   readonly precision: Precision;
   readonly rope: RopeTable;
+  /** How tokens reach experts that are held elsewhere; absent or null where all are here. */
+  readonly dispatch?: ExpertDispatch | null;
 }
 
 export class Decoder {
@@ -89,8 +91,16 @@ export class Decoder {
 
   /** New tokens through the model, and a draw from the distribution behind the last. */
   #enqueue(tokens: Tensor, positions: Tensor, seqOffsets: Tensor): void {
-    const { model, precision, rope } = this.#runner;
-    const pass: Pass = { positions, seqOffsets, rope, precision, cache: this.#cache, balanceAlpha: null };
+    const { model, precision, rope, dispatch = null } = this.#runner;
+    const pass: Pass = {
+      positions,
+      seqOffsets,
+      rope,
+      precision,
+      cache: this.#cache,
+      balanceAlpha: null,
+      dispatch,
+    };
     const { normed } = model.forward(tokens, pass);
     const logits = model.logits(normed.rows(tokens.size - 1, tokens.size), pass);
     copyInto(sampleToken(logits, 0, { ...this.#settings, counter: this.#counter }), this.#token);

@@ -37,6 +37,7 @@ async function nextByWholePass(
       precision,
       cache: null,
       balanceAlpha: null,
+      dispatch: null,
     };
     const { normed } = model.forward(device.from(text, [text.length], "i32"), pass);
     read = model.logits(normed, pass).read();

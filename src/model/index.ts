@@ -13,7 +13,9 @@ export type { Stream } from "./layer.ts";
 export { type FactoryOptions, type ModelBuffer, ParameterFactory } from "./layers/factory.ts";
 export type { LatentCache, Pass } from "./layers/pass.ts";
 export { maxViolation, updateRouterBias } from "./moe/balance.ts";
-export type { MoeReport } from "./moe/moe.ts";
+export type { AskedRows, ExpertDispatch, TokensUnderWay } from "./moe/expertDispatch.ts";
+export type { ExpertShare, ExpertWeights } from "./moe/expertWeights.ts";
+export { Moe, type MoeReport } from "./moe/moe.ts";
 export type { MtpOutput } from "./mtp.ts";
 export {
   fp8Precision,

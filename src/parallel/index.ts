@@ -28,9 +28,12 @@ export { joinMpi, type MpiJob, type MpiOptions } from "./communicator/mpi/mpiJob
 export { QueueCommunicator } from "./communicator/queueCommunicator.ts";
 export { addByTree, sumInOrder, treeSum, treeSumTo } from "./communicator/sums.ts";
 export { type ExpertPlacement, gpuLoads, placeExperts, type ReplicaLayout } from "./eplb.ts";
+export { ExpertExchange } from "./experts/expertExchange.ts";
+export { type TwoHopCounts, TwoHopExchange } from "./experts/twoHopExchange.ts";
 export { directionsOf, pipelineRanks, stageHolders, worldRank } from "./holders.ts";
 export {
   type CutNumbers,
+  checkExperts,
   checkLayout,
   dataRanks,
   type Layout,

@@ -2,6 +2,7 @@ import { describe, expect, test } from "vitest";
 import { ConfigError } from "../base/index.ts";
 import {
   type CutNumbers,
+  checkExperts,
   checkLayout,
   dataRanks,
   type Layout,
@@ -77,11 +78,21 @@ describe("checkLayout", () => {
     checkLayout(make({ pp: 2, schedule: "dualpipev" }), 2, numbers(1));
   });
 
+  test("takes experts that divide over a power of two of ranks, and nodes that hold whole groups of them", () => {
+    const model = { nRoutedExperts: 24, nGroup: 4 };
+    for (const ep of [1, 2, 4, 8]) checkExperts({ ep }, model);
+    for (const ep of [3, 6, 16])
+      expect(() => checkExperts({ ep }, model)).toThrow(`24 routed experts cannot be shared by ${ep} ranks`);
+    for (const ranksPerNode of [2, 4, 8]) checkExperts({ ep: 8 }, model, ranksPerNode);
+    expect(() => checkExperts({ ep: 8 }, model, 3)).toThrow("8 ranks share the experts, 3 of them on a node");
+    expect(() => checkExperts({ ep: 8 }, model, 1)).toThrow("4 groups of experts do not lie on 8 nodes");
+  });
+
   test.each<[Partial<Layout>, number, number, RegExp]>([
     [{ dp: 4 }, 3, 8, /dp=4,ep=1,pp=1 is for 4 ranks, and there are 3[\s\S]*--layout dp=3/],
     [{ dp: 2, pp: 2 }, 2, 8, /is for 4 ranks, and there are 2/],
     [{ dp: 4, ep: 3 }, 4, 8, /ep=3, which does not divide dp=4[\s\S]*divisors of 4/],
-    [{ dp: 4, ep: 2 }, 4, 8, /expert parallelism[\s\S]*--layout dp=4/],
+    [{ dp: 2, ep: 2, pp: 2 }, 4, 8, /shared experts in a pipeline[\s\S]*--layout dp=2,pp=2/],
     [{ pp: 3 }, 3, 8, /dualpipe: 3 ranks are odd[\s\S]*dualpipev/],
     [{ dp: 8, pp: 8 }, 64, 8, /8 micro-batches are too few for 8 ranks/],
     [{ pp: 4, schedule: "dualpipev" }, 4, 8, /4 layers do not make 8 stages/],

@@ -115,12 +115,12 @@ export function checkLayout(layout: Layout, ranks: number, numbers: CutNumbers):
       fields: { layout: text, dp, ep },
     });
   }
-  if (ep > 1) {
+  if (ep > 1 && pp > 1) {
     throw new ConfigError(
-      `the layout ${text} asks for expert parallelism, which cannot be trained with yet`,
+      `the layout ${text} asks for shared experts in a pipeline, which cannot be trained with yet`,
       {
-        why: "data parallelism, pipelines and ZeRO-1 are what ranks can do so far",
-        fix: `leave ep out: --layout dp=${dp},pp=${pp}`,
+        why: "ranks that hold different layers all have the experts of theirs so far",
+        fix: `leave ep out: --layout dp=${dp},pp=${pp}, or pp: --layout dp=${dp},ep=${ep}`,
         fields: { layout: text },
       },
     );
@@ -143,6 +143,46 @@ function checkPipeline({ dp, pp, schedule }: Layout, numbers: CutNumbers): void 
   }
   const runs = dp * directionsOf(plan);
   if (!isPowerOfTwo(gradientShards / runs)) throw uneven(runs, gradientShards);
+}
+
+/** Of a model, what says how its experts may be shared. */
+export interface RoutedModel {
+  readonly nRoutedExperts: number;
+  /** Groups of neighbouring experts. */
+  readonly nGroup: number;
+}
+
+/**
+ * @param ranksPerNode  where tokens shall cross once between nodes; null where ranks send to one another straight
+ * @throws {ConfigError} if the routed experts cannot be shared by the ranks of an expert group
+ */
+export function checkExperts(
+  { ep }: Pick<Layout, "ep">,
+  { nRoutedExperts: experts, nGroup }: RoutedModel,
+  ranksPerNode: number | null = null,
+): void {
+  if (!isPowerOfTwo(ep) || experts % ep !== 0) {
+    throw new ConfigError(`${experts} routed experts cannot be shared by ${ep} ranks`, {
+      why: "each rank holds as many, and the ranks' gradients are added in pairs, then pairs of pairs",
+      fix: `choose ep among the powers of two that divide ${experts}`,
+      fields: { experts, ep },
+    });
+  }
+  if (ranksPerNode === null) return;
+  const nodes = ep / ranksPerNode;
+  if (!Number.isInteger(nodes)) {
+    throw new ConfigError(`${ep} ranks share the experts, ${ranksPerNode} of them on a node`, {
+      why: "a token goes to the rank with the sender's own number in another node: a group has whole nodes",
+      fix: `choose --ranks-per-node among the divisors of ep=${ep}, or leave it out`,
+      fields: { ep, ranksPerNode },
+    });
+  }
+  if (nGroup % nodes === 0) return;
+  throw new ConfigError(`${nGroup} groups of experts do not lie on ${nodes} nodes`, {
+    why: "a node sums the answers of whole groups: otherwise sums would depend on where experts lie",
+    fix: `use nodes whose number divides the model's nGroup, or leave --ranks-per-node out`,
+    fields: { nGroup, nodes, ranksPerNode },
+  });
 }
 
 function uneven(dp: number, gradientShards: number): ConfigError {

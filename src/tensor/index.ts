@@ -47,13 +47,24 @@ export {
   quantizeTiles,
 } from "./ops/fp8/quantizeTiles.ts";
 export { quantizeWeight, type WeightCodes } from "./ops/fp8/quantizeWeight.ts";
+export { Tiles, tilesFrom } from "./ops/fp8/tiles.ts";
 export { latentKv } from "./ops/latentKv.ts";
 export { linear } from "./ops/linear.ts";
 export { linearCrossEntropy, type TokenLosses } from "./ops/linearCrossEntropy.ts";
 export { awaitMessages, type MessageAddress, postReceive, postSend, type RowRange } from "./ops/message.ts";
+export { type CopySums, combine, combineCopies } from "./ops/moe/combine.ts";
+export {
+  type CopyOptions,
+  type CopyPlan,
+  emptyHeader,
+  gatherRows,
+  planCopies,
+  type UnitHeader,
+} from "./ops/moe/copies.ts";
 export { type DispatchPlan, expertLoad, planDispatch, planTensors } from "./ops/moe/dispatch.ts";
+export { type ExpertAnswers, type ExpertRows, expertAnswers, expertLinear } from "./ops/moe/expertRows.ts";
 export { groupedLinear } from "./ops/moe/groupedLinear.ts";
-export { mixture } from "./ops/moe/mixture.ts";
+export { mixture, spreadToRows } from "./ops/moe/mixture.ts";
 export { type Route, type RouteOptions, route } from "./ops/moe/route.ts";
 export { moveRouterBias } from "./ops/moe/routerBias.ts";
 export { type SequenceBalanceOptions, sequenceBalanceLoss } from "./ops/moe/sequenceBalance.ts";
@@ -63,7 +74,7 @@ export { ema } from "./ops/optimizer/ema.ts";
 export { globalGradNorm, normOfPartials, partialSquares, squarePartials } from "./ops/optimizer/gradNorm.ts";
 export { type MuonSettings, muonStep } from "./ops/optimizer/muon.ts";
 export { pause } from "./ops/pause.ts";
-export type { Activation } from "./ops/projection/projection.ts";
+export { type Activation, sourceOf, tensorsOf } from "./ops/projection/projection.ts";
 export { inputOf } from "./ops/projection/projectionOf.ts";
 export { blockWords, philox, randomNormal } from "./ops/random.ts";
 export { countPositive, reduceSum } from "./ops/reduce.ts";

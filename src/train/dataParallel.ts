@@ -25,11 +25,24 @@ export interface Team {
   readonly zero1: boolean;
   /** How the layers are cut; absent where every rank has all of them. */
   readonly pipeline?: PipelineLayout;
+  /** Neighbours that share the routed experts; 1 or absent where each has all of them. */
+  readonly ep?: number;
+  /** Between nodes of so many ranks tokens cross once; null or absent where ranks send to one another straight. */
+  readonly ranksPerNode?: number | null;
 }
 
-/** @param communicator  of all ranks of the run */
-export function teamFor(communicator: Communicator, { dp, pp, schedule, zero1 }: Layout): Team {
-  return pp === 1 ? { communicator, zero1 } : { communicator, zero1, pipeline: { dp, pp, schedule } };
+/**
+ * @param communicator  of all ranks of the run
+ * @param ranksPerNode  null where the ranks that share experts send to one another straight
+ */
+export function teamFor(
+  communicator: Communicator,
+  { dp, ep, pp, schedule, zero1 }: Layout,
+  ranksPerNode: number | null = null,
+): Team {
+  return pp === 1
+    ? { communicator, zero1, ep, ranksPerNode }
+    : { communicator, zero1, pipeline: { dp, pp, schedule } };
 }
 
 /** Gradients whose messages are under way together: the more, the more memory for what arrives. */
@@ -51,16 +64,24 @@ export class DataParallel {
   /** The owner of each parameter. */
   readonly owners: readonly number[];
   readonly #parameters: readonly Parameter[];
+  /** By parameter: the ranks that have it, ascending. */
+  readonly #holders: readonly (readonly number[])[];
   readonly #buckets: readonly Bucket[];
 
-  constructor({ communicator, zero1 }: Team, parameters: readonly Parameter[]) {
+  /** @param routed  those of the parameters that are shares of the routed experts */
+  constructor(
+    { communicator, zero1, ep = 1 }: Team,
+    parameters: readonly Parameter[],
+    routed: ReadonlySet<Parameter> = new Set(),
+  ) {
     this.communicator = communicator;
     this.zero1 = zero1;
     this.#parameters = parameters;
-    this.owners = assignOwners(
-      parameters.map(({ master }) => master.storage.bytes),
-      communicator.size,
-    );
+    const everyone = Array.from({ length: communicator.size }, (_, rank) => rank);
+    // The same experts lie at one rank of each group.
+    const alike = everyone.filter((rank) => rank % ep === communicator.rank % ep);
+    this.#holders = parameters.map((parameter) => (routed.has(parameter) ? alike : everyone));
+    this.owners = ownersOf(parameters, this.#holders, [everyone, alike]);
     this.#buckets = bucketsOf(parameters);
   }
 
@@ -99,7 +120,7 @@ export class DataParallel {
     for (const i of bucket) {
       if (!this.owns(i)) continue;
       const grad = this.#parameters[i]!.grad!;
-      const parts = this.#others().map(
+      const parts = this.#others(i).map(
         (from) => [from, grad.device.temporary(grad.shape, grad.dtype)] as const,
       );
       received.set(i, new Map(parts));
@@ -112,11 +133,11 @@ export class DataParallel {
   }
 
   #sum({ pending, received }: Posted): void {
-    const { rank, size } = this.communicator;
+    const { rank } = this.communicator;
     pending.wait();
     for (const [i, parts] of received) {
       const grad = this.#parameters[i]!.grad!;
-      const sums = Array.from({ length: size }, (_, r) => (r === rank ? grad : parts.get(r)!));
+      const sums = this.#holders[i]!.map((r) => (r === rank ? grad : parts.get(r)!));
       addByTree(sums);
       if (sums[0] !== grad) copyInto(sums[0]!, grad);
       for (const part of parts.values()) part.dispose();
@@ -128,17 +149,33 @@ export class DataParallel {
     const indices = [...tensors.keys()];
     const sends = indices
       .filter((i) => this.owns(i))
-      .flatMap((i) => this.#others().map((to) => ({ to, x: tensors[i]! })));
+      .flatMap((i) => this.#others(i).map((to) => ({ to, x: tensors[i]! })));
     const receives = indices
       .filter((i) => !this.owns(i))
       .map((i) => ({ from: this.owners[i]!, y: tensors[i]! }));
     this.communicator.exchange(sends, receives).wait();
   }
 
-  #others(): readonly number[] {
-    const { rank, size } = this.communicator;
-    return Array.from({ length: size }, (_, r) => r).filter((r) => r !== rank);
+  /** The other ranks that have a parameter. */
+  #others(index: number): readonly number[] {
+    return this.#holders[index]!.filter((rank) => rank !== this.communicator.rank);
   }
+}
+
+/** Whole parameters to their holders, those of each group of holders by themselves. */
+function ownersOf(
+  parameters: readonly Parameter[],
+  holders: readonly (readonly number[])[],
+  groups: readonly (readonly number[])[],
+): readonly number[] {
+  const owners = new Map<number, number>();
+  for (const group of groups) {
+    const held = [...parameters.keys()].filter((i) => holders[i] === group);
+    const bytes = held.map((i) => parameters[i]!.master.storage.bytes);
+    for (const [at, place] of assignOwners(bytes, group.length).entries())
+      owners.set(held[at]!, group[place]!);
+  }
+  return parameters.map((_, i) => owners.get(i)!);
 }
 
 function bucketsOf(parameters: readonly Parameter[]): readonly Bucket[] {

@@ -26,6 +26,7 @@ export interface StepEstimate {
 export interface Seat {
   readonly layout: Layout;
   readonly rank: number;
+  readonly ranksPerNode?: number | null;
 }
 
 /** @param seat  null for one rank alone */
@@ -44,7 +45,10 @@ export async function estimateStep(config: TrainConfig, seat: Seat | null = null
   session.runner.commit(scheduled);
 
   const parameters = session.heldFactories.flatMap((factory) => factory.parameters);
-  const tied = session.heldFactories.flatMap((factory) => factory.tied);
+  const others = session.heldFactories.flatMap(({ tied, experts }) => [
+    ...tied.map(({ alias }) => alias),
+    ...experts.flatMap(({ bySender }) => bySender.slice(1)),
+  ]);
   // The first rank of a pipeline has the whole model once more, to evaluate and to write it.
   const whole =
     session.heldFactories.includes(session.factory) || session.factory.device !== device
@@ -59,9 +63,7 @@ export async function estimateStep(config: TrainConfig, seat: Seat | null = null
     cachedActivationBytes: session.runner.cachedBytes,
     parts: {
       weights: bytes([...parameters, ...whole].flatMap((p) => [p.master, ...packed(p)])),
-      gradients:
-        bytes([...parameters, ...tied.map(({ alias }) => alias)].map((p) => p.grad)) +
-        session.runner.treeBytes,
+      gradients: bytes([...parameters, ...others].map((p) => p.grad)) + session.runner.treeBytes,
       moments: bytes(session.optimizer.moments.flatMap(({ m, v }) => [m, v])),
       averages: bytes(session.optimizer.averages),
       activations: nativeBytes - standing,
@@ -72,10 +74,10 @@ export async function estimateStep(config: TrainConfig, seat: Seat | null = null
 /** The ranks of a plan exchange nothing: a plan has no numbers. */
 function teamOf(device: QueueDevice, seat: Seat | null): Team | null {
   if (seat === null) return null;
-  const { layout, rank } = seat;
+  const { layout, rank, ranksPerNode = null } = seat;
   const nobody = { abort: () => undefined };
   const communicator = QueueCommunicator.world(device, nobody, rank, worldSize(layout));
-  return teamFor(communicator, layout);
+  return teamFor(communicator, layout, ranksPerNode);
 }
 
 /** What FP8 takes fewer bytes for, beside the same run in bf16; nothing for a run in another precision. */

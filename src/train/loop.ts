@@ -5,7 +5,7 @@
  * same bits. What a run leaves behind (files, samples of text) is handed in from above.
  *
  * Over ranks each has a loop, all take the same steps with the same records, and the first has the hooks that do
- * something: it alone evaluates, samples, listens to the signal.
+ * something: it alone evaluates and samples, unless they share the experts, and listens to the signal.
  */
 import { finiteOrNull, NonFiniteError, type RunEventBody } from "../base/index.ts";
 import { maxViolation } from "../model/index.ts";
@@ -232,15 +232,20 @@ class Loop {
     return communicator === null ? task() : (await firstAlone(communicator, task)) === true;
   }
 
-  /** As `#onFirst`, with the whole model at hand. */
-  #withModel(task: () => Promise<boolean>): Promise<boolean> {
-    this.#input.session.assemble();
-    return this.#onFirst(task);
+  /**
+   * Runs the model forward: with the whole of it on the first rank, or on all of them with the same rows where they
+   * share the experts; then nothing stops it on its way, because the others would wait.
+   */
+  async #withModel(task: () => Promise<boolean>): Promise<boolean> {
+    const { session, signal } = this.#input;
+    session.assemble();
+    if (session.dispatch === null) return this.#onFirst(task);
+    return (await this.#onFirst(async () => !signal.aborted)) && (await task());
   }
 
   async #sample(prompts: readonly string[]): Promise<boolean> {
-    const { hooks, signal } = this.#input;
-    if (signal.aborted) return false;
+    const { hooks, session, signal } = this.#input;
+    if (session.dispatch === null && signal.aborted) return false;
     for (const prompt of prompts)
       hooks.emit({ type: "sample.generated", step: this.#step, prompt, text: await hooks.sample(prompt) });
     return true;
@@ -262,7 +267,8 @@ class Loop {
     const { session, validation, hooks, signal } = this.#input;
     if (validation === null) return true;
     const started = performance.now();
-    const result = await evaluate(session, validation, { maxRows, signal });
+    const stop = session.dispatch === null ? { signal } : {};
+    const result = await evaluate(session, validation, { maxRows, ...stop });
     if (result === null) return false;
     hooks.emit({
       type: "evaluation.completed",

@@ -1,5 +1,5 @@
 /** What a run needs of a rank's share of the model, whether it is all of it or some stages. */
-import type { ParameterFactory, Precision, Transformer } from "../model/index.ts";
+import type { ExpertDispatch, ParameterFactory, Precision, Transformer } from "../model/index.ts";
 import type { Communicator, PipelinePlan } from "../parallel/index.ts";
 import type { QueueDevice, RopeTable, Tensor } from "../tensor/index.ts";
 import type { Rows } from "./batch.ts";
@@ -27,6 +27,8 @@ export interface Session {
   readonly heldFactories: readonly ParameterFactory[];
   readonly optimizer: Optimizer;
   readonly rope: RopeTable;
+  /** How tokens reach the experts of other ranks; null where this one has all that it computes with. */
+  readonly dispatch: ExpertDispatch | null;
   /** All ranks of the run; null for one alone. */
   readonly communicator: Communicator | null;
   /** The plan of a whole batch and this rank's number in it; null where every rank has all layers. */
@@ -57,8 +59,9 @@ export interface Runner {
   readonly treeBytes: number;
 }
 
-export function disposeFactory({ parameters, buffers, tied }: ParameterFactory): void {
+export function disposeFactory({ parameters, buffers, tied, experts }: ParameterFactory): void {
   for (const { alias } of tied) alias.dispose("grad");
+  for (const { bySender } of experts) for (const other of bySender.slice(1)) other.dispose("grad");
   for (const parameter of parameters) parameter.dispose();
   for (const { value } of buffers) value.dispose();
 }

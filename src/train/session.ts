@@ -1,5 +1,9 @@
 /** A model in training on one device, a rank's share of it if there are several: weights, moments, rotary tables and the step that moves them. */
+
+import { ConfigError } from "../base/index.ts";
 import {
+  type ExpertDispatch,
+  type ExpertShare,
   fp8Precision,
   makeRopeTable,
   ParameterFactory,
@@ -7,7 +11,7 @@ import {
   precisions,
   Transformer,
 } from "../model/index.ts";
-import type { Communicator } from "../parallel/index.ts";
+import { type Communicator, checkExperts, ExpertExchange, TwoHopExchange } from "../parallel/index.ts";
 import type { QueueDevice, RopeTable, Tensor } from "../tensor/index.ts";
 import type { TrainConfig } from "./config.ts";
 import { DataParallel, type Team } from "./dataParallel.ts";
@@ -23,6 +27,8 @@ export class TrainSession implements Session {
   readonly model: Transformer;
   /** Null for one rank alone. */
   readonly dataParallel: DataParallel | null;
+  /** How tokens reach the experts of other ranks; null where this one has all. */
+  readonly dispatch: ExpertDispatch | null;
   /** With ZeRO-1 it has the parameters that this rank owns, otherwise all. */
   readonly optimizer: Optimizer;
   readonly rope: RopeTable;
@@ -38,10 +44,18 @@ export class TrainSession implements Session {
     this.device = device;
     this.config = config;
     this.precision = config.precision === "fp8" ? fp8Precision(config.fp8) : precisions[config.precision];
-    this.factory = new ParameterFactory(device, config.model, { precision: this.precision, isTrained: true });
+    const group = team === null ? null : expertGroup(team);
+    const experts = group === null ? null : shareOf(config, this.precision, group);
+    this.factory = new ParameterFactory(device, config.model, {
+      precision: this.precision,
+      isTrained: true,
+      ...(experts === null ? {} : { experts }),
+    });
+    this.dispatch = group === null ? null : dispatchOver(group, team?.ranksPerNode ?? null);
     this.model = new Transformer(config.model, this.factory);
     const { parameters } = this.factory;
-    const dataParallel = team === null ? null : new DataParallel(team, parameters);
+    const routed = new Set(this.factory.experts.map(({ weight }) => weight));
+    const dataParallel = team === null ? null : new DataParallel(team, parameters, routed);
     this.dataParallel = dataParallel;
     const updated =
       dataParallel?.zero1 === true ? parameters.filter((_, i) => dataParallel.owns(i)) : parameters;
@@ -53,6 +67,7 @@ export class TrainSession implements Session {
       factory: this.factory,
       optimizer: this.optimizer,
       dataParallel,
+      dispatch: this.dispatch,
       rope: this.rope,
       precision: this.precision,
       batchRows: config.batchRows,
@@ -108,4 +123,29 @@ export class TrainSession implements Session {
     this.rope.sin.dispose();
     disposeFactory(this.factory);
   }
+}
+
+/** The ranks that share the experts with this one; null where it has all. */
+function expertGroup({ communicator, ep = 1 }: Team): Communicator | null {
+  if (ep === 1) return null;
+  const first = Math.floor(communicator.rank / ep) * ep;
+  return communicator.split(Array.from({ length: ep }, (_, i) => first + i));
+}
+
+function dispatchOver(group: Communicator, ranksPerNode: number | null): ExpertDispatch {
+  return ranksPerNode === null ? new ExpertExchange(group) : new TwoHopExchange(group, ranksPerNode);
+}
+
+/** @throws {ConfigError} if the experts cannot be shared, or their numbers would depend on who has them */
+function shareOf({ model }: TrainConfig, { fp8 }: Precision, { rank, size }: Communicator): ExpertShare {
+  checkExperts({ ep: size }, model);
+  const count = model.nRoutedExperts / size;
+  if (fp8?.experts.input.scaling === "tensor") {
+    throw new ConfigError("one scale for a whole tensor cannot be had where experts lie on several ranks", {
+      why: "the greatest magnitude of all experts' weights, and of what all are sent, is known to no rank",
+      fix: "use --set fp8.scaling=tile, or ep=1",
+      fields: { scaling: "tensor", ep: size },
+    });
+  }
+  return { first: rank * count, count, senders: size };
 }

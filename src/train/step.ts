@@ -6,18 +6,21 @@
  * What is enqueued is the same in every step but for numbers in host scalars, so it is recorded once and replayed.
  */
 import {
+  type ExpertDispatch,
   type ParameterFactory,
   type Pass,
   type Precision,
   type Transformer,
   updateRouterBias,
 } from "../model/index.ts";
+import { addByTree } from "../parallel/index.ts";
 import {
   add,
   copyInto,
   fill,
   HostScalar,
   normOfPartials,
+  type Parameter,
   partialSquares,
   type QueueDevice,
   Recording,
@@ -34,6 +37,7 @@ import {
   writeBatch,
 } from "./batch.ts";
 import type { DataParallel } from "./dataParallel.ts";
+import { gradientPlaces } from "./gradientPlaces.ts";
 import { GradientTree } from "./gradientTree.ts";
 import { buildLosses, seedLosses } from "./losses.ts";
 import type { Optimizer } from "./optimizer.ts";
@@ -58,6 +62,8 @@ export interface StepParts {
   readonly optimizer: Optimizer;
   /** Null for one rank alone. */
   readonly dataParallel: DataParallel | null;
+  /** How tokens reach experts of other ranks; null where this one has all. */
+  readonly dispatch: ExpertDispatch | null;
   readonly rope: RopeTable;
   readonly precision: Precision;
   /** Rows of the largest step. */
@@ -108,7 +114,7 @@ export class StepRunner {
     });
     this.#scales = makeScales(mtpDepth);
     const blocks = parts.gradientShards / this.#ranks.size;
-    this.#tree = new GradientTree(device, factory.parameters, blocks);
+    this.#tree = new GradientTree(device, gradientOwners(factory), blocks);
     this.#clearRows = new Recording(device, () => this.#totals.clearRows());
     this.#clearGradients = new Recording(device, () => this.#enqueueClearGradients());
     this.#microBatch = new Recording(device, () => this.#enqueueMicroBatch());
@@ -189,6 +195,17 @@ export class StepRunner {
   #enqueueEndBlock(block: number): void {
     this.#addTied();
     this.#tree.endBlock(block);
+    if (block === this.parts.gradientShards / this.#ranks.size - 1) this.#addSenders();
+  }
+
+  /** Each sender's gradients of the experts here are the sum of its own blocks: the tree goes on over the senders. */
+  #addSenders(): void {
+    for (const { bySender } of this.parts.factory.experts) {
+      if (bySender.length === 1) continue;
+      const grads = bySender.map(({ grad }) => grad!);
+      addByTree(grads);
+      for (const grad of grads.slice(1)) fill(grad, 0);
+    }
   }
 
   /** What needs the gradients of all ranks: their norm, and with it the record. */
@@ -197,8 +214,12 @@ export class StepRunner {
     device.mark("sums over ranks");
     fill(this.#totals.stop, this.#wantsToStop);
     dataParallel?.reduceGradients();
-    const grads = factory.parameters.map(({ grad }, i) =>
-      dataParallel === null || dataParallel.owns(i) ? grad : null,
+    const grads = factory.parameters.flatMap((parameter, i) =>
+      gradientPlaces(
+        factory,
+        parameter,
+        dataParallel === null || dataParallel.owns(i) ? parameter.grad : null,
+      ),
     );
     const partials = squarePartials(device, grads.length, this.#totals.norm.dtype);
     partialSquares(grads, partials);
@@ -210,10 +231,11 @@ export class StepRunner {
     const { factory } = this.parts;
     for (const { grad } of factory.parameters) if (grad !== null) fill(grad, 0);
     for (const { alias } of factory.tied) if (alias.grad !== null) fill(alias.grad, 0);
+    for (const { bySender } of factory.experts) for (const { grad } of bySender.slice(1)) fill(grad!, 0);
   }
 
   #enqueueMicroBatch(): void {
-    const { device, model, rope, precision, recomputes } = this.parts;
+    const { device, model, rope, precision, recomputes, dispatch } = this.parts;
     const standing = device.arena.liveBytes;
     device.mark("micro-batch");
     using tape = new Tape(device, { recomputes });
@@ -222,7 +244,7 @@ export class StepRunner {
       using _scope = device.scope();
       const { positions, seqOffsets } = this.#batch;
       const balanceAlpha = this.#balanceAlpha;
-      const pass: Pass = { positions, seqOffsets, rope, precision, cache: null, balanceAlpha };
+      const pass: Pass = { positions, seqOffsets, rope, precision, cache: null, balanceAlpha, dispatch };
       const losses = device.withTape(tape, () => buildLosses(model, this.#batch, pass, this.#scales));
       this.#totals.add(losses);
       seedLosses(tape, losses);
@@ -250,4 +272,9 @@ export class StepRunner {
       fill(alias.grad, 0);
     }
   }
+}
+
+/** All whose gradients are summed over the blocks: the parameters, and the experts' once more for each other sender. */
+function gradientOwners({ parameters, experts }: ParameterFactory): readonly Parameter[] {
+  return [...parameters, ...experts.flatMap(({ bySender }) => bySender.slice(1))];
 }

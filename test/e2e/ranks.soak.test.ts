@@ -14,6 +14,16 @@ const STEPS = 50;
 const TIMEOUT = { timeout: 3_600_000 };
 const layouts = [1, 2, 4, 8].flatMap((ranks) => [false, true].map((zero1) => ({ ranks, zero1 })));
 
+const expertLayouts = [2, 4, 8].flatMap((ranks) =>
+  [2, 4]
+    .filter((ep) => ranks % ep === 0)
+    .flatMap((ep) =>
+      [false, true].flatMap((zero1) =>
+        [null, ep / 2].map((ranksPerNode) => ({ dp: ranks, ep, zero1, ranksPerNode })),
+      ),
+    ),
+);
+
 /** Lets a run take some steps and kills it. */
 async function killAfterSteps(args: readonly string[], steps: number, cwd: string): Promise<void> {
   const { child, finished } = await startMinke(args, { cwd });
@@ -61,6 +71,21 @@ describe("fifty steps", () => {
     },
   );
 
+  test.each(
+    (["unit", "micro"] as const).flatMap((preset) =>
+      (["f32", "bf16", "fp8"] as const).map((precision) => [preset, precision] as const),
+    ),
+  )(
+    "of %s in %s have the bits of one process where ranks share the experts",
+    TIMEOUT,
+    async (preset, precision) => {
+      const config = sharedConfig(preset, precision, { rowLength: 32 });
+      const alone = await trainAlone(config, STEPS);
+      for (const { ranksPerNode, ...cut } of expertLayouts)
+        expectSameParts(await trainOnRanks(config, STEPS, cut, ranksPerNode), alone);
+    },
+  );
+
   test("over MPI leave the files of one process", TIMEOUT, async () => {
     const cwd = await scratchFolder();
     const text = await writeTrainingText(cwd);
@@ -68,10 +93,14 @@ describe("fifty steps", () => {
     expect((await minke(rankedArguments({ text, run: alone, steps: STEPS }), { cwd })).code).toBe(0);
     const wanted = await fingerprint(alone, STEPS);
     const entry = await builtEntry();
+    const straight = expertLayouts.filter(({ ranksPerNode }) => ranksPerNode === null);
     for (const flavour of mpiFlavours) {
-      for (const { ranks, zero1 } of layouts) {
-        const run = join(cwd, `${flavour}-${ranks}-${zero1}`);
-        const launch = zero1 ? ["--zero1"] : [];
+      for (const { dp: ranks, zero1, ep } of [
+        ...layouts.map((layout) => ({ dp: layout.ranks, zero1: layout.zero1, ep: 1 })),
+        ...straight,
+      ]) {
+        const run = join(cwd, `${flavour}-${ranks}-${ep}-${zero1}`);
+        const launch = ["--layout", `dp=${ranks},ep=${ep}`, ...(zero1 ? ["--zero1"] : [])];
         const args = rankedArguments({ text, run, steps: STEPS, launch });
         expect((await startRanks(ranks, entry, args, { flavour, cwd }).finished).code).toBe(0);
         expect(await fingerprint(run, STEPS)).toEqual(wanted);

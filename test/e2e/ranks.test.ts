@@ -130,6 +130,7 @@ describe("a launch that cannot be", () => {
     [["--layout", "pp=4", "--schedule", "dualpipev"], /4 layers do not make 8 stages/],
     [["--ranks", "2", "--layout", "dp=4"], /dp=4,ep=1,pp=1 is for 4 ranks, and there are 2/],
     [["--layout", "tp=2"], /"tp=2" is no layout/],
+    [["--layout", "dp=4,ep=4", "--ranks-per-node", "3"], /4 ranks share the experts, 3 of them on a node/],
     [["--ranks", "0"], /--ranks "0" is not a whole number of at least 1|--ranks "0"/],
   ])("is one message, and leaves no folder: %j", async (launch, message) => {
     const cwd = await scratchFolder();

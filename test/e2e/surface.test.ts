@@ -32,6 +32,7 @@ const surface: Readonly<Record<string, readonly string[]>> = {
     "--backend <name>",
     "--ranks <n>",
     "--layout <places>",
+    "--ranks-per-node <n>",
     "--schedule <name>",
     "--zero1",
     "--trace [steps]",

@@ -115,7 +115,7 @@ async function logitsOf(
     positions: upload(B * T, (i) => i % T),
     seqOffsets: upload(B + 1, (b) => b * T),
     rope: makeRopeTable(device, config, T, precision.master === "f64" ? "f64" : "f32"),
-    ...{ precision, cache: null, balanceAlpha: null },
+    ...{ precision, cache: null, balanceAlpha: null, dispatch: null },
   };
   const { normed, reports } = model.forward(
     upload(B * T, (i) => inputIds.values[i]!),

@@ -41,6 +41,8 @@ describe.each(mpiFlavours)("under %s", { timeout: 180_000 }, (flavour) => {
     [1, []],
     [2, ["--zero1"]],
     [4, ["--layout", "dp=4"]],
+    [4, ["--layout", "dp=4,ep=2"]],
+    [4, ["--layout", "dp=4,ep=4", "--ranks-per-node", "2", "--zero1"]],
     [2, ["--layout", "pp=2", "--schedule", "dualpipev"]],
     [4, ["--layout", "dp=2,pp=2", "--schedule", "dualpipe", "--zero1"]],
   ] as const)("%i processes leave the files of one: %j", async (ranks, launch) => {

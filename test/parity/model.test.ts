@@ -67,7 +67,15 @@ async function outputs(
     using _scope = device.scope();
     const batch = uploadBatch(device, plan);
     const { positions, seqOffsets } = batch;
-    const pass: Pass = { positions, seqOffsets, rope, precision, cache: null, balanceAlpha: null };
+    const pass: Pass = {
+      positions,
+      seqOffsets,
+      rope,
+      precision,
+      cache: null,
+      balanceAlpha: null,
+      dispatch: null,
+    };
     const { normed, hidden } = model.forward(batch.ids, pass);
     reads.push(model.logits(normed, pass).readBytes());
     let previous = hidden;
@@ -243,6 +251,7 @@ async function decode(
         precision,
         cache,
         balanceAlpha: null,
+        dispatch: null,
       };
       const { normed } = model.forward(upload(ids.subarray(from, from + count)), pass);
       cache.advance(count);

@@ -88,7 +88,7 @@ export async function loadGoldenModel(
     model,
     batch,
     goldens,
-    pass: { positions, seqOffsets, rope, precision, cache: null, balanceAlpha: 1 },
+    pass: { positions, seqOffsets, rope, precision, cache: null, balanceAlpha: 1, dispatch: null },
     counts: {
       main: main.filter((target) => target >= 0).length,
       mtp: mtp.map((module) => module.targets.filter((target) => target >= 0).length),

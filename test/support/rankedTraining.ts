@@ -1,7 +1,7 @@
 /** Some steps of a run on one rank or on many in this process, and all that they leave: for tests of equal bits. */
 import { presetConfig } from "../../src/model/index.ts";
 import { everyRank, inProcess, type Layout, worldSize } from "../../src/parallel/index.ts";
-import { NativeBackend, QueueDevice } from "../../src/tensor/index.ts";
+import { NativeBackend, type Parameter, QueueDevice, type Tensor } from "../../src/tensor/index.ts";
 import type { TrainConfig } from "../../src/train/config.ts";
 import { defaultTrainConfig } from "../../src/train/configSchema.ts";
 import { type Team, teamFor } from "../../src/train/dataParallel.ts";
@@ -71,21 +71,35 @@ async function trainRank(
   return { records, state };
 }
 
-/** What this rank has of the state: of moments and averages, with ZeRO-1, those that it owns. */
+/**
+ * What this rank has of the state: of moments and averages, with ZeRO-1, those that it owns; the routed experts one by
+ * one, because ranks may share them.
+ */
 async function stateOf({ heldFactories, optimizer }: Session): Promise<Map<string, string>> {
   const state = new Map<string, string>();
-  for (const { path, master, panels } of heldFactories.flatMap(({ parameters }) => parameters)) {
-    state.set(path, await hashOf(master));
-    if (panels !== null) state.set(`${path} packed`, await hashOf(panels));
+  const note = async (name: string, parameter: Parameter, tensor: Tensor): Promise<void> => {
+    const factory = heldFactories.find(({ parameters }) => parameters.includes(parameter))!;
+    const held = factory.expertsOf(parameter);
+    if (held === null) {
+      state.set(name, await hashOf(tensor));
+      return;
+    }
+    for (let e = 0; e < held.count; e++)
+      state.set(`${name}, expert ${held.first + e}`, await hashOf(tensor.rows(e, e + 1)));
+  };
+  for (const parameter of heldFactories.flatMap(({ parameters }) => parameters)) {
+    const { path, master, panels } = parameter;
+    await note(path, parameter, master);
+    if (panels !== null) await note(`${path} packed`, parameter, panels);
   }
   for (const { path, value } of heldFactories.flatMap(({ buffers }) => buffers))
     state.set(path, await hashOf(value));
-  for (const [i, { path }] of optimizer.parameters.entries()) {
+  for (const [i, parameter] of optimizer.parameters.entries()) {
     const { m, v } = optimizer.moments[i]!;
-    state.set(`m ${path}`, await hashOf(m));
-    if (v !== null) state.set(`v ${path}`, await hashOf(v));
     const average = optimizer.averages[i];
-    if (average !== undefined) state.set(`average ${path}`, await hashOf(average));
+    await note(`m ${parameter.path}`, parameter, m);
+    if (v !== null) await note(`v ${parameter.path}`, parameter, v);
+    if (average !== undefined) await note(`average ${parameter.path}`, parameter, average);
   }
   return state;
 }
@@ -104,12 +118,13 @@ export async function trainOnRanks(
   config: TrainConfig,
   steps: number,
   cut: Partial<Layout>,
+  ranksPerNode: number | null = null,
 ): Promise<readonly Trained[]> {
   const layout: Layout = { dp: 1, ep: 1, pp: 1, zero1: false, schedule: "dualpipe", ...cut };
   const communicators = inProcess(worldSize(layout), { backend: "native", limitBytes: BYTES, threads: 2 });
   try {
     return await everyRank(communicators, (communicator) =>
-      trainRank(communicator.device, config, steps, teamFor(communicator, layout)),
+      trainRank(communicator.device, config, steps, teamFor(communicator, layout, ranksPerNode)),
     );
   } finally {
     await Promise.all(communicators.map(({ device }) => device.dispose()));

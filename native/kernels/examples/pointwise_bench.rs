@@ -83,19 +83,19 @@ fn benches(t: usize) -> Vec<Bench> {
         bench(
             "swiglu",
             "bf16",
-            &[Bf16(2 * rows * f), Bf16(rows * f)],
+            &[Bf16(2 * rows * f), Bf16(rows * f), Absent],
             size(&[rows, f]),
         ),
         bench(
             "swiglu",
             "f32",
-            &[F32(2 * rows * f), F32(rows * f)],
+            &[F32(2 * rows * f), F32(rows * f), Absent],
             size(&[rows, f]),
         ),
         bench(
             "swigluBackward",
             "bf16",
-            &[Bf16(rows * f), Bf16(2 * rows * f), Bf16(2 * rows * f)],
+            &[Bf16(rows * f), Bf16(2 * rows * f), Bf16(2 * rows * f), Absent],
             size(&[rows, f]),
         ),
         bench(

@@ -57,11 +57,11 @@ fn benches(rows: usize) -> Vec<Bench> {
         ("bf16 to e4m3, powers", BF16, E4M3, n, 1.0),
         ("bf16 to e5m6, powers", BF16, E5M6, n / 2 * 3, 1.0),
     ] {
-        let operands = [floats(x), None, Some((codes, bytes)), tiles];
+        let operands = [floats(x), None, Some((codes, bytes)), tiles, None];
         all.push(bench("quantizeTiles", note, &operands, size(&[power, 1e-4, 1.0])));
     }
     for (note, codes, bytes) in [("e4m3 to bf16", E4M3, n), ("e5m6 to bf16", E5M6, n / 2 * 3)] {
-        let operands = [Some((codes, bytes)), tiles, floats(BF16)];
+        let operands = [Some((codes, bytes)), tiles, floats(BF16), None];
         all.push(bench("dequantizeTiles", note, &operands, size(&[])));
     }
     for (note, x, scales) in [

@@ -6,6 +6,7 @@
  * module more has the same weights elsewhere.
  */
 import {
+  copyInto,
   type Device,
   fill,
   Parameter,
@@ -15,6 +16,7 @@ import {
   type Tensor,
 } from "../../tensor/index.ts";
 import type { ModelConfig } from "../config.ts";
+import type { ExpertShare, ExpertWeights } from "../moe/expertWeights.ts";
 import type { Precision, ProjectionPart } from "../precision.ts";
 
 /** State that is no parameter: no gradient, no decay. The router bias is the only kind. */
@@ -27,6 +29,8 @@ export interface FactoryOptions {
   readonly precision: Precision;
   /** Makes gradient buffers and transposed weights too. */
   readonly isTrained: boolean;
+  /** The routed experts that are held here; absent where all are. */
+  readonly experts?: ExpertShare;
 }
 
 type Start = "normal" | "ones";
@@ -39,6 +43,8 @@ export class ParameterFactory {
   readonly buffers: ModelBuffer[] = [];
   /** Gradient buffers on weights that another module owns. */
   readonly tied: { readonly owner: Parameter; readonly alias: Parameter }[] = [];
+  /** The routed experts' weights, in the order of the parameters. */
+  readonly experts: ExpertWeights[] = [];
   readonly #starts: Map<Parameter, Start> = new Map();
 
   constructor(device: Device, config: ModelConfig, options: FactoryOptions) {
@@ -52,6 +58,30 @@ export class ParameterFactory {
     const { fp8 } = this.options.precision;
     if (fp8 === null) return this.matrix(path, shape);
     return this.#make(path, shape, { compute: "f8e4m3", fp8: fp8[part] }, "normal");
+  }
+
+  /** The routed experts among all those of the model that a parameter holds; null for a parameter that holds none. */
+  expertsOf(parameter: Parameter): Omit<ExpertShare, "senders"> | null {
+    if (!this.experts.some(({ weight }) => weight === parameter)) return null;
+    return this.options.experts ?? { first: 0, count: this.config.nRoutedExperts };
+  }
+
+  /** The shape that a parameter has where all experts are held. */
+  wholeShape(parameter: Parameter): Shape {
+    const { shape } = parameter;
+    return this.expertsOf(parameter) === null ? shape : [this.config.nRoutedExperts, ...shape.slice(1)];
+  }
+
+  /** A projection of the routed experts, [E, N, K]: of those that are held here. */
+  routed(path: string, [E, ...matrix]: Shape, part: ProjectionPart): ExpertWeights {
+    const { experts } = this.options;
+    const weight = this.projection(path, [experts?.count ?? E!, ...matrix], part);
+    const others = Array.from({ length: (experts?.senders ?? 1) - 1 }, (_, i) =>
+      weight.tied(`${path} (sender ${i + 1})`),
+    );
+    const made = { weight, bySender: [weight, ...others] };
+    this.experts.push(made);
+    return made;
   }
 
   /** A projection [N, K] that is multiplied in the compute dtype, under FP8 too: the head, MTP's join. */
@@ -92,10 +122,24 @@ export class ParameterFactory {
   initialize(seed: number): void {
     for (const parameter of this.parameters) {
       if (this.#starts.get(parameter) === "ones") fill(parameter.master, 1);
-      else randomNormal(parameter.master, this.config.initializerRange, seed, streamOf(parameter.path));
+      else this.#draw(parameter, seed);
       parameter.repack();
     }
     for (const { value } of this.buffers) fill(value, 0);
+  }
+
+  #draw(parameter: Parameter, seed: number): void {
+    const { master, path } = parameter;
+    const std = this.config.initializerRange;
+    const held = this.expertsOf(parameter);
+    if (held === null || held.count === this.config.nRoutedExperts) {
+      randomNormal(master, std, seed, streamOf(path));
+      return;
+    }
+    // Numbers count from the first expert: a share is cut from all.
+    using all = this.device.temporary(this.wholeShape(parameter), master.dtype);
+    randomNormal(all, std, seed, streamOf(path));
+    copyInto(all.rows(held.first, held.first + held.count), master);
   }
 
   #make(

@@ -5,6 +5,7 @@
  * training rows, a prompt and single decoded tokens run through the same model.
  */
 import type { CachedTokens, Param, RopeTable, Tensor } from "../../tensor/index.ts";
+import type { ExpertDispatch } from "../moe/expertDispatch.ts";
 import type { Precision } from "../precision.ts";
 
 export interface Pass {
@@ -18,6 +19,8 @@ export interface Pass {
   readonly cache: LatentCache | null;
   /** Weight of the sequence-wise balance loss; null where no loss is built. */
   readonly balanceAlpha: Param | null;
+  /** How tokens reach experts that are held elsewhere; null where all are here. */
+  readonly dispatch: ExpertDispatch | null;
 }
 
 /**

@@ -12,6 +12,7 @@ import { latentKvKernels } from "./latentKv.ts";
 import { linearCrossEntropyKernels } from "./linearCrossEntropy.ts";
 import { matmulKernels } from "./matmul.ts";
 import { combineKernels } from "./moe/combine.ts";
+import { copyKernels } from "./moe/copies.ts";
 import { dispatchKernels } from "./moe/dispatch.ts";
 import { groupedMatmulKernels } from "./moe/groupedMatmul.ts";
 import { mixtureKernels } from "./moe/mixture.ts";
@@ -50,6 +51,7 @@ export const allKernels: readonly Kernel[] = [
   ...routeKernels,
   ...sequenceBalanceKernels,
   ...dispatchKernels,
+  ...copyKernels,
   ...combineKernels,
   ...mixtureKernels,
   ...routerBiasKernels,

@@ -13,10 +13,10 @@ import type { Tensor } from "../tensor.ts";
 
 export const swigluKernel: Kernel = defineKernel({
   name: "swiglu",
-  operands: { x: "in", y: "out" },
+  operands: { x: "in", y: "out", count: "in? i32" },
   params: ["R", "F"],
-  reference({ x, y }, { R, F }) {
-    for (let r = 0; r < R; r++) {
+  reference({ x, y, count }, { R, F }) {
+    for (let r = 0; r < (count?.[0] ?? R); r++) {
       for (let i = 0; i < F; i++) {
         const gate = x[r * 2 * F + i]!;
         const up = x[r * 2 * F + F + i]!;
@@ -29,10 +29,10 @@ export const swigluKernel: Kernel = defineKernel({
 
 export const swigluBackwardKernel: Kernel = defineKernel({
   name: "swigluBackward",
-  operands: { dy: "in", x: "in", dx: "out" },
+  operands: { dy: "in", x: "in", dx: "out", count: "in? i32" },
   params: ["R", "F"],
-  reference({ dy, x, dx }, { R, F }) {
-    for (let r = 0; r < R; r++) {
+  reference({ dy, x, dx, count }, { R, F }) {
+    for (let r = 0; r < (count?.[0] ?? R); r++) {
       for (let i = 0; i < F; i++) {
         const [gateAt, upAt] = [r * 2 * F + i, r * 2 * F + F + i];
         const gate = x[gateAt]!;
@@ -52,10 +52,11 @@ export const swigluBackwardKernel: Kernel = defineKernel({
  *
  * @param x      [R, 2F]: F gate channels, then F up channels
  * @param dtype  of the result
+ * @param count  [1] i32: how many of the R rows there are; null for all
  * @returns      [R, F]
  * @throws       {ShapeError} if x has an odd number of channels
  */
-export function swiglu(x: Tensor, dtype: Dtype = x.dtype): Tensor {
+export function swiglu(x: Tensor, dtype: Dtype = x.dtype, count: Tensor | null = null): Tensor {
   const width = x.dim(-1);
   if (width % 2 !== 0) {
     throw new ShapeError(`swiglu: x is [${x.shape.join(", ")}], its last dimension must be even`, {
@@ -67,18 +68,18 @@ export function swiglu(x: Tensor, dtype: Dtype = x.dtype): Tensor {
   const [R, F] = [x.size / width, width / 2];
   const { device } = x;
   const y = device.empty([R, F], dtype);
-  const make = (): void => device.run(swigluKernel, { x, y }, { R, F });
+  const make = (): void => device.run(swigluKernel, { x, y, count }, { R, F });
   make();
   device.tape?.record({
     op: "swiglu",
     inputs: [x],
     outputs: [y],
-    saved: [x],
-    remakes: [{ outputs: [y], reads: [x], run: make }],
+    saved: [x, count],
+    remakes: [{ outputs: [y], reads: [x, count], run: make }],
     inputGrad(dy) {
       if (dy === null) return [null];
       const dx = device.empty(x.shape, x.dtype);
-      device.run(swigluBackwardKernel, { dy, x, dx }, { R, F });
+      device.run(swigluBackwardKernel, { dy, x, dx, count }, { R, F });
       return [dx];
     },
   });

@@ -101,9 +101,17 @@ class EvaluationPass {
   }
 
   #enqueue(): void {
-    const { model, rope, precision } = this.#session;
+    const { model, rope, precision, dispatch } = this.#session;
     const { positions, seqOffsets } = this.#batch;
-    const pass: Pass = { positions, seqOffsets, rope, precision, cache: null, balanceAlpha: null };
+    const pass: Pass = {
+      positions,
+      seqOffsets,
+      rope,
+      precision,
+      cache: null,
+      balanceAlpha: null,
+      dispatch,
+    };
     const scales = { main: 1, mtp: model.mtp.map(() => 1) };
     const { main, mtp } = buildLosses(model, this.#batch, pass, scales);
     fill(this.#sums, 0);

@@ -3,7 +3,7 @@
  *
  * All micro-batches lie in memory of their own, so that the whole step, messages included, is one recording.
  */
-import type { Pass } from "../../model/index.ts";
+import type { ParameterFactory, Pass } from "../../model/index.ts";
 import { updateRouterBias } from "../../model/index.ts";
 import {
   type Chunk,
@@ -24,6 +24,7 @@ import {
   squarePartials,
 } from "../../tensor/index.ts";
 import { type BatchTensors, disposeBatch, makeBatch, type Rows, writeBatch } from "../batch.ts";
+import { gradientPlaces } from "../gradientPlaces.ts";
 import type { Optimizer } from "../optimizer.ts";
 import type { Runner } from "../rankSession.ts";
 import type { ScheduledValues } from "../schedule.ts";
@@ -43,12 +44,6 @@ import type { Module } from "./modules.ts";
 import { SharedEmbedding } from "./sharedEmbedding.ts";
 import { StageModel } from "./stageModel.ts";
 
-/** The whole model, of which this rank holds a part: names in their order. */
-export interface WholeModel {
-  readonly parameters: readonly { readonly path: string }[];
-  readonly routers: readonly { readonly path: string; readonly value: { readonly size: number } }[];
-}
-
 export interface PipelineParts {
   readonly device: QueueDevice;
   readonly world: Communicator;
@@ -57,7 +52,8 @@ export interface PipelineParts {
   readonly layout: PipelineLayout;
   readonly zero1: boolean;
   readonly modules: readonly Module[];
-  readonly whole: WholeModel;
+  /** Names and shapes of the whole model, of which this rank holds a part. */
+  readonly whole: ParameterFactory;
   readonly optimizer: Optimizer;
   readonly pass: Pick<Pass, "rope" | "precision">;
   readonly batchRows: number;
@@ -99,7 +95,7 @@ export class PipelineRunner implements Runner {
     this.parts = parts;
     const microBatches = parts.batchRows / parts.microBatchRows;
     const dtype = parts.pass.precision.router;
-    this.#totals = new StepTotals(device, whole.routers, { microBatches, mtpDepth, dtype });
+    this.#totals = new StepTotals(device, whole.buffers, { microBatches, mtpDepth, dtype });
     const sizes = { rows: parts.microBatchRows, rowLength: parts.rowLength, mtpDepth };
     this.#batches = Array.from({ length: microBatches / layout.dp }, () => ({
       tensors: makeBatch(device, { ...sizes, masksDocuments: parts.documentEnd !== null }),
@@ -227,11 +223,11 @@ export class PipelineRunner implements Runner {
         ),
       ),
     );
-    const partials = squarePartials(device, whole.parameters.length, this.#totals.norm.dtype);
-    partialSquares(
-      whole.parameters.map(({ path }) => owned.get(path) ?? null),
-      partials,
+    const grads = whole.parameters.flatMap((parameter) =>
+      gradientPlaces(whole, parameter, owned.get(parameter.path) ?? null),
     );
+    const partials = squarePartials(device, grads.length, this.#totals.norm.dtype);
+    partialSquares(grads, partials);
     this.#totals.gather(world, partials);
     copyInto(normOfPartials(partials), this.#totals.norm);
   }

@@ -42,6 +42,8 @@ export class PipelineSession implements Session {
   readonly rope: RopeTable;
   readonly communicator: Communicator;
   readonly pipeline: { readonly plan: PipelinePlan; readonly rank: number };
+  /** The experts of a stage's layers lie where the stage does. */
+  readonly dispatch = null;
   readonly runner: PipelineRunner;
   readonly heldFactories: readonly ParameterFactory[];
   readonly #modules: readonly Module[];
@@ -91,7 +93,7 @@ export class PipelineSession implements Session {
       layout,
       zero1,
       modules: this.#modules,
-      whole: { parameters: this.factory.parameters, routers: this.factory.buffers },
+      whole: this.factory,
       optimizer: this.optimizer,
       pass: { rope: this.rope, precision: this.precision },
       batchRows: config.batchRows,

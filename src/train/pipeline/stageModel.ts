@@ -48,7 +48,8 @@ export class StageModel implements PipelineModel {
     const stage = stages[module]!;
     const { tensors: batch, balanceAlpha } = batches[microBatch]!;
     const { positions, seqOffsets } = batch;
-    const pass: Pass = { positions, seqOffsets, rope, precision, cache: null, balanceAlpha };
+    const common = { positions, seqOffsets, rope, precision, cache: null, balanceAlpha };
+    const pass: Pass = { ...common, dispatch: null };
     const { device } = this.#parts;
     const { output, losses } = device.withTape(tape, () => this.#build(stage, input, batch, pass));
     record(microBatch, losses);

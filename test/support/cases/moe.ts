@@ -4,6 +4,7 @@
  */
 
 import { combineKernel } from "../../../src/tensor/ops/moe/combine.ts";
+import { gatherRowsKernel, planCopiesKernel } from "../../../src/tensor/ops/moe/copies.ts";
 import { dispatchPlanKernel, expertLoadKernel } from "../../../src/tensor/ops/moe/dispatch.ts";
 import { mixtureBackwardKernel, weighRowsKernel } from "../../../src/tensor/ops/moe/mixture.ts";
 import { routerBackwardKernel, routerKernel } from "../../../src/tensor/ops/moe/route.ts";
@@ -12,6 +13,7 @@ import {
   sequenceBalanceBackwardKernel,
   sequenceBalanceKernel,
 } from "../../../src/tensor/ops/moe/sequenceBalance.ts";
+import { swigluBackwardKernel, swigluKernel } from "../../../src/tensor/ops/swiglu.ts";
 import type { CaseOperand, OpCase } from "../opCase.ts";
 import { integers, makeRandom, normals } from "../random.ts";
 import type { ToleranceClass } from "../tolerance.ts";
@@ -245,7 +247,7 @@ function combineCase(
       shared: shared === null ? null : random([T, D], 54, shared),
       y: { shape: [T, D], dtype: y },
     },
-    params: { T, K, D, groupSize },
+    params: { T, K, D, R: T * K, groupSize },
     tolerance: toleranceOf(y),
   };
 }
@@ -268,6 +270,79 @@ const combineCases: readonly OpCase[] = [
   combineCase("bf16 rows, f32 shared and sum", [6, 2, 16], { groupSize: 1, experts: 3, rows: "bf16" }),
   combineCase("one slot", [1, 1, 1], { groupSize: 1, experts: 1 }),
   combineCase("no token", [0, 2, 8], { groupSize: 2, experts: 4 }),
+  {
+    name: "tokens with fewer rows than slots, no groups, two of four tokens there",
+    kernel: combineKernel,
+    operands: {
+      x: random([3, 20], 55, "bf16"),
+      slotRow: whole([4, 3], [2, 0, -1, 1, -1, -1, 99, 99, 99, 99, 99, 99]),
+      weights: random([4, 3], 56),
+      y: { shape: [4, 20], dtype: "f32" },
+      count: whole([1], [2]),
+    },
+    params: { T: 4, K: 3, D: 20, R: 3, groupSize: 1 },
+    tolerance: "f32",
+  },
+];
+
+function copyCase(
+  name: string,
+  [T, K, E, U]: readonly [number, number, number, number],
+  expertIds: readonly number[],
+  room: number = 0,
+): OpCase {
+  const slots = [...expertIds.keys()].sort((a, b) => expertIds[a]! - expertIds[b]! || a - b);
+  const offsets = Array.from({ length: E + 1 }, (_, e) => expertIds.filter((id) => id < e).length);
+  const [R, C] = [T * K + room, T * Math.min(K, U)];
+  return {
+    name,
+    kernel: planCopiesKernel,
+    operands: {
+      offsets: whole([E + 1], offsets),
+      rows: whole([R], [...slots.map((slot) => Math.floor(slot / K)), ...Array<number>(room).fill(-5)]),
+      headers: { shape: [U, E / U + 3], dtype: "i32" },
+      bounds: { shape: [U + 1], dtype: "i32" },
+      tokens: { shape: [C], dtype: "i32" },
+      rowCopy: { shape: [R], dtype: "i32" },
+      copyRows: { shape: [C, K], dtype: "i32" },
+      tokenCopies: { shape: [T, K], dtype: "i32" },
+    },
+    params: { T, K, E, U, R, C },
+    tolerance: "exact",
+  };
+}
+
+const copyCases: readonly OpCase[] = [
+  copyCase("200 tokens, 4 of 16 experts, 4 units", [200, 4, 16, 4], makeExpertIds(200, 4, 16, 81)),
+  copyCase("a unit for each expert", [9, 3, 6, 6], makeExpertIds(9, 3, 6, 82)),
+  copyCase("one unit, room behind the rows", [9, 3, 6, 1], makeExpertIds(9, 3, 6, 83), 7),
+  copyCase("all to the last unit", [5, 2, 8, 4], Array<number[]>(5).fill([6, 7]).flat()),
+  copyCase("no token", [0, 2, 4, 2], []),
+  ...(["f32", "bf16"] as const).map(
+    (dtype): OpCase => ({
+      name: `${dtype}, rows twice, absent rows, room behind the count`,
+      kernel: gatherRowsKernel,
+      operands: {
+        x: random([5, 33], 84, dtype),
+        rows: whole([6], [4, 0, -1, 4, 99, -99]),
+        count: whole([1], [4]),
+        y: { shape: [6, 33], dtype },
+      },
+      params: { R: 6, width: 33 },
+      tolerance: "exact",
+    }),
+  ),
+  {
+    name: "codes, byte by byte",
+    kernel: gatherRowsKernel,
+    operands: {
+      x: { shape: [3, 130], dtype: "f8e4m3", values: normals(390, 85, 100) },
+      rows: whole([2], [2, 1]),
+      y: { shape: [2, 130], dtype: "f8e4m3" },
+    },
+    params: { R: 2, width: 130 },
+    tolerance: "exact",
+  },
 ];
 
 function mixtureCases(
@@ -301,7 +376,33 @@ function mixtureCases(
   ];
 }
 
+/** Rows that others have sorted: in order, and fewer than there is room for. */
+const raggedMixtureCases: readonly OpCase[] = mixtureCases("in order", [7, 1, 40], ["bf16", "bf16"]).map(
+  (whole): OpCase => ({
+    ...whole,
+    name: "rows in order, five of seven there",
+    operands: { ...whole.operands, slotRow: null, count: { shape: [1], dtype: "i32", values: [5] } },
+  }),
+);
+
+/** SwiGLU of rows that are fewer than there is room for. */
+const raggedSwigluCases: readonly OpCase[] = (["f32", "bf16"] as const).flatMap((dtype): OpCase[] => {
+  const [R, F, count] = [9, 33, whole([1], [4])];
+  const common = { params: { R, F }, tolerance: toleranceOf(dtype), name: `${dtype}, 4 of 9 rows there` };
+  const x = random([R, 2 * F], 91, dtype);
+  return [
+    { ...common, kernel: swigluKernel, operands: { x, y: { shape: [R, F], dtype }, count } },
+    {
+      ...common,
+      kernel: swigluBackwardKernel,
+      operands: { x, dy: random([R, F], 92, dtype), dx: { shape: [R, 2 * F], dtype }, count },
+    },
+  ];
+});
+
 const allMixtureCases: readonly OpCase[] = [
+  ...raggedSwigluCases,
+  ...raggedMixtureCases,
   ...mixtureCases("all bf16", [150, 4, 128], ["bf16", "bf16"]),
   ...mixtureCases("all f32, odd width", [11, 3, 65], ["f32", "f32"]),
   ...mixtureCases("f32 gradient of bf16 rows", [5, 8, 100], ["f32", "bf16"]),
@@ -328,6 +429,7 @@ const biasCases: readonly OpCase[] = [
 ];
 
 export const moeCases: readonly OpCase[] = [
+  ...copyCases,
   ...routerCases,
   ...routerBackwardCases,
   ...sequenceBalanceCases,

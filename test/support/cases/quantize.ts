@@ -61,7 +61,14 @@ const unfloored = { powerOfTwo: 0, floor: 0 } as const;
 const e4m3 = (x: Float, values: ArrayLike<number>) => ({ x, codes: "f8e4m3" as const, values });
 const e5m6 = (x: Float, values: ArrayLike<number>) => ({ x, codes: "e5m6" as const, values });
 
+/** The first `count` rows only. */
+function counted(all: OpCase, count: number): OpCase {
+  const operands = { ...all.operands, count: { shape: [1], dtype: "i32", values: [count] } as const };
+  return { ...all, name: `${all.name}, ${count} rows there`, operands };
+}
+
 const tilesCases: readonly OpCase[] = [
+  counted(tilesCase("ragged", [5, 300], e4m3("bf16", spoiltNumbers(1500, 16)), plain), 3),
   tilesCase("one number", [1, 1], e4m3("f32", [0.3]), plain),
   tilesCase("no row", [0, 128], e4m3("f32", []), plain),
   tilesCase("ragged", [5, 300], e4m3("f32", wildNumbers(1500, 1)), plain),
@@ -202,6 +209,7 @@ function absMaxCase(name: string, x: Float, values: ArrayLike<number>): OpCase {
 
 export const quantizeCases: readonly OpCase[] = [
   ...tilesCases,
+  counted(dequantizeCase([6, 140], "f8e4m3", "bf16"), 4),
   dequantizeCase([1, 1], "f8e4m3", "f32"),
   dequantizeCase([11, 300], "f8e4m3", "bf16"),
   dequantizeCase([300, 256], "f8e4m3", "f32"),

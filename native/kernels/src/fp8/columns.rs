@@ -129,7 +129,7 @@ pub fn quantize_columns(ctx: &Ctx, a: &mut Args) -> Result<(), KernelError> {
         None if g == 1 => &whole,
         None => return Err(KernelError::new("offsets", "is absent, several groups need it")),
     };
-    check_offsets(offsets, r)?;
+    let r = check_offsets(offsets, r)?;
     let rows = rows.map(|rows| rows.i32s(r)).transpose()?;
     let job = Job {
         x: take_source(&x, x_scales, source_rows(rows, r)?, k)?,

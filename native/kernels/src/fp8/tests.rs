@@ -40,7 +40,7 @@ fn tiles_refuse_odd_rows_of_twelve_bit_codes_and_codes_that_lie_on_x() {
     let tiles = |codes, k: f64| {
         run(
             "quantizeTiles",
-            &[X, ABSENT, codes, SCALES],
+            &[X, ABSENT, codes, SCALES, ABSENT],
             &[2.0, k, 0.0, 1e-4, 1.0],
         )
     };

@@ -3,7 +3,7 @@
 //! contract   src/tensor/ops/fp8/quantizeTiles.ts: the same bits
 //! layout     rows of codes one after another; E5M6 packs two numbers in three bytes, so that K is even there
 //! dtype      x, y f32 or bf16; codes f8e4m3 or e5m6; scales f32; the quotient is a true f32 division
-//! limits     any R and K; the last tile of a row, and the last block of rows, may be short: nothing beyond is read
+//! limits     rows behind `count` are neither read nor written; any R and K; the last tile of a row, and the last block of rows, may be short: nothing beyond is read
 //! tiling     rows of about 32768 numbers per task; whole blocks of rows where they share a scale
 //! why so     a tile is read twice, the second time from the first cache
 //! versions   v1 (this file); v2 (wide/tiles.rs) for rows of E4M3 where there are 512-bit registers, twice as fast
@@ -17,7 +17,7 @@ use crate::bf16::Element;
 use crate::error::KernelError;
 use crate::isa::Isa;
 use crate::ops::Ctx;
-use crate::pointwise::rows::{Out, for_rows, require_apart};
+use crate::pointwise::rows::{Out, count_rows, for_rows, require_apart};
 use crate::pool::Disjoint;
 use crate::{by_isa, isa_twins, with_floats, with_floats_mut};
 
@@ -46,10 +46,11 @@ struct Job<'a> {
     scales: Disjoint<'a, f32>,
 }
 
-/// x, amax?, codes, scales; R, K, powerOfTwo, floor, rowsPerTile
+/// x, amax?, codes, scales, count?; R, K, powerOfTwo, floor, rowsPerTile
 pub fn quantize_tiles(ctx: &Ctx, a: &mut Args) -> Result<(), KernelError> {
     let (x, amax) = (a.floats("x")?, a.f32s_optional("amax")?);
     let (codes, scales) = (a.codes("codes")?, a.f32s("scales")?);
+    let count = a.i32s_optional("count")?;
     let (r, k) = (a.usize("R")?, a.usize("K")?);
     let rule = Rule {
         power_of_two: a.flag("powerOfTwo")?,
@@ -59,6 +60,7 @@ pub fn quantize_tiles(ctx: &Ctx, a: &mut Args) -> Result<(), KernelError> {
     a.end()?;
     check_width(&codes, k)?;
     require_apart(&codes, [&x])?;
+    let r = count_rows(count, r)?;
     let size = elements(&[r, k])?;
     let job = Job {
         x: x.slice(size)?,
@@ -183,13 +185,15 @@ isa_twins! {
     }
 }
 
-/// codes, scales, y; R, K
+/// codes, scales, y, count?; R, K
 pub fn dequantize_tiles(ctx: &Ctx, a: &mut Args) -> Result<(), KernelError> {
     let (codes, scales, y) = (a.codes("codes")?, a.f32s("scales")?, a.floats("y")?);
+    let count = a.i32s_optional("count")?;
     let (r, k) = (a.usize("R")?, a.usize("K")?);
     a.end()?;
     check_width(&codes, k)?;
     require_apart(&y, [&codes])?;
+    let r = count_rows(count, r)?;
     let size = elements(&[r, k])?;
     let tiles = k.div_ceil(TILE);
     let dtype = codes.dtype();

@@ -296,7 +296,7 @@ pub fn grouped_op(ctx: &Ctx, a: &mut Args) -> Result<(), KernelError> {
     let arithmetic = arithmetic_of(a.flag("compute")?);
     a.end()?;
     let offsets = offsets.i32s(e + 1)?;
-    check_offsets(offsets, r)?;
+    let r = check_offsets(offsets, r)?;
     let (dy, x) = (gather(&dy, dy_rows, r, n)?, gather(&x, x_rows, r, k)?);
     let dw = dw.f32s_mut(elements(&[e, n, k])?)?;
     let (threads, panels) = (ctx.pool.threads(), k.div_ceil(PANEL));

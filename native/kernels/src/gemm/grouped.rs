@@ -3,7 +3,8 @@
 //! contract   tensor/ops (groupedMatmul)
 //! layout     x [Tx, K], y [R, N] row-major; w packed, [E] matrices one after another; offsets [E + 1] ascending
 //! dtype      arithmetic = dtype of the panels; x and y f32 or bf16
-//! limits     empty experts and R = 0 are legal; row indices are checked before anything is written
+//! limits     empty experts and R = 0 are legal; row indices are checked before anything is written; R is the room for rows:
+//!            those behind the last expert's are neither read nor written
 //! tiling     tasks of at most eight tiles of one expert's rows (96, or 256 in AMX registers) by a run of its panels
 //! why so     the gather of token rows is part of packing A: the permuted rows are never written to memory
 //! versions   v1 (this file)
@@ -56,15 +57,16 @@ pub(super) fn gather<'a>(
     })
 }
 
-/// Refuses offsets that do not run from 0 to R, ascending.
-pub(crate) fn check_offsets(offsets: &[i32], r: usize) -> Result<(), KernelError> {
+/// The number of rows: the last offset. Refuses offsets that do not ascend from 0 to at most R.
+pub(crate) fn check_offsets(offsets: &[i32], r: usize) -> Result<usize, KernelError> {
     let ascending = offsets.windows(2).all(|pair| pair[0] <= pair[1]);
-    let whole = offsets.first() == Some(&0) && offsets.last().map(|last| *last as usize) == Some(r);
-    if ascending && whole {
-        return Ok(());
+    if let (true, Some(0), Some(&last)) = (ascending, offsets.first(), offsets.last())
+        && last as usize <= r
+    {
+        return Ok(last as usize);
     }
     let message = format!(
-        "{} offsets from {} to {} do not ascend from 0 to R = {r}",
+        "{} offsets from {} to {} do not ascend from 0 to at most R = {r}",
         offsets.len(),
         offsets.first().unwrap_or(&-1),
         offsets.last().unwrap_or(&-1)
@@ -82,7 +84,7 @@ pub fn op(ctx: &Ctx, a: &mut Args) -> Result<(), KernelError> {
     let (r, n, k, e) = (a.usize("R")?, a.usize("N")?, a.usize("K")?, a.usize("E")?);
     a.end()?;
     let offsets = offsets.i32s(e + 1)?;
-    check_offsets(offsets, r)?;
+    let r = check_offsets(offsets, r)?;
     let Gather { x, rows } = gather(&x, rows, r, k)?;
     let panels = Panels::take(&panels, e, n, k)?;
     let y = Target::new(y.slice_mut(elements(&[r, n])?)?, n);

@@ -3,7 +3,8 @@
 //! contract   tensor/ops/combine.ts
 //! layout     x [T * K, D] · slotRow, expertIds, weights [T, K] · shared, y [T, D]
 //! dtype      x, shared, y f32 or bf16 each; sums f32; one rounding at the store
-//! limits     slot rows outside x are refused before anything is written
+//! limits     slot rows outside x are refused before anything is written; -1 ends a token's slots; without expertIds all slots
+//!            are one group; tokens behind `count` are neither read nor written
 //! order      one FMA chain per group over its slots ascending, groups added ascending, then shared
 //! tiling     about 20 us of tokens per task; 1024 columns at a time, so that the sums stay in the first cache
 //! why so     up to four rows stream through one loop: each is read once and the sum is loaded once per group
@@ -15,6 +16,7 @@ use crate::args::{Args, Floats, FloatsMut};
 use crate::bf16::Element;
 use crate::error::KernelError;
 use crate::ops::Ctx;
+use crate::pointwise::rows::count_rows;
 use crate::pool::{Disjoint, Scratch};
 use crate::{by_isa, isa_twins, with_floats, with_floats_mut};
 
@@ -25,19 +27,20 @@ const STREAMS: usize = 4;
 
 struct Slots<'a> {
     rows: &'a [i32],
-    ids: &'a [i32],
+    ids: Option<&'a [i32]>,
     weights: Option<&'a [f32]>,
     top_k: usize,
     width: usize,
     group_size: usize,
 }
 
-/// The op: x, slotRow, expertIds, weights?, shared?, y; T, K, D, groupSize.
+/// The op: x, slotRow, expertIds?, weights?, shared?, y, count?; T, K, D, R, groupSize.
 pub fn op(ctx: &Ctx, a: &mut Args) -> Result<(), KernelError> {
-    let (x, rows, ids) = (a.floats("x")?, a.i32s("slotRow")?, a.i32s("expertIds")?);
+    let (x, rows, ids) = (a.floats("x")?, a.i32s("slotRow")?, a.i32s_optional("expertIds")?);
     let (weights, shared) = (a.f32s_optional("weights")?, a.floats_optional("shared")?);
-    let y = a.floats("y")?;
+    let (y, count) = (a.floats("y")?, a.i32s_optional("count")?);
     let (tokens, k, d) = (a.usize("T")?, a.usize("K")?, a.usize("D")?);
+    let x_rows = a.usize("R")?;
     let group_size = a.usize("groupSize")?;
     a.end()?;
     if group_size == 0 {
@@ -46,29 +49,30 @@ pub fn op(ctx: &Ctx, a: &mut Args) -> Result<(), KernelError> {
             "is 0, a group has at least one expert",
         ));
     }
+    let tokens = count_rows(count, tokens)?;
     let slots = Slots {
         rows: rows.i32s(tokens * k)?,
-        ids: ids.i32s(tokens * k)?,
+        ids: ids.map(|ids| ids.i32s(tokens * k)).transpose()?,
         weights: weights.map(|w| w.f32s(tokens * k)).transpose()?,
         top_k: k,
         width: d,
         group_size,
     };
-    check_rows(slots.rows)?;
+    check_rows(slots.rows, x_rows)?;
     let shared = shared.map(|s| s.slice(tokens * d)).transpose()?;
     let y = y.slice_mut(tokens * d)?;
-    with_floats!(x.slice(tokens * k * d)?, |x| run(ctx, &slots, x, shared, y));
+    with_floats!(x.slice(x_rows * d)?, |x| run(ctx, &slots, x, shared, y));
     Ok(())
 }
 
-/// Refuses rows outside 0..rows.len().
-pub(super) fn check_rows(rows: &[i32]) -> Result<(), KernelError> {
-    match rows.iter().find(|row| **row < 0 || **row as usize >= rows.len()) {
+/// Refuses rows that are neither -1 nor among the `count` of x.
+fn check_rows(rows: &[i32], count: usize) -> Result<(), KernelError> {
+    match rows
+        .iter()
+        .find(|row| **row < -1 || **row >= 0 && **row as usize >= count)
+    {
         None => Ok(()),
-        Some(bad) => Err(KernelError::new(
-            "slotRow",
-            format!("{bad} is no row of {}", rows.len()),
-        )),
+        Some(bad) => Err(KernelError::new("slotRow", format!("{bad} is no row of {count}"))),
     }
 }
 
@@ -111,9 +115,10 @@ fn sum_slots<'s, X: Element>(
 ) -> &'s [f32] {
     let (total, sum) = scratch.f32(2 * BLOCK).split_at_mut(BLOCK);
     let (total, sum) = (&mut total[..len], &mut sum[..len]);
-    let group_of = |slot: usize| slots.ids[slot] as usize / slots.group_size;
-    let end = (t + 1) * slots.top_k;
+    let group_of = |slot: usize| slots.ids.map_or(0, |ids| ids[slot] as usize / slots.group_size);
     let mut slot = t * slots.top_k;
+    let own = &slots.rows[slot..slot + slots.top_k];
+    let end = slot + own.iter().position(|row| *row < 0).unwrap_or(slots.top_k);
     if slot == end {
         total.fill(0.0);
     }
@@ -284,9 +289,14 @@ mod tests {
             } else {
                 arena.garbage(n)
             };
-            let numbers = [p.tokens, p.k, p.d, p.group_size].map(|n| n as f64);
+            let numbers = [p.tokens, p.k, p.d, p.tokens * p.k, p.group_size].map(|n| n as f64);
             arena
-                .run(ctx, op, &[x, rows, ids, weights, shared, y], &numbers)
+                .run(
+                    ctx,
+                    op,
+                    &[x, rows, ids, weights, shared, y, Arena::ABSENT],
+                    &numbers,
+                )
                 .unwrap();
             arena.f32s(y)
         })
@@ -358,18 +368,40 @@ mod tests {
         let mut p = problem(0, 2, 4, 4, 2);
         assert!(run(&p, true).is_empty());
         p = problem(2, 2, 4, 4, 2);
-        for bad in [-1, 4] {
+        for bad in [-2, 4] {
             let mut arena = Arena::new();
             let (x, ids) = (arena.put(&p.x), arena.put_i32(&p.ids));
             let rows = arena.put_i32(&[0, 1, 2, bad]);
             let y = arena.garbage(8);
-            let operands = [x, rows, ids, Arena::ABSENT, Arena::ABSENT, y];
-            let error =
-                same_on_all_paths(|ctx| arena.run(ctx, op, &operands, &[2.0, 2.0, 4.0, 2.0]).unwrap_err());
+            let operands = [x, rows, ids, Arena::ABSENT, Arena::ABSENT, y, Arena::ABSENT];
+            let error = same_on_all_paths(|ctx| {
+                arena
+                    .run(ctx, op, &operands, &[2.0, 2.0, 4.0, 4.0, 2.0])
+                    .unwrap_err()
+            });
             assert_eq!(
                 (error.param, error.message),
                 (Some("slotRow"), format!("{bad} is no row of 4"))
             );
         }
+    }
+
+    #[test]
+    fn absent_slots_end_a_token_and_tokens_behind_the_count_stay_as_they_were() {
+        let x: Vec<f32> = (0..6).map(|i| i as f32 + 1.0).collect();
+        let y = same_on_all_paths(|ctx| {
+            let mut arena = Arena::new();
+            let at = arena.put(&x);
+            let rows = arena.put_i32(&[2, 0, -1, -1, 1, 77, 5, 5]);
+            let (y, count) = (arena.put(&[9.0; 8]), arena.put_i32(&[3]));
+            let operands = [at, rows, Arena::ABSENT, Arena::ABSENT, Arena::ABSENT, y, count];
+            // The row 77 of a token behind its end is refused all the same: rows are checked as they lie.
+            assert!(arena.run(ctx, op, &operands, &[4.0, 2.0, 2.0, 3.0, 1.0]).is_err());
+            let rows = arena.put_i32(&[2, 0, -1, -1, 1, -1, 5, 5]);
+            let operands = [at, rows, Arena::ABSENT, Arena::ABSENT, Arena::ABSENT, y, count];
+            arena.run(ctx, op, &operands, &[4.0, 2.0, 2.0, 3.0, 1.0]).unwrap();
+            arena.f32s(y)
+        });
+        assert_eq!(y, [6.0, 8.0, 0.0, 0.0, 3.0, 4.0, 9.0, 9.0]);
     }
 }

@@ -3,7 +3,8 @@
 //! weighRows:       y[row of slot] = weight * x[row]
 //!
 //! contract   tensor/ops/moe/mixture.ts
-//! layout     hidden, x, y [T * K, F]; dHidden [T * K, F] unweighted, in place · slotRow, weights, dWeights [T, K]
+//! layout     hidden, x, y [T * K, F]; dHidden [T * K, F] unweighted, in place · slotRow, weights, dWeights [T, K]; without slotRow
+//!            slots are rows, and those behind `count` are neither read nor written
 //! dtype      rows f32 or bf16 each; dot products f32 over 64 virtual lanes
 //! limits     slotRow must be a permutation: checked, because tasks write the rows it names
 //! tiling     about 20 us of tokens per task
@@ -17,14 +18,15 @@ use crate::attention::vector::{Stored, Vector, WIDTH, vector_twins};
 use crate::error::KernelError;
 use crate::math::LANES;
 use crate::ops::Ctx;
-use crate::pointwise::rows::Out;
+use crate::pointwise::rows::{Out, count_rows};
 use crate::pointwise::vectors::{Sums, put_at, take_at, total};
 use crate::pool::Disjoint;
 use crate::{with_floats, with_floats_mut};
 
 /// Which row belongs to each slot, and how much it counts.
 struct Slots<'a> {
-    rows: &'a [i32],
+    /// None: the slots are the rows.
+    rows: Option<&'a [i32]>,
     weights: &'a [f32],
     width: usize,
 }
@@ -32,21 +34,27 @@ struct Slots<'a> {
 impl<'a> Slots<'a> {
     /// Takes slotRow and weights of `slots` slots; rows must be a permutation.
     fn take(
-        rows: &Operand<'a>,
+        rows: Option<Operand<'a>>,
         weights: &Operand<'a>,
         slots: usize,
         width: usize,
     ) -> Result<Slots<'a>, KernelError> {
         Ok(Slots {
-            rows: permutation(rows.i32s(slots)?)?,
+            rows: rows.map(|rows| permutation(rows.i32s(slots)?)).transpose()?,
             weights: weights.f32s(slots)?,
             width,
         })
     }
 
+    /// The first element of the row of a slot.
+    #[inline(always)]
+    fn start(&self, slot: usize) -> usize {
+        self.rows.map_or(slot, |rows| rows[slot] as usize) * self.width
+    }
+
     /// Calls `work(from, to)` for ranges that cover all slots, whole tokens of `top_k` slots each.
     fn run(&self, ctx: &Ctx, top_k: usize, work: impl Fn(usize, usize) + Sync) {
-        let count = self.rows.len();
+        let count = self.weights.len();
         let chunk = top_k.max(1) * tokens_per_task(top_k * (self.width / 6 + 10));
         ctx.pool.run(count.div_ceil(chunk), &|task, _| {
             work(task * chunk, count.min((task + 1) * chunk));
@@ -54,17 +62,23 @@ impl<'a> Slots<'a> {
     }
 }
 
-/// The op: dHidden, hidden, slotRow, weights, dWeights; T, K, F.
+/// The op: dHidden, hidden, slotRow?, weights, dWeights, count?; T, K, F.
 pub fn backward(ctx: &Ctx, a: &mut Args) -> Result<(), KernelError> {
     let (d_hidden, hidden) = (a.floats("dHidden")?, a.floats("hidden")?);
-    let (rows, weights, d_weights) = (a.i32s("slotRow")?, a.f32s("weights")?, a.f32s("dWeights")?);
+    let (rows, weights, d_weights) = (
+        a.i32s_optional("slotRow")?,
+        a.f32s("weights")?,
+        a.f32s("dWeights")?,
+    );
+    let count = a.i32s_optional("count")?;
     let (t, k, f) = (a.usize("T")?, a.usize("K")?, a.usize("F")?);
     a.end()?;
+    let slots = count_rows(count, t * k)?;
     let job = Backward {
-        slots: Slots::take(&rows, &weights, t * k, f)?,
-        hidden: hidden.slice(t * k * f)?,
-        d_hidden: Out::new(d_hidden.slice_mut(t * k * f)?),
-        d_weights: Disjoint::new(d_weights.f32s_mut(t * k)?),
+        slots: Slots::take(rows, &weights, slots, f)?,
+        hidden: hidden.slice(slots * f)?,
+        d_hidden: Out::new(d_hidden.slice_mut(slots * f)?),
+        d_weights: Disjoint::new(d_weights.f32s_mut(slots)?),
     };
     job.slots.run(ctx, k, |from, to| {
         // SAFETY: the set is usable, and each slot is in one task.
@@ -73,20 +87,22 @@ pub fn backward(ctx: &Ctx, a: &mut Args) -> Result<(), KernelError> {
     Ok(())
 }
 
-/// The op: x, slotRow, weights, y; T, K, F.
+/// The op: x, slotRow?, weights, y, count?; T, K, F.
 pub fn weigh(ctx: &Ctx, a: &mut Args) -> Result<(), KernelError> {
     let (x, rows, weights, y) = (
         a.floats("x")?,
-        a.i32s("slotRow")?,
+        a.i32s_optional("slotRow")?,
         a.f32s("weights")?,
         a.floats("y")?,
     );
+    let count = a.i32s_optional("count")?;
     let (t, k, f) = (a.usize("T")?, a.usize("K")?, a.usize("F")?);
     a.end()?;
+    let slots = count_rows(count, t * k)?;
     let job = Weigh {
-        slots: Slots::take(&rows, &weights, t * k, f)?,
-        x: x.slice(t * k * f)?,
-        y: Out::new(y.slice_mut(t * k * f)?),
+        slots: Slots::take(rows, &weights, slots, f)?,
+        x: x.slice(slots * f)?,
+        y: Out::new(y.slice_mut(slots * f)?),
     };
     job.slots.run(ctx, k, |from, to| {
         // SAFETY: the set is usable, and each slot is in one task.
@@ -124,7 +140,7 @@ struct Backward<'a> {
 unsafe fn backward_rows<V: Vector, const M: usize, const N: usize>(job: &Backward, from: usize, to: usize) {
     let f = job.slots.width;
     for slot in from..to {
-        let row = job.slots.rows[slot] as usize * f;
+        let row = job.slots.start(slot);
         let weight = job.slots.weights[slot];
         with_floats!(job.hidden.range(row, f), |hidden| {
             // SAFETY: V is usable; rows are a permutation and each slot is in one task: nobody else has this row.
@@ -185,7 +201,7 @@ struct Weigh<'a> {
 unsafe fn weigh_rows<V: Vector, const M: usize, const N: usize>(job: &Weigh, from: usize, to: usize) {
     let f = job.slots.width;
     for slot in from..to {
-        let row = job.slots.rows[slot] as usize * f;
+        let row = job.slots.start(slot);
         let weight = job.slots.weights[slot];
         with_floats!(job.x.range(row, f), |x| {
             // SAFETY: as in `backward_rows`.
@@ -289,7 +305,7 @@ mod tests {
                         .run(
                             ctx,
                             super::backward,
-                            &[d, hidden, rows, weights, dw],
+                            &[d, hidden, rows, weights, dw, Arena::ABSENT],
                             &p.numbers(),
                         )
                         .unwrap();
@@ -328,7 +344,12 @@ mod tests {
                         arena.garbage(p.hidden.len())
                     };
                     arena
-                        .run(ctx, super::weigh, &[x, rows, weights, y], &p.numbers())
+                        .run(
+                            ctx,
+                            super::weigh,
+                            &[x, rows, weights, y, Arena::ABSENT],
+                            &p.numbers(),
+                        )
                         .unwrap();
                     arena.f32s(y)
                 });
@@ -356,16 +377,55 @@ mod tests {
             let errors = same_on_all_paths(|ctx| {
                 [
                     arena
-                        .run(ctx, super::backward, &[d, hidden, rows, w, dw], &numbers)
+                        .run(
+                            ctx,
+                            super::backward,
+                            &[d, hidden, rows, w, dw, Arena::ABSENT],
+                            &numbers,
+                        )
                         .unwrap_err()
                         .message,
                     arena
-                        .run(ctx, super::weigh, &[hidden, rows, w, d], &numbers)
+                        .run(ctx, super::weigh, &[hidden, rows, w, d, Arena::ABSENT], &numbers)
                         .unwrap_err()
                         .message,
                 ]
             });
             assert_eq!(errors, [message, message]);
+        }
+    }
+
+    #[test]
+    fn without_slots_rows_are_weighed_in_order_up_to_the_count() {
+        let p = problem(5, 1, 33);
+        let numbers = p.numbers();
+        let (d, dw, y) = same_on_all_paths(|ctx| {
+            let mut arena = Arena::new();
+            let (d, hidden) = (arena.put(&p.d_hidden), arena.put(&p.hidden));
+            let (weights, count) = (arena.put(&p.weights), arena.put_i32(&[3]));
+            let (dw, y) = (arena.put(&[7.0; 5]), arena.put(&[7.0; 5 * 33]));
+            let absent = Arena::ABSENT;
+            let back = [d, hidden, absent, weights, dw, count];
+            arena.run(ctx, super::backward, &back, &numbers).unwrap();
+            let weigh = [hidden, absent, weights, y, count];
+            arena.run(ctx, super::weigh, &weigh, &numbers).unwrap();
+            (arena.f32s(d), arena.f32s(dw), arena.f32s(y))
+        });
+        for slot in 0..5 {
+            let row = slot * 33..(slot + 1) * 33;
+            let (g, hidden) = (&p.d_hidden[row.clone()], &p.hidden[row.clone()]);
+            if slot < 3 {
+                assert_eq!(dw[slot].to_bits(), dot(g, hidden).to_bits());
+                assert!(
+                    d[row.clone()]
+                        .iter()
+                        .zip(g)
+                        .all(|(d, g)| *d == p.weights[slot] * g)
+                );
+                assert!(y[row].iter().zip(hidden).all(|(y, h)| *y == p.weights[slot] * h));
+            } else {
+                assert_eq!((dw[slot], &d[row.clone()], &y[row]), (7.0, g, &[7.0; 33][..]));
+            }
         }
     }
 }

@@ -3,6 +3,7 @@
 mod balance;
 mod bias;
 mod combine;
+mod copies;
 
 mod dispatch;
 mod mixture;
@@ -22,6 +23,8 @@ pub const OPS: &[(&str, Kernel)] = &[
     ("sequenceBalanceBackward", balance::backward),
     ("dispatchPlan", dispatch::plan),
     ("expertLoad", dispatch::load),
+    ("planCopies", copies::plan),
+    ("gatherRows", copies::gather),
     ("combine", combine::op),
     ("mixtureBackward", mixture::backward),
     ("weighRows", mixture::weigh),

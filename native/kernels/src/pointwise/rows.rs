@@ -18,6 +18,19 @@ pub fn for_rows(pool: &Pool, rows: usize, width: usize, work: impl Fn(usize, usi
     });
 }
 
+/// How many of `room` rows there are: what `count` [1] says when the op runs; all of them where it is absent.
+pub fn count_rows(count: Option<Operand>, room: usize) -> Result<usize, KernelError> {
+    let Some(count) = count else { return Ok(room) };
+    let rows = count.i32s(1)?[0];
+    match usize::try_from(rows) {
+        Ok(rows) if rows <= room => Ok(rows),
+        _ => {
+            let message = format!("is {rows}, there is room for {room} rows");
+            Err(KernelError::new(count.name(), message))
+        }
+    }
+}
+
 /// A float output whose tasks write disjoint parts.
 #[derive(Clone, Copy)]
 pub enum Out<'a> {

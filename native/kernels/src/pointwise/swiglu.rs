@@ -3,7 +3,7 @@
 // contract   src/tensor/ops/swiglu.ts           (references, gradient, tolerance)
 // layout     x [R, 2F]: F gates, then F values; y [R, F]
 // dtype      f32 or bf16 each; arithmetic f32, the common exp, true division
-// limits     any F, R = 0 legal; nothing in place
+// limits     any F, R = 0 legal; nothing in place; rows behind `count` are neither read nor written
 // tiling     rows of about 32768 numbers per task
 // why so     the backward pass computes the sigmoid anew: cheaper than a third array through memory
 // versions   v1 a plain loop: as fast on AVX-512, slower in bf16 on AVX2 · v2 vectors (this file)
@@ -11,7 +11,7 @@
 //            in the same run (examples/pointwise_bench.rs): f32 0.8; bf16, half the bytes for the same
 //            arithmetic, 0.5, backward 0.6
 
-use super::rows::{Out, for_rows, require_apart};
+use super::rows::{Out, count_rows, for_rows, require_apart};
 use super::vectors::{LOWEST, put_at, sigmoid, take_at};
 use crate::args::{Args, Floats};
 use crate::attention::vector::{Stored, Vector, WIDTH, vector_twins};
@@ -27,9 +27,11 @@ struct Forward<'a> {
 
 pub fn forward(ctx: &Ctx, a: &mut Args) -> Result<(), KernelError> {
     let (x, y) = (a.floats("x")?, a.floats("y")?);
+    let count = a.i32s_optional("count")?;
     let (r, f) = (a.usize("R")?, a.usize("F")?);
     a.end()?;
     require_apart(&y, [&x])?;
+    let r = count_rows(count, r)?;
     let job = Forward {
         x: x.slice(2 * r * f)?,
         y: Out::new(y.slice_mut(r * f)?),
@@ -96,9 +98,11 @@ struct Backward<'a> {
 
 pub fn backward(ctx: &Ctx, a: &mut Args) -> Result<(), KernelError> {
     let (dy, x, dx) = (a.floats("dy")?, a.floats("x")?, a.floats("dx")?);
+    let count = a.i32s_optional("count")?;
     let (r, f) = (a.usize("R")?, a.usize("F")?);
     a.end()?;
     require_apart(&dx, [&dy, &x])?;
+    let r = count_rows(count, r)?;
     let job = Backward {
         dy: dy.slice(r * f)?,
         x: x.slice(2 * r * f)?,
@@ -204,7 +208,7 @@ mod tests {
                 .map(|(row, i)| at(row, i) * sigmoid(at(row, i)) * at(row, f + i))
                 .collect();
             for b in dtypes(2) {
-                let op = Op::new("swiglu").given(&x, b[0]).wanted(r * f, b[1]);
+                let op = Op::new("swiglu").given(&x, b[0]).wanted(r * f, b[1]).absent();
                 op.numbers(&[r as f64, f as f64]).check(std::slice::from_ref(&y));
             }
         }
@@ -230,7 +234,8 @@ mod tests {
                 let op = Op::new("swigluBackward")
                     .given(&dy, b[0])
                     .given(&x, b[1])
-                    .wanted(2 * r * f, b[2]);
+                    .wanted(2 * r * f, b[2])
+                    .absent();
                 op.numbers(&[r as f64, f as f64]).check(std::slice::from_ref(&dx));
             }
         }
@@ -244,6 +249,7 @@ mod tests {
         let y = &Op::new("swiglu")
             .given(&x, false)
             .wanted(6, false)
+            .absent()
             .numbers(&[1.0, 6.0])
             .same_everywhere()[0];
         assert!(y[..3].iter().all(|v| v.abs() < 1e-35));
@@ -251,10 +257,38 @@ mod tests {
         let op = Op::new("swigluBackward")
             .given(&[1.0; 6], false)
             .given(&x, false)
-            .wanted(12, false);
+            .wanted(12, false)
+            .absent();
         let dx = &op.numbers(&[1.0, 6.0]).same_everywhere()[0];
         assert!(dx.iter().all(|v| v.is_finite()));
         assert!(dx[..3].iter().all(|v| v.abs() < 1e-35));
         assert_eq!((dx[5], dx[3]), (1.0, 0.5));
+    }
+
+    #[test]
+    fn rows_behind_the_count_stay_as_they_were_and_a_count_beyond_the_room_is_refused() {
+        let (r, f) = (5, 20);
+        let (x, dy) = (inputs(r, f), numbers(r * f, 2));
+        let forward = |count: &[i32]| {
+            let op = Op::new("swiglu").given(&x, false).wanted(r * f, false).ids(count);
+            op.numbers(&[r as f64, f as f64])
+        };
+        let backward = |count: &[i32]| {
+            let op = Op::new("swigluBackward").given(&dy, false).given(&x, false);
+            op.wanted(2 * r * f, false)
+                .ids(count)
+                .numbers(&[r as f64, f as f64])
+        };
+        for (made, width) in [(forward(&[3]), f), (backward(&[3]), 2 * f)] {
+            let y = &made.same_everywhere()[0];
+            assert!(y[..3 * width].iter().all(|v| v.is_finite()));
+            assert!(y[3 * width..].iter().all(|v| v.is_nan()));
+        }
+        for bad in [6, -1] {
+            for op in [forward(&[bad]), backward(&[bad])] {
+                let error = op.run(1, crate::isa::Isa::detect()).unwrap_err();
+                assert_eq!(error.param, Some("count"));
+            }
+        }
     }
 }

@@ -14,9 +14,10 @@ import { scaleTile, tileSpan } from "./scaleTile.ts";
 
 export const quantizeTilesKernel: Kernel = defineKernel({
   name: "quantizeTiles",
-  operands: { x: "in", amax: "in?", codes: "out", scales: "out" },
+  operands: { x: "in", amax: "in?", codes: "out", scales: "out", count: "in? i32" },
   params: ["R", "K", "powerOfTwo", "floor", "rowsPerTile"],
-  reference({ x, amax, codes, scales }, { R, K, powerOfTwo, floor, rowsPerTile }, dtypes) {
+  reference({ x, amax, codes, scales, count }, { R: room, K, powerOfTwo, floor, rowsPerTile }, dtypes) {
+    const R = count?.[0] ?? room;
     const dtype = dtypes.codes as CodeDtype;
     const rule = { powerOfTwo: powerOfTwo === 1, floor };
     for (let row = 0; row < R; row += rowsPerTile) {
@@ -34,10 +35,10 @@ export const quantizeTilesKernel: Kernel = defineKernel({
 
 export const dequantizeTilesKernel: Kernel = defineKernel({
   name: "dequantizeTiles",
-  operands: { codes: "in", scales: "in", y: "out" },
+  operands: { codes: "in", scales: "in", y: "out", count: "in? i32" },
   params: ["R", "K"],
-  reference({ codes, scales, y }, { R, K }) {
-    for (let r = 0; r < R; r++) {
+  reference({ codes, scales, y, count }, { R, K }) {
+    for (let r = 0; r < (count?.[0] ?? R); r++) {
       for (let k = 0; k < K; k++) {
         const scale = scales[r * tilesOf(K) + Math.floor(k / TILE)]!;
         y[r * K + k] = Math.fround(codes[r * K + k]! * scale);
@@ -79,7 +80,7 @@ export function quantizeTiles(
   const codes = x.device.empty([R, K], dtype);
   const scales = x.device.empty([R, tilesOf(K)], "f32");
   const params = { R, K, powerOfTwo: powerOfTwo ? 1 : 0, floor, rowsPerTile };
-  x.device.run(quantizeTilesKernel, { x, amax, codes, scales }, params);
+  x.device.run(quantizeTilesKernel, { x, amax, codes, scales, count: null }, params);
   return { codes, scales };
 }
 
@@ -88,6 +89,6 @@ export function dequantizeTiles({ codes, scales }: Quantized, dtype: Dtype): Ten
   const [R, K] = [codes.dim(0), codes.dim(1)];
   requireShape(scales, [R, tilesOf(K)], "dequantizeTiles: scales");
   const y = codes.device.empty([R, K], dtype);
-  codes.device.run(dequantizeTilesKernel, { codes, scales, y }, { R, K });
+  codes.device.run(dequantizeTilesKernel, { codes, scales, y, count: null }, { R, K });
   return y;
 }

@@ -30,8 +30,12 @@ export class Tiles implements Quantized {
   }
 }
 
-/** x [R, K] in tiles, which the innermost scope owns. No tape knows of them. */
-export function tilesFrom(x: Tensor, format: TileFormat): Tiles {
+/**
+ * x [R, K] in tiles, which the innermost scope owns. No tape knows of them.
+ *
+ * @param count  [1] i32: how many of the R rows there are; null for all
+ */
+export function tilesFrom(x: Tensor, format: TileFormat, count: Tensor | null = null): Tiles {
   const { device } = x;
   const K = x.dim(-1);
   const R = x.size / K;
@@ -42,7 +46,7 @@ export function tilesFrom(x: Tensor, format: TileFormat): Tiles {
     device.empty([R, tilesOf(K)], "f32"),
     format.scaling === "tensor" ? device.empty([1], "f32") : null,
   );
-  writeTiles(tiles, format);
+  writeTiles(tiles, format, count);
   return tiles;
 }
 
@@ -62,11 +66,15 @@ export function sharedTiles(x: Tensor, format: TileFormat): Tiles {
   return tiles;
 }
 
-function writeTiles({ source: x, codes, scales, amax }: Tiles, format: TileFormat): void {
+function writeTiles(
+  { source: x, codes, scales, amax }: Tiles,
+  format: TileFormat,
+  count: Tensor | null = null,
+): void {
   const { device } = x;
   const [R, K] = [codes.dim(0), codes.dim(1)];
   if (amax !== null) device.run(absMaxKernel, { x, y: amax }, { n: x.size });
   const { powerOfTwo, floor, width } = format;
   const params = { R, K, powerOfTwo: powerOfTwo ? 1 : 0, floor, rowsPerTile: width };
-  device.run(quantizeTilesKernel, { x, amax, codes, scales }, params);
+  device.run(quantizeTilesKernel, { x, amax, codes, scales, count }, params);
 }

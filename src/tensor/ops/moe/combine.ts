@@ -21,23 +21,30 @@ export const combineKernel: Kernel = defineKernel({
   operands: {
     x: "in",
     slotRow: "in i32",
-    expertIds: "in i32",
+    expertIds: "in? i32",
     weights: "in?",
     shared: "in?",
     y: "out",
+    count: "in? i32",
   },
-  params: ["T", "K", "D", "groupSize"],
-  reference({ x, slotRow, expertIds, weights, shared, y }, { T, K, D, groupSize }) {
-    for (let t = 0; t < T; t++) {
+  params: ["T", "K", "D", "R", "groupSize"],
+  reference({ x, slotRow, expertIds, weights, shared, y, count }, { T, K, D, groupSize }, dtypes) {
+    // A group's sum may come from elsewhere, and travels in f32: sums of groups are f32 everywhere.
+    const round = dtypes.x === "f64" ? (value: number): number => value : Math.fround;
+    const groupOf = (slot: number): number =>
+      expertIds === null ? 0 : Math.floor(expertIds[slot]! / groupSize);
+    for (let t = 0; t < (count?.[0] ?? T); t++) {
+      const own = slotRow.subarray(t * K, (t + 1) * K);
+      const slots = own.includes(-1) ? own.indexOf(-1) : K;
       for (let d = 0; d < D; d++) {
         let total = 0;
-        for (let k = 0; k < K; ) {
-          const group = Math.floor(expertIds[t * K + k]! / groupSize);
+        for (let k = 0; k < slots; ) {
+          const group = groupOf(t * K + k);
           let sum = 0;
-          for (; k < K && Math.floor(expertIds[t * K + k]! / groupSize) === group; k++) {
+          for (; k < slots && groupOf(t * K + k) === group; k++) {
             sum += (weights?.[t * K + k] ?? 1) * x[slotRow[t * K + k]! * D + d]!;
           }
-          total += sum;
+          total = round(total + round(sum));
         }
         y[t * D + d] = total + (shared?.[t * D + d] ?? 0);
       }
@@ -69,8 +76,44 @@ export function combine(
   if (weights !== null) requireShape(weights, [T, K], "combine: weights");
   if (shared !== null) requireShape(shared, [T, D], "combine: shared");
   const y = x.device.empty([T, D], dtype);
-  const operands = { x, slotRow, expertIds, weights, shared, y };
-  x.device.run(combineKernel, operands, { T, K, D, groupSize });
+  const operands = { x, slotRow, expertIds, weights, shared, y, count: null };
+  x.device.run(combineKernel, operands, { T, K, D, R: T * K, groupSize });
+  return y;
+}
+
+export interface CopySums {
+  /** Whether a list is one chain of additions, as the slots of a group are, or each of its rows a group's sum. */
+  readonly rowsAre: "slots" | "sums";
+  /** One for each place of the lists; null for ones. */
+  readonly weights?: Tensor | null;
+  /** [T, D], added unweighted; null for none */
+  readonly shared: Tensor | null;
+  /** [1] i32: how many of the T lists there are; absent for all */
+  readonly count?: Tensor;
+  /** Of y. */
+  readonly dtype: Dtype;
+}
+
+/**
+ * y[t] = sum over list t of weight * row of x (+ shared[t]), in the order of the list; no tape.
+ *
+ * @param x      [R, D]
+ * @param lists  [T, K] i32: rows of x, -1 behind the last
+ * @returns      [T, D]
+ */
+export function combineCopies(
+  x: Tensor,
+  lists: Tensor,
+  { rowsAre, weights = null, shared, count, dtype }: CopySums,
+): Tensor {
+  const [T, K, D] = [lists.dim(0), lists.dim(-1), x.dim(-1)];
+  if (weights !== null) requireShape(weights, [T * K], "combineCopies: weights");
+  if (shared !== null) requireShape(shared, [T, D], "combineCopies: shared");
+  const y = x.device.empty([T, D], dtype);
+  // Rows of a list differ: as groups of one they are added one after another.
+  const expertIds = rowsAre === "sums" ? lists : null;
+  const operands = { x, slotRow: lists, expertIds, weights, shared, y, count: count ?? null };
+  x.device.run(combineKernel, operands, { T, K, D, R: x.dim(0), groupSize: 1 });
   return y;
 }
 

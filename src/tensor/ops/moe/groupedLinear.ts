@@ -24,7 +24,13 @@ export function groupedLinear(x: Activation, w: Parameter, plan: DispatchPlan, d
   const R = plan.rows.size;
   requireExperts(source, plan.slotRow.dim(0), w, plan);
   const projection = projectionOf(w);
-  const groups: RowGroups = { offsets: plan.offsets, count: R, xRows: plan.rows, dyRows: null };
+  const groups: RowGroups = {
+    offsets: plan.offsets,
+    count: R,
+    filled: null,
+    xRows: plan.rows,
+    dyRows: null,
+  };
   const y = device.empty([R, N], dtype);
   const input = projection.input(x);
   const reads = [...tensorsOf(input), ...planTensors(plan)];

@@ -14,7 +14,7 @@ import { defineKernel, type Kernel } from "../../kernel.ts";
 import type { Parameter } from "../../parameter.ts";
 import { requireShape } from "../../shape.ts";
 import type { Tensor } from "../../tensor.ts";
-import { cast } from "../elementwise.ts";
+import { cast, fill } from "../elementwise.ts";
 import type { RowGroups } from "../projection/projection.ts";
 import { projectionOf } from "../projection/projectionOf.ts";
 import { combine } from "./combine.ts";
@@ -23,11 +23,18 @@ import { requireExperts } from "./groupedLinear.ts";
 
 export const mixtureBackwardKernel: Kernel = defineKernel({
   name: "mixtureBackward",
-  operands: { dHidden: "inout", hidden: "in", slotRow: "in i32", weights: "in", dWeights: "out" },
+  operands: {
+    dHidden: "inout",
+    hidden: "in",
+    slotRow: "in? i32",
+    weights: "in",
+    dWeights: "out",
+    count: "in? i32",
+  },
   params: ["T", "K", "F"],
-  reference({ dHidden, hidden, slotRow, weights, dWeights }, { T, K, F }) {
-    for (let slot = 0; slot < T * K; slot++) {
-      const row = slotRow[slot]! * F;
+  reference({ dHidden, hidden, slotRow, weights, dWeights, count }, { T, K, F }) {
+    for (let slot = 0; slot < (count?.[0] ?? T * K); slot++) {
+      const row = (slotRow?.[slot] ?? slot) * F;
       let dot = 0;
       for (let i = row; i < row + F; i++) {
         dot += dHidden[i]! * hidden[i]!;
@@ -41,11 +48,11 @@ export const mixtureBackwardKernel: Kernel = defineKernel({
 
 export const weighRowsKernel: Kernel = defineKernel({
   name: "weighRows",
-  operands: { x: "in", slotRow: "in i32", weights: "in", y: "out" },
+  operands: { x: "in", slotRow: "in? i32", weights: "in", y: "out", count: "in? i32" },
   params: ["T", "K", "F"],
-  reference({ x, slotRow, weights, y }, { T, K, F }) {
-    for (let slot = 0; slot < T * K; slot++) {
-      const row = slotRow[slot]! * F;
+  reference({ x, slotRow, weights, y, count }, { T, K, F }) {
+    for (let slot = 0; slot < (count?.[0] ?? T * K); slot++) {
+      const row = (slotRow?.[slot] ?? slot) * F;
       for (let i = row; i < row + F; i++) y[i] = weights[slot]! * x[i]!;
     }
   },
@@ -79,7 +86,7 @@ export function mixture(
   requireExperts(hidden, R, w, plan);
   requireShape(weights, [T, K], "mixture: weights");
   const projection = projectionOf(w);
-  const groups: RowGroups = { offsets, count: R, xRows: null, dyRows: tokens };
+  const groups: RowGroups = { offsets, count: R, filled: null, xRows: null, dyRows: tokens };
   using answers = device.temporary([R, D], dtype);
   projection.forward(hidden, groups, answers);
   const y = combine(answers, plan, weights, shared, dtype);
@@ -95,17 +102,34 @@ export function mixture(
       const dHidden = device.empty(hidden.shape, hidden.dtype);
       const dWeights = device.empty(weights.shape, weights.dtype);
       projection.backInput(dy, groups, dHidden);
-      const weigh = { dHidden, hidden, slotRow, weights, dWeights };
+      const weigh = { dHidden, hidden, slotRow, weights, dWeights, count: null };
       device.run(mixtureBackwardKernel, weigh, { T, K, F });
       return [dHidden, dWeights, dShared];
     },
     weightGrad(dy) {
       if (dy === null || w.grad === null) return;
       const weighed = device.empty(hidden.shape, hidden.dtype);
-      device.run(weighRowsKernel, { x: hidden, slotRow, weights, y: weighed }, { T, K, F });
+      const weigh = { x: hidden, slotRow, weights, y: weighed, count: null };
+      device.run(weighRowsKernel, weigh, { T, K, F });
       projection.backWeight(dy, weighed, groups);
     },
   });
+  return y;
+}
+
+/**
+ * Puts each slot's number at its row, as [R].
+ *
+ * @param values  [T, K], a number for each slot
+ */
+export function spreadToRows(values: Tensor, { slotRow }: DispatchPlan): Tensor {
+  const { device } = values;
+  const [T, K] = [slotRow.dim(0), slotRow.dim(-1)];
+  requireShape(values, [T, K], "spreadToRows: values");
+  using ones = device.temporary([T * K], values.dtype);
+  fill(ones, 1);
+  const y = device.empty([T * K], values.dtype);
+  device.run(weighRowsKernel, { x: ones, slotRow, weights: values, y, count: null }, { T, K, F: 1 });
   return y;
 }
 

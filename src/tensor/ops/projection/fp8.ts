@@ -48,12 +48,12 @@ export function fp8Projection(w: Parameter, format: Fp8Format): Projection {
 
     forward(x, groups, y) {
       using _scope = device.scope();
-      multiply(inTiles(x, format.input), groups?.xRows ?? null, groups, false, y);
+      multiply(inTiles(x, format.input, groups, "xRows"), groups?.xRows ?? null, groups, false, y);
     },
 
     backInput(dy, groups, dx) {
       using _scope = device.scope();
-      multiply(tilesFrom(dy, format.gradient), groups?.dyRows ?? null, groups, true, dx);
+      multiply(inTiles(dy, format.gradient, groups, "dyRows"), groups?.dyRows ?? null, groups, true, dx);
     },
 
     backWeight(dy, x, groups) {
@@ -61,7 +61,7 @@ export function fp8Projection(w: Parameter, format: Fp8Format): Projection {
       const { codes: xCodes, scales: xScales } = columns(x, groups, groups?.xRows ?? null, format.input);
       // Rows that are gathered have crossed to the experts in tiles.
       const dyRows = groups?.dyRows ?? null;
-      const sent = dyRows === null ? dy : tilesFrom(dy, format.gradient);
+      const sent = dyRows === null ? dy : inTiles(dy, format.gradient, groups, "dyRows");
       const { codes: dyCodes, scales: dyScales } = columns(sent, groups, dyRows, format.gradient);
       const operands = { dy: dyCodes, dyScales, x: xCodes, xScales, dw: grad };
       const params = { N, K, promotion, accumulatorBits };
@@ -74,8 +74,16 @@ export function fp8Projection(w: Parameter, format: Fp8Format): Projection {
   };
 }
 
-function inTiles(x: Activation, format: TileFormat): Tiles {
-  return x instanceof Tiles ? x : tilesFrom(x, format);
+function inTiles(
+  x: Activation,
+  format: TileFormat,
+  groups: RowGroups | null,
+  gathered: "xRows" | "dyRows",
+): Tiles {
+  if (x instanceof Tiles) return x;
+  // What is gathered is whole; what has a row for each of the groups' ends where they do.
+  const count = groups === null || groups[gathered] !== null ? null : groups.filled;
+  return tilesFrom(x, format, count);
 }
 
 /** x in 128x1 tiles, its rows gathered and cut at the groups. */

@@ -24,7 +24,8 @@ export function plainProjection(w: Parameter): Projection {
       device.run(groupedMatmulKernel, { x, rows: xRows, offsets, panels, y }, { R, N, K, E }, path);
     },
 
-    backInput(dy, groups, dx) {
+    backInput(gradient, groups, dx) {
+      const dy = sourceOf(gradient);
       invariant(panelsT !== null, `${path} is trained`);
       // The transpose is a weight of K outputs and N inputs.
       const sizes = { N: K, K: N };
@@ -38,8 +39,8 @@ export function plainProjection(w: Parameter): Projection {
       device.run(groupedMatmulKernel, operands, { R, ...sizes, E }, path);
     },
 
-    backWeight(dy, input, groups) {
-      const x = sourceOf(input);
+    backWeight(gradient, input, groups) {
+      const [dy, x] = [sourceOf(gradient), sourceOf(input)];
       if (groups === null) {
         device.run(matmulGradWeightKernel, { dy, x, dw: grad }, { T: x.size / K, N, K, compute }, path);
         return;

@@ -14,8 +14,10 @@ export type Activation = Tensor | Tiles;
 export interface RowGroups {
   /** [E + 1] i32: matrix e takes rows offsets[e] to offsets[e + 1] */
   readonly offsets: Tensor;
-  /** Rows of all matrices together. */
+  /** Rows of all matrices together, or room for them. */
   readonly count: number;
+  /** [1] i32: how many rows there are, where that is less than the room; null where all are used */
+  readonly filled: Tensor | null;
   /** [count] i32: where in x each row is read; null where x has them in this order */
   readonly xRows: Tensor | null;
   /** [count] i32: the same in dy */
@@ -28,9 +30,9 @@ export interface Projection {
   /** y = x W^T; without groups one matrix takes all rows. */
   forward(x: Activation, groups: RowGroups | null, y: Tensor): void;
   /** dx = dy W, rows of dx in the order of the groups */
-  backInput(dy: Tensor, groups: RowGroups | null, dx: Tensor): void;
+  backInput(dy: Activation, groups: RowGroups | null, dx: Tensor): void;
   /** dW += dy^T x, into the weight's gradient buffer */
-  backWeight(dy: Tensor, x: Activation, groups: RowGroups | null): void;
+  backWeight(dy: Activation, x: Activation, groups: RowGroups | null): void;
 }
 
 /** The tensor whose gradient the projection's input has. */

@@ -334,7 +334,7 @@ pub fn grouped_op(ctx: &Ctx, a: &mut Args) -> Result<(), KernelError> {
     let accumulation = Accumulation::take(a)?;
     a.end()?;
     let offsets = offsets.i32s(e + 1)?;
-    check_offsets(offsets, r)?;
+    let r = check_offsets(offsets, r)?;
     // Rows of scales as quantizeColumns counts them: a group may begin a tile early.
     let tiles = r / TILE + e;
     let (dy, x) = (

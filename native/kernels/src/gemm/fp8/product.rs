@@ -344,7 +344,7 @@ pub fn grouped_op(ctx: &Ctx, a: &mut Args) -> Result<(), KernelError> {
     let accumulation = Accumulation::take(a)?;
     a.end()?;
     let offsets = offsets.i32s(e + 1)?;
-    check_offsets(offsets, r)?;
+    let r = check_offsets(offsets, r)?;
     let (x, rows, x_scales, scale_rows) = gather(&x, &x_scales, rows, r, k)?;
     elements(&[e, n, k])?;
     let panels = codes_of(&panels, e * panels_len(n, k))?;
