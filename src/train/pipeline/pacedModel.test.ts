@@ -10,7 +10,7 @@ import {
   type SimulationCosts,
   stageOf,
 } from "../../parallel/index.ts";
-import { type Backend, PlanBackend, QueueDevice, Tape } from "../../tensor/index.ts";
+import { PlanBackend, QueueDevice, Tape } from "../../tensor/index.ts";
 import { PacedModel } from "./pacedModel.ts";
 
 /** Seconds of the pauses that are enqueued; nothing sleeps. */
@@ -18,7 +18,7 @@ class Pauses extends PlanBackend {
   readonly taken: number[] = [];
   readonly sent: number[] = [];
 
-  override enqueue(...command: Parameters<Backend["enqueue"]>): void {
+  override enqueue(...command: Parameters<PlanBackend["enqueue"]>): void {
     const [{ name }, operands, params] = command;
     if (name === "pause") this.taken.push((params[0] as number) / 1e6);
     if (name === "postSend") this.sent.push(4 * operands[0]!.length);
