@@ -197,6 +197,10 @@ const mtpInputBackward: PointwiseOracle = (operands, { T, D }) => {
 export const pointwiseOracles: Readonly<Record<string, PointwiseOracle>> = {
   fill: (_, { n, value }) => ({ y: range(n!).map(() => value!) }),
   copy: ({ x }) => ({ y: list(x) }),
+  copyRow: ({ x, table }, { n, row }) => ({
+    table: rowsOf(table, table!.length / n!).flatMap((own, r) => (r === row ? list(x) : own)),
+  }),
+  addCounts: ({ x, y }) => ({ y: list(y).map((v, i) => v + x![i]!) }),
   cast: ({ x }) => ({ y: list(x) }),
   add: ({ a, b }) => ({ y: list(a).map((v, i) => v + b![i]!) }),
   axpy: ({ x, y }, { alpha }) => ({ y: list(y).map((v, i) => v + alpha! * x![i]!) }),
