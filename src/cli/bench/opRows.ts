@@ -10,19 +10,24 @@ import { invariant } from "../../base/index.ts";
 import { generateIds } from "../../engine/index.ts";
 import {
   absMax,
+  addCounts,
   dequantizeTiles,
   fill,
   fp8GradWeightKernel,
   fp8GroupedGradWeightKernel,
   fp8GroupedMatmulKernel,
   fp8MatmulKernel,
+  gatherRows,
   panelElements,
+  planCopies,
+  planDispatch,
   type Quantized,
   QueueDevice,
   quantizeColumns,
   quantizeTiles,
   quantizeWeight,
   scale,
+  type Tensor,
   TILE,
   TracedBackend,
   type TracedCommand,
@@ -122,7 +127,7 @@ function withAdamw(device: QueueDevice, training: TimedTraining): readonly Progr
   ];
 }
 
-/** Ops that no model in f32 or bf16 runs: scaling a tensor by itself, and what FP8 stores. */
+/** Ops that no model in f32 or bf16 runs alone: scaling a tensor by itself, what FP8 stores, what ranks share. */
 function runAlone(device: QueueDevice, tokens: number, hidden: number): void {
   using _scope = device.scope();
   scale(device.empty([tokens, hidden], "f32"), 0.5);
@@ -143,6 +148,17 @@ function runAlone(device: QueueDevice, tokens: number, hidden: number): void {
   };
   quantizeWeight(master, codes, [1, hidden, hidden], false);
   multiplyAlone(device, cached, columns, codes);
+  shareAlone(device, x);
+}
+
+/** What several ranks do besides: 8 experts at 4 of them, 2 of the experts for each token. */
+function shareAlone(device: QueueDevice, x: Tensor): void {
+  const [tokens, experts, topK, units] = [x.dim(0), 8, 2, 4];
+  const ids = Array.from({ length: tokens }, (_, t) => [t % (experts / 2), experts / 2 + (t % 3)]).flat();
+  const { offsets, rows } = planDispatch(device.from(ids, [tokens, topK], "i32"), experts, experts);
+  const plan = planCopies(offsets, rows, { units, tokens, topK });
+  gatherRows(x, plan.tokens, plan.bounds.rows(units, units + 1));
+  addCounts(device.from([1, 2], [2], "i32"), device.from([3, 4], [2], "i32"));
 }
 
 /** The products of FP8, [hidden, hidden] by all tokens: of one weight, and of one expert that has them all. */
