@@ -1,0 +1,187 @@
+import { describe, expect, onTestFinished, test } from "vitest";
+import { hashOf, makeTinyModel, snapshot } from "../../../test/support/tinyModel.ts";
+import { tinyTrainConfig } from "../../../test/support/tinyTraining.ts";
+import { precisions } from "../../model/index.ts";
+import {
+  type Communicator,
+  everyRank,
+  inProcess,
+  type PipelineLayout,
+  pipelineRanks,
+  planSchedule,
+} from "../../parallel/index.ts";
+import { fill, PlanBackend, QueueDevice, ReferenceBackend } from "../../tensor/index.ts";
+import { type Held, takeInventory } from "./inventory.ts";
+import { type Module, makeModules } from "./modules.ts";
+
+/** Two at least for each holder of a stage. */
+const SHARDS = 8;
+
+const layouts: readonly PipelineLayout[] = [
+  { dp: 1, pp: 4, schedule: "dualpipe" },
+  { dp: 2, pp: 2, schedule: "dualpipe" },
+  { dp: 1, pp: 2, schedule: "dualpipev" },
+  { dp: 2, pp: 2, schedule: "1f1b" },
+];
+
+/** Micro-batches of one row: 8 in all. MTP's embedding lies with the first stage under the DualPipes only. */
+function settingsOf({ dp, pp, schedule }: PipelineLayout) {
+  const plan = planSchedule(schedule, { ranks: pp, microBatches: 8 / dp });
+  const { model } = tinyTrainConfig(
+    {},
+    { numHiddenLayers: 5, numNextnPredictLayers: schedule === "1f1b" ? 0 : 1 },
+  );
+  return { plan, model };
+}
+
+function makeHere(world: Communicator, layout: PipelineLayout): readonly Module[] {
+  const { plan, model } = settingsOf(layout);
+  const pipeline = world.split(pipelineRanks(layout, world.rank % layout.dp));
+  return makeModules({
+    world,
+    layout,
+    zero1: true,
+    plan,
+    pipelineRank: pipeline.rank,
+    config: model,
+    precision: precisions.f32,
+    gradientShards: SHARDS,
+  });
+}
+
+function onRanks<T>(
+  layout: PipelineLayout,
+  body: (modules: readonly Module[], world: Communicator) => Promise<T>,
+) {
+  const ranks = inProcess(layout.dp * layout.pp, { backend: "reference", limitBytes: 2 ** 26 });
+  onTestFinished(async () => {
+    for (const { device } of ranks) await device.dispose();
+  });
+  return everyRank(ranks, (world) => body(makeHere(world, layout), world));
+}
+
+function wholeModel(layout: PipelineLayout, device: QueueDevice) {
+  return makeTinyModel(device, settingsOf(layout).model, { seed: null }).factory;
+}
+
+describe.each(layouts)("$schedule with dp=$dp, pp=$pp", (layout) => {
+  const { plan, model } = settingsOf(layout);
+  const inventory = takeInventory(model, precisions.f32, layout, plan);
+
+  test("the inventory has every path of the whole model once, and no other", () => {
+    const whole = wholeModel(layout, new QueueDevice(new PlanBackend(), Number.MAX_SAFE_INTEGER));
+    const paths = [...whole.parameters, ...whole.buffers].map(({ path }) => path);
+    expect([...inventory.keys()].sort()).toEqual(paths.sort());
+  });
+
+  test("it names as holders the ranks that make the weight, and as owner the one that sums it", async () => {
+    const made = await onRanks(layout, async (modules, { rank }) =>
+      modules.flatMap(({ factory, holders, dataParallel }) => [
+        ...factory.parameters.map(({ path }, i) => {
+          const held: Held = { holders, owner: holders[dataParallel.owners[i]!]! };
+          return { rank, path, held, owns: dataParallel.owns(i) };
+        }),
+        ...factory.buffers.map(({ path }) => {
+          const held: Held = { holders, owner: holders[0]! };
+          return { rank, path, held, owns: rank === holders[0] };
+        }),
+      ]),
+    );
+    const all = made.flat();
+    for (const { path, held } of all) expect(inventory.get(path), path).toEqual(held);
+    for (const [path, { holders, owner }] of inventory) {
+      const here = all.filter((one) => one.path === path);
+      expect(
+        here.map(({ rank }) => rank),
+        path,
+      ).toEqual([...holders].sort((a, b) => a - b));
+      expect(
+        here.filter(({ owns }) => owns).map(({ rank }) => rank),
+        path,
+      ).toEqual([owner]);
+    }
+  });
+
+  test("the owners of a stage differ by its largest weight at most", async () => {
+    const whole = wholeModel(layout, new QueueDevice(new PlanBackend(), Number.MAX_SAFE_INTEGER));
+    const groups = new Map<string, { bytes: Map<number, number>; largest: number }>();
+    for (const { path, master } of whole.parameters) {
+      const { holders, owner } = inventory.get(path)!;
+      // Stages with the same ranks have them in another order, or one rank only.
+      const key = holders.join();
+      const group = groups.get(key) ?? { bytes: new Map(holders.map((rank) => [rank, 0])), largest: 0 };
+      const { bytes } = master.storage;
+      group.bytes.set(owner, group.bytes.get(owner)! + bytes);
+      groups.set(key, { ...group, largest: Math.max(group.largest, bytes) });
+    }
+    for (const [key, { bytes, largest }] of groups) {
+      const sums = [...bytes.values()];
+      expect(Math.max(...sums) - Math.min(...sums), key).toBeLessThanOrEqual(sums.length === 1 ? 0 : largest);
+      expect(Math.min(...sums), key).toBeGreaterThan(0);
+    }
+  });
+
+  test("a rank's weights are those of its stages, and start as the whole model's do", async () => {
+    const device = new QueueDevice(new ReferenceBackend(), 2 ** 26);
+    onTestFinished(() => device.dispose());
+    const whole = wholeModel(layout, device);
+    whole.initialize(11);
+    const wanted = await snapshot(whole);
+    const parts = await onRanks(layout, async (modules, { rank }) => {
+      const found = new Map<string, string>();
+      for (const { factory } of modules) {
+        factory.initialize(11);
+        for (const [path, hash] of await snapshot(factory)) found.set(path, hash);
+      }
+      return { rank, found };
+    });
+    for (const { rank, found } of parts) {
+      const held = [...wanted].filter(([path]) => inventory.get(path)!.holders.includes(rank));
+      expect(found, `rank ${rank}`).toEqual(new Map(held));
+    }
+  });
+
+  test("its two trees take every gradient of a stage, each in one of them", async () => {
+    await onRanks(layout, async (modules) => {
+      for (const { factory, trees } of modules) {
+        const taken = async (tree: "input" | "weight"): Promise<string[]> => {
+          for (const { grad } of factory.parameters) fill(grad!, 1);
+          // The first of several blocks leaves zeros in the buffers that it has taken.
+          trees[tree].endBlock(0);
+          const isTaken = await Promise.all(
+            factory.parameters.map(async ({ grad }) => (await grad!.read()).every((value) => value === 0)),
+          );
+          return factory.parameters.filter((_, i) => isTaken[i]).map(({ path }) => path);
+        };
+        const paths = factory.parameters.map(({ path }) => path);
+        const [input, weight] = [await taken("input"), await taken("weight")];
+        expect([...input, ...weight].sort()).toEqual(paths.sort());
+        expect(input.every((path) => /norm\.weight$|lmHead/i.test(path))).toBe(true);
+      }
+    });
+  });
+});
+
+test("under dualpipe MTP reads the first stage's own embedding on the ranks that hold both ends", async () => {
+  const layout: PipelineLayout = { dp: 1, pp: 4, schedule: "dualpipe" };
+  const shares = await onRanks(layout, async (modules) => {
+    for (const { factory } of modules) factory.initialize(11);
+    const embedding = modules.find(({ index }) => index === 0)?.stage.embedTokens ?? null;
+    const aliases = modules
+      .flatMap(({ factory }) => factory.tied)
+      .filter(({ owner }) => owner === embedding)
+      .map(({ alias }) => alias);
+    if (embedding === null) return aliases.length;
+    fill(embedding.master, 0.5);
+    const before = await hashOf(embedding.grad!);
+    for (const alias of aliases) {
+      expect(alias.master === embedding.master).toBe(true);
+      expect(await hashOf(alias.master)).toBe(await hashOf(embedding.master));
+      fill(alias.grad!, 7);
+    }
+    // Its gradient alone is apart.
+    expect(await hashOf(embedding.grad!)).toBe(before);
+    return aliases.length;
+  });
+  expect(shares).toEqual([1, 0, 0, 1]);
+});

@@ -1,0 +1,153 @@
+import { describe, expect, onTestFinished, test } from "vitest";
+import { snapshot } from "../../../test/support/tinyModel.ts";
+import {
+  EOS_ID,
+  makeSession,
+  midway,
+  PAD_ID,
+  randomRows,
+  tinyTrainConfig,
+} from "../../../test/support/tinyTraining.ts";
+import type { ParameterFactory } from "../../model/index.ts";
+import { type Communicator, everyRank, inProcess, type PipelineLayout } from "../../parallel/index.ts";
+import { NativeBackend, QueueDevice } from "../../tensor/index.ts";
+import type { Session } from "../rankSession.ts";
+import type { StepRecord } from "../stepRecord.ts";
+import { PipelineSession } from "./pipelineSession.ts";
+
+const config = tinyTrainConfig(
+  { batchRows: 8, microBatchRows: 1, gradientShards: 4 },
+  { numHiddenLayers: 4, numNextnPredictLayers: 1 },
+);
+const scheduled = midway(config);
+
+/** On the first rank's device lie the first and the last stage alone. */
+const four: PipelineLayout = { dp: 1, pp: 4, schedule: "dualpipe" };
+const folded: PipelineLayout = { dp: 2, pp: 2, schedule: "dualpipev" };
+const layouts = [
+  ["dualpipe", four, false],
+  ["dualpipev, dp=2, ZeRO-1", folded, true],
+] as const;
+
+function open(communicator: Communicator, layout: PipelineLayout, zero1: boolean): PipelineSession {
+  const team = { communicator, zero1, pipeline: layout };
+  return new PipelineSession(communicator.device, config, { padId: PAD_ID, eosId: EOS_ID }, team);
+}
+
+function onRanks<T>({ dp, pp }: PipelineLayout, body: (world: Communicator) => Promise<T>): Promise<T[]> {
+  const ranks = inProcess(dp * pp, {
+    backend: "native",
+    limitBytes: 2 ** 28,
+    threads: 2,
+    timeoutSeconds: 20,
+  });
+  onTestFinished(async () => {
+    for (const { device } of ranks) await device.dispose();
+  });
+  return everyRank(ranks, body);
+}
+
+function alone(): Session {
+  const device = new QueueDevice(new NativeBackend({ threads: 2 }), 2 ** 28);
+  onTestFinished(() => device.dispose());
+  return makeSession(config, device);
+}
+
+async function step({ runner }: Session, seed: number): Promise<StepRecord> {
+  const record = await runner.compute(randomRows(config.batchRows, config, seed), scheduled);
+  runner.commit(scheduled);
+  return record;
+}
+
+/** As a checkpoint's reader: other weights than those of the config's seed, and router biases that differ. */
+async function readOther(factory: ParameterFactory): Promise<void> {
+  factory.initialize(77);
+  for (const [layer, { value }] of factory.buffers.entries())
+    value.write(Array.from({ length: value.size }, (_, e) => 0.01 * layer + 0.02 * (e % 3)));
+}
+
+describe.each(layouts)("a pipeline's session: %s", (_, layout, zero1) => {
+  test("assembles what all ranks trained: after two steps one process's weights and router biases", async () => {
+    const single = alone();
+    const first = await snapshot(single.factory);
+    for (const seed of [3, 4]) await step(single, seed);
+    const wanted = await snapshot(single.factory);
+    for (const { path } of single.factory.buffers) expect(wanted.get(path), path).not.toBe(first.get(path));
+    const found = await onRanks(layout, async (world) => {
+      const session = open(world, layout, zero1);
+      session.initialize();
+      for (const seed of [3, 4]) await step(session, seed);
+      session.assemble();
+      return world.rank === 0 ? snapshot(session.factory) : null;
+    });
+    expect(found[0]).toEqual(wanted);
+  });
+
+  test("brings a whole model's numbers to every rank, and keeps nothing of it", async () => {
+    const single = alone();
+    await single.readFrom(readOther);
+    single.settleRead();
+    single.optimizer.initialize();
+    const wanted = await snapshot(single.factory);
+    const record = await step(single, 3);
+    await onRanks(layout, async (world) => {
+      const session = open(world, layout, zero1);
+      const standing = world.device.arena.liveBytes;
+      await session.readFrom(readOther);
+      session.settleRead();
+      expect(world.device.arena.liveBytes).toBe(standing);
+      for (const factory of session.heldFactories) {
+        const found = await snapshot(factory);
+        expect(found.size).toBeGreaterThan(0);
+        for (const [path, hash] of found) expect(hash, path).toBe(wanted.get(path));
+      }
+      session.optimizer.initialize();
+      // The packed weights follow the masters.
+      expect(await step(session, 3)).toEqual(record);
+    });
+  });
+
+  test("asks for a weight's moments a rank that has them; all ranks name the same", async () => {
+    const said = await onRanks(layout, async (world) => {
+      const session = open(world, layout, zero1);
+      return {
+        owners: session.factory.parameters.map(({ path }) => session.ownerOf(path)),
+        paths: session.factory.parameters.map(({ path }) => path),
+        moments: new Set(session.optimizer.parameters.map(({ path }) => path)),
+      };
+    });
+    for (const { owners } of said) expect(owners).toEqual(said[0]!.owners);
+    for (const [i, path] of said[0]!.paths.entries()) {
+      const owner = said[0]!.owners[i]!;
+      const having = said.flatMap(({ moments }, rank) => (moments.has(path) ? [rank] : []));
+      expect(having, path).toContain(owner);
+      // The first rank asks nobody for what it has.
+      if (having.includes(0)) expect(owner, path).toBe(0);
+      if (zero1) expect(having, path).toEqual([owner]);
+    }
+    expect(new Set(said[0]!.owners).size).toBeGreaterThan(1);
+  });
+
+  test("gives all memory back when it is disposed of after a step", async () => {
+    await onRanks(layout, async (world) => {
+      const before = world.device.arena.liveBytes;
+      const session = open(world, layout, zero1);
+      session.initialize();
+      await step(session, 3);
+      expect(world.device.arena.liveBytes).toBeGreaterThan(before);
+      session.dispose();
+      expect(world.device.arena.liveBytes).toBe(before);
+    });
+  });
+});
+
+test("only the first rank has the whole model in memory; the others have the masters of their stages", async () => {
+  const held = await onRanks(four, async (world) => {
+    const session = open(world, four, false);
+    return session.factory.parameters.map(({ path }) => session.masterOf(path) !== null);
+  });
+  expect(held[0]!.every(Boolean)).toBe(true);
+  for (const rank of [1, 2, 3]) expect(new Set(held[rank])).toEqual(new Set([true, false]));
+  // The mirrored ranks have the same stages.
+  expect(held[1]).toEqual(held[2]);
+});
