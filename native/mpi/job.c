@@ -72,6 +72,9 @@ void job_tell(struct job *job, const char *why) {
   if (length >= (int)sizeof line) length = (int)sizeof line - 1;
   /* One write, so that the lines of two ranks do not mix. */
   if (write(STDERR_FILENO, line, (size_t)length) < 0) perror("minke: standard error");
+  /* A launcher passes on what ranks write, and MPICH's stops at once when one aborts: it must have read the line. */
+  const struct timespec pause = timespec_of(0.1);
+  nanosleep(&pause, NULL);
 }
 
 void job_abort(struct job *job, const char *why) {

@@ -78,7 +78,8 @@ function compare(
     bubbleMilliseconds: idle * 1000,
     ofItExposedMilliseconds: mean(account.ranks.map((rank) => rank.exposedCommunication)) * 1000,
     simulatedBubbleMilliseconds: bubble * 1000,
-    bubbleRatio: bubble === 0 ? null : idle / bubble,
+    // A schedule without a bubble has one of rounding errors.
+    bubbleRatio: Math.abs(bubble) < 1e-9 ? null : idle / bubble,
   };
   return { spans, row };
 }
