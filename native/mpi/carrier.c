@@ -152,8 +152,12 @@ static bool test_requests(struct carrier *me) {
     const int at = me->finished[i];
     /* MPI fills MPI_ERROR in only if it says so. */
     const int error = code == MPI_ERR_IN_STATUS ? me->statuses[i].MPI_ERROR : MPI_SUCCESS;
-    if (me->owners[at] != NULL) finish_piece(me, me->owners[at], &me->statuses[i], error);
-    else if (at == 0) finish_goodbye(me, &me->statuses[i]);
+    if (me->owners[at] != NULL) {
+      finish_piece(me, me->owners[at], &me->statuses[i], error);
+      continue;
+    }
+    check(me->job, error, "a goodbye");
+    if (at == 0) finish_goodbye(me, &me->statuses[i]);
   }
   int kept = 1;
   for (int at = 1; at < me->count; at++) {
@@ -182,7 +186,10 @@ static void rest(struct carrier *me) {
     me->pause = 2 * pause < LONGEST_PAUSE ? 2 * pause : LONGEST_PAUSE;
   }
   pthread_mutex_lock(&all->lock);
-  if (all->fresh == NULL && !me->job->is_aborting) condition_wait(&all->work, &all->lock, now + pause);
+  /* Looked at under the lock: what comes before the wait would not end it. */
+  const bool wants_to_leave = me->job->state == JOB_LEAVING && !me->has_said_goodbye;
+  if (all->fresh == NULL && !me->job->is_aborting && !wants_to_leave)
+    condition_wait(&all->work, &all->lock, now + pause);
   pthread_mutex_unlock(&all->lock);
 }
 
@@ -250,6 +257,7 @@ static bool begin(struct carrier *me) {
   MPI_Comm_get_attr(MPI_COMM_WORLD, MPI_TAG_UB, &limit, &has_limit);
   job->tag_limit = has_limit ? *limit : 32767;
   job->has_left = calloc((size_t)job->size, sizeof *job->has_left);
+  if (job->has_left == NULL) end_job(job, "there is no memory left");
   job->messages.rank = (uint32_t)job->rank;
   job->messages.size = (uint32_t)job->size;
   duplicate_world(job, &me->data);

@@ -65,15 +65,19 @@ int job_leave(struct job *job, double seconds, char *reason, size_t capacity) {
 }
 
 void job_tell(struct job *job, const char *why) {
-  if (atomic_exchange(&job->is_told, true)) return;
+  /* A launcher passes on what ranks write, and MPICH's stops at once when one aborts: it must have read the line, whoever
+     of two has written it. */
+  const struct timespec pause = timespec_of(0.1);
+  if (atomic_exchange(&job->is_told, true)) {
+    nanosleep(&pause, NULL);
+    return;
+  }
   char line[2 * REASON_CAPACITY];
   int length =
       snprintf(line, sizeof line, "minke: rank %d of %d on %s ends the job: %s\n", job->rank, job->size, job->host, why);
   if (length >= (int)sizeof line) length = (int)sizeof line - 1;
   /* One write, so that the lines of two ranks do not mix. */
   if (write(STDERR_FILENO, line, (size_t)length) < 0) perror("minke: standard error");
-  /* A launcher passes on what ranks write, and MPICH's stops at once when one aborts: it must have read the line. */
-  const struct timespec pause = timespec_of(0.1);
   nanosleep(&pause, NULL);
 }
 

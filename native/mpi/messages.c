@@ -162,10 +162,3 @@ void messages_fail_peer(struct messages *all, uint32_t peer) {
   pthread_cond_broadcast(&all->done);
   pthread_mutex_unlock(&all->lock);
 }
-
-bool messages_are_open(struct messages *all) {
-  pthread_mutex_lock(&all->lock);
-  const bool are_open = all->open != NULL;
-  pthread_mutex_unlock(&all->lock);
-  return are_open;
-}

@@ -56,6 +56,5 @@ struct message *messages_take_fresh(struct messages *all);
 void messages_finish(struct messages *all, struct message *message, const char *reason);
 /* Lets every open message of a peer fail that has left for good. */
 void messages_fail_peer(struct messages *all, uint32_t peer);
-bool messages_are_open(struct messages *all);
 
 #endif
