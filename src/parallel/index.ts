@@ -35,13 +35,10 @@ export {
   type CutNumbers,
   checkExperts,
   checkLayout,
-  dataRanks,
   type Layout,
   layoutText,
   type PipelineLayout,
-  type Place,
   parseLayout,
-  placeOf,
   worldSize,
 } from "./layout.ts";
 export { assignOwners } from "./owners.ts";

@@ -4,12 +4,9 @@ import {
   type CutNumbers,
   checkExperts,
   checkLayout,
-  dataRanks,
   type Layout,
   layoutText,
   parseLayout,
-  placeOf,
-  worldSize,
 } from "./layout.ts";
 
 function make(changes: Partial<Layout>): Layout {
@@ -40,18 +37,6 @@ describe("parseLayout", () => {
       expect(() => parseLayout(text)).toThrow(/is no layout[\s\S]*--layout dp=4/);
     },
   );
-});
-
-describe("places", () => {
-  test("are all different, and the ranks of a stage are neighbours", () => {
-    const layout = make({ dp: 3, pp: 4 });
-    expect(worldSize(layout)).toBe(12);
-    const places = Array.from({ length: 12 }, (_, rank) => placeOf(layout, rank));
-    expect(new Set(places.map(({ stage, data }) => `${stage} ${data}`)).size).toBe(12);
-    expect(dataRanks(layout, 7)).toEqual([6, 7, 8]);
-    for (let rank = 0; rank < 12; rank++)
-      expect(dataRanks(layout, rank)[placeOf(layout, rank).data]).toBe(rank);
-  });
 });
 
 describe("checkLayout", () => {

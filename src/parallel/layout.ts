@@ -72,24 +72,6 @@ export function layoutText(layout: Layout): string {
   return KEYS.map((key) => `${key}=${layout[key]}`).join(",");
 }
 
-/** Where a rank of the world stands. */
-export interface Place {
-  /** Which layers it holds, from 0. */
-  readonly stage: number;
-  /** Which rows it computes, from 0. */
-  readonly data: number;
-}
-
-export function placeOf({ dp }: Layout, rank: number): Place {
-  return { stage: Math.floor(rank / dp), data: rank % dp };
-}
-
-/** The ranks that hold the same layers as `rank`, by their data place. */
-export function dataRanks(layout: Layout, rank: number): readonly number[] {
-  const { stage } = placeOf(layout, rank);
-  return Array.from({ length: layout.dp }, (_, data) => stage * layout.dp + data);
-}
-
 /**
  * @param ranks  of the launch
  * @throws {ConfigError} if the layout is impossible, or does not fit the launch or the run's numbers

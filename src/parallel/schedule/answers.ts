@@ -1,8 +1,9 @@
 /**
  * When a sender may wait for its messages without waiting for work that waits for it.
  *
- * A message has certainly arrived once its receiver has sent something back after reading it. To wait earlier could
- * stop a pipeline: a warm-up runs ahead, and its receiver reads only after answers that the sender has still to give.
+ * A message certainly arrives once its receiver has sent something back in or after the action that reads it, for
+ * which it posts its receive before it begins. To wait earlier could stop a pipeline: a warm-up runs ahead, and its
+ * receiver reads only after answers that the sender has still to give.
  */
 import { type Action, type Chunk, holderOf, type PipelinePlan, stageOf } from "./plan.ts";
 

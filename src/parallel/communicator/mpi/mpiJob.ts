@@ -4,7 +4,7 @@
  */
 import { setTimeout as sleep } from "node:timers/promises";
 import { inspect } from "node:util";
-import { BaseError, CollectiveError } from "../../../base/index.ts";
+import { BaseError, CollectiveError, ConfigError } from "../../../base/index.ts";
 import type { QueueDevice } from "../../../tensor/index.ts";
 import type { Communicator } from "../communicator.ts";
 import { QueueCommunicator } from "../queueCommunicator.ts";
@@ -35,6 +35,15 @@ const FIRST_SPEAKS_MS = 3000;
 /** How often a leaving rank looks whether the others have left, in milliseconds. */
 const LEAVE_POLL_MS = 5;
 
+function checkedTimeout(seconds: number = 600): number {
+  if (Number.isFinite(seconds) && seconds > 0) return seconds;
+  throw new ConfigError(`ranks are to wait ${seconds} seconds for a message`, {
+    why: "a rank waits a number of seconds above 0 before it ends the job",
+    fix: "leave timeoutSeconds out for 600",
+    fields: { timeoutSeconds: seconds },
+  });
+}
+
 /**
  * Joins the job that mpirun or srun has started, all ranks of it together. Without a launcher it is a job of one rank.
  *
@@ -43,7 +52,7 @@ const LEAVE_POLL_MS = 5;
 export function joinMpi(options: MpiOptions = {}): MpiJob {
   const launcher = launcherOf(process.env);
   const addon = loadMpiAddon(options.addon ?? builtMpiAddons(launcher?.flavour ?? null)[0]);
-  const facts = addon.start(options.timeoutSeconds ?? 600);
+  const facts = addon.start(checkedTimeout(options.timeoutSeconds));
   requireLaunchersWorld(addon, facts, launcher);
   const takeOff = leaveAtExit(addon);
   return {
