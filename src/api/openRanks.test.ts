@@ -17,7 +17,6 @@ afterEach(() => {
 describe("launchOf", () => {
   test.each<[LaunchOptions, number | null, object | null]>([
     [{}, null, null],
-    [{ schedule: "zb" }, null, null],
     [{ zero1: false, trace: 2 }, null, null],
     [{ zero1: true }, null, { ...nothing, layout: { ...data, zero1: true } }],
     [{ ranks: 4 }, null, { ...nothing, layout: { ...data, dp: 4 }, ranks: 4 }],
@@ -56,6 +55,14 @@ function parsed(flags: string): LaunchOptions {
   };
 }
 
+test.each<LaunchOptions>([
+  { schedule: "zb" },
+  { schedule: "zb", ranks: 4 },
+  { schedule: "dualpipe", layout: "dp=4,pp=1" },
+])("a schedule without a pipeline would have no effect, and is refused: %j", (options) => {
+  expect(() => launchOf(options, null)).toThrow(/given without a pipeline/);
+});
+
 describe("launchFlags", () => {
   const count = fc.integer({ min: 1, max: 64 });
   const anyLaunch = fc
@@ -84,7 +91,7 @@ describe("launchFlags", () => {
 
   test("are none for one rank alone, and no more than is needed", () => {
     expect(launchFlags(null)).toBe("");
-    expect(launchFlags(launchOf({ layout: "dp=4", schedule: "zb" }))).toBe(" --ranks 4");
+    expect(launchFlags(launchOf({ layout: "dp=4" }))).toBe(" --ranks 4");
     expect(launchFlags(launchOf({ layout: "pp=2", zero1: true }))).toBe(
       " --ranks 2 --layout dp=1,ep=1,pp=2 --schedule dualpipe --zero1",
     );

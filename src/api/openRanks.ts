@@ -60,7 +60,7 @@ export interface LaunchOptions {
  * @param started  processes that a launcher has started, one rank each; null if this one was started alone
  */
 export function launchOf(options: LaunchOptions, started: number | null = launchedRanks()): Launch | null {
-  const { ranks, layout, zero1 = false, schedule = "dualpipe", ranksPerNode = null } = options;
+  const { ranks, layout, zero1 = false, ranksPerNode = null } = options;
   if (started !== null && ranks !== undefined) {
     throw new UsageError(`--ranks ${ranks} is given, and mpirun has started ${started}`, {
       why: "under a launcher each process is one rank; --ranks puts several into one process",
@@ -68,12 +68,23 @@ export function launchOf(options: LaunchOptions, started: number | null = launch
       fields: { ranks, started },
     });
   }
+  requirePipelineFor(options);
   if (started === null && ranks === undefined && layout === undefined && !zero1 && ranksPerNode === null)
     return null;
   const count = started ?? ranks;
   const named = layout === undefined ? { dp: count ?? 1, ep: 1, pp: 1 } : parseLayout(layout);
-  const wanted = { ...named, zero1, schedule };
+  const wanted = { ...named, zero1, schedule: options.schedule ?? "dualpipe" };
   return { layout: wanted, ranks: count ?? worldSize(wanted), ranksPerNode };
+}
+
+/** @throws {UsageError} if a schedule is named where there is no pipeline: it would have no effect */
+function requirePipelineFor({ layout, schedule }: LaunchOptions): void {
+  if (schedule === undefined || (layout !== undefined && parseLayout(layout).pp > 1)) return;
+  throw new UsageError(`--schedule ${schedule} is given without a pipeline`, {
+    why: "a schedule says in which order the ranks of a pipeline work",
+    fix: `add for example --layout pp=2, or leave --schedule out`,
+    fields: { schedule, layout },
+  });
 }
 
 function launchedRanks(): number | null {

@@ -4,7 +4,7 @@ import type { Environment, JsonObject, RunEventBody } from "../base/index.ts";
 import { countParameters, trainingFlopsPerToken } from "../model/index.ts";
 import { layoutText } from "../parallel/index.ts";
 import { besideBf16, estimateStep, plannedRows, type TrainConfig } from "../train/index.ts";
-import type { Launch, OpenRank } from "./openRanks.ts";
+import { isLaunched, type Launch, type OpenRank } from "./openRanks.ts";
 import type { StartedRun } from "./startRun.ts";
 import { version } from "./version.ts";
 
@@ -15,8 +15,11 @@ export async function startedEvent(
 ): Promise<RunEventBody> {
   const seat = launch === null ? null : { layout: launch.layout, rank: 0, ranksPerNode: launch.ranksPerNode };
   const estimate = await estimateStep(config, seat);
-  const ofAllRanks = environment.ranks?.tensorBytes.reduce((sum, bytes) => sum + bytes, 0);
-  const beside = await besideBf16(config, estimate);
+  // A launcher gives every rank a process of its own.
+  const inOneProcess = isLaunched() ? [] : (environment.ranks?.tensorBytes ?? []);
+  const tensorBytes =
+    inOneProcess.length === 0 ? estimate.nativeBytes : inOneProcess.reduce((sum, bytes) => sum + bytes, 0);
+  const beside = await besideBf16(config, estimate, seat);
   const { main, mtpModule, active } = countParameters(config.model);
   return {
     type: "run.started",
@@ -35,7 +38,7 @@ export async function startedEvent(
     },
     memory: {
       nativeBytes: estimate.nativeBytes,
-      rssBytes: bytesBeforeTensors + (ofAllRanks ?? estimate.nativeBytes),
+      rssBytes: bytesBeforeTensors + tensorBytes,
       parts: estimate.parts,
       ...(beside.length === 0 ? {} : { besideBf16: beside }),
     },

@@ -80,21 +80,27 @@ function teamOf(device: QueueDevice, seat: Seat | null): Team | null {
   return teamFor(communicator, layout, ranksPerNode);
 }
 
-/** What FP8 takes fewer bytes for, beside the same run in bf16; nothing for a run in another precision. */
+/**
+ * What FP8 takes fewer bytes for, beside the same run in bf16; nothing for a run in another precision.
+ *
+ * @param seat  the one that `estimate` is of
+ */
 export async function besideBf16(
   config: TrainConfig,
   estimate: StepEstimate,
+  seat: Seat | null = null,
 ): Promise<readonly { readonly name: string; readonly bytes: number; readonly bf16Bytes: number }[]> {
   if (config.precision !== "fp8") return [];
-  const bf16 = await estimateStep({ ...config, precision: "bf16" });
-  return [
-    { name: "weights to multiply", bytes: estimate.gemmWeightBytes, bf16Bytes: bf16.gemmWeightBytes },
-    {
-      name: "cached activations",
-      bytes: estimate.cachedActivationBytes,
-      bf16Bytes: bf16.cachedActivationBytes,
-    },
-  ];
+  const bf16 = await estimateStep({ ...config, precision: "bf16" }, seat);
+  const weights = {
+    name: "weights to multiply",
+    bytes: estimate.gemmWeightBytes,
+    bf16Bytes: bf16.gemmWeightBytes,
+  };
+  // In a pipeline several micro-batches are in flight, and no single one is counted.
+  if (estimate.cachedActivationBytes === 0) return [weights];
+  const { cachedActivationBytes: bytes } = estimate;
+  return [weights, { name: "cached activations", bytes, bf16Bytes: bf16.cachedActivationBytes }];
 }
 
 function packed({ panels, panelsT, scales }: Parameter): readonly (Tensor | null)[] {

@@ -1,7 +1,7 @@
 import { describe, expect, test } from "vitest";
 import { makeSession, tinyTrainConfig } from "../../test/support/tinyTraining.ts";
 import { fill, type Tensor } from "../tensor/index.ts";
-import { findNonFinite } from "./findNonFinite.ts";
+import { findNonFinite, worstOf } from "./findNonFinite.ts";
 
 const { factory } = makeSession(tinyTrainConfig());
 for (const { grad } of factory.parameters) fill(grad!, 0);
@@ -52,4 +52,10 @@ describe("findNonFinite", () => {
     await findNonFinite([factory]);
     expect(arena.liveCount).toBe(before);
   });
+});
+
+test("of what ranks have found a weight counts before gradients, whichever rank has it", () => {
+  expect(worstOf([null, null])).toBeNull();
+  expect(worstOf(["a (gradient)", null, "b"])).toBe("b");
+  expect(worstOf([null, "a (gradient)", "c (gradient)"])).toBe("a (gradient)");
 });

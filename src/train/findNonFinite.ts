@@ -2,6 +2,17 @@
 import type { ParameterFactory } from "../model/index.ts";
 import { reduceSum, type Tensor } from "../tensor/index.ts";
 
+const GRADIENT = " (gradient)";
+
+/** Of what several ranks have found, what explains the most: a broken weight of one spoils gradients of all. */
+export function worstOf(found: readonly (string | null)[]): string | null {
+  return (
+    found.find((path) => path !== null && !path.endsWith(GRADIENT)) ??
+    found.find((path) => path !== null) ??
+    null
+  );
+}
+
 /** @returns the path of the first weight, router bias or gradient that holds a NaN or infinity; null if none does */
 export async function findNonFinite(factories: readonly ParameterFactory[]): Promise<string | null> {
   const parameters = factories.flatMap((factory) => factory.parameters);
@@ -10,7 +21,7 @@ export async function findNonFinite(factories: readonly ParameterFactory[]): Pro
     buffers.map(({ path, value }) => ({ path, tensor: value })),
   );
   const grads = parameters.flatMap(({ path, grad }) =>
-    grad === null ? [] : [{ path: `${path} (gradient)`, tensor: grad }],
+    grad === null ? [] : [{ path: `${path}${GRADIENT}`, tensor: grad }],
   );
   for (const { path, tensor } of [...weights, ...biases, ...grads])
     if (!(await isAllFinite(tensor))) return path;

@@ -12,7 +12,7 @@ import { maxViolation } from "../model/index.ts";
 import { type Communicator, firstAlone, gatherJson } from "../parallel/index.ts";
 import type { Rows } from "./batch.ts";
 import { type EvaluationSet, evaluate } from "./eval/evaluate.ts";
-import { findNonFinite } from "./findNonFinite.ts";
+import { findNonFinite, worstOf } from "./findNonFinite.ts";
 import { SpikeGuard } from "./guards.ts";
 import type { LoopState } from "./loopState.ts";
 import type { Session } from "./rankSession.ts";
@@ -69,6 +69,7 @@ class Loop {
   #tokensSeen = 0;
   #validationLoss: number | null = null;
   #savedAt = -1;
+  #assembledAt = -1;
   /** What the first rank said with the last step. */
   #isAskedToStop = false;
 
@@ -205,8 +206,7 @@ class Loop {
     const found = await findNonFinite(this.#input.session.heldFactories);
     const communicator = this.#communicator;
     if (communicator === null) return found;
-    const everyones = await gatherJson(communicator, found);
-    return everyones.find((path) => path !== null) ?? null;
+    return worstOf(await gatherJson(communicator, found));
   }
 
   async #afterStep(): Promise<void> {
@@ -214,7 +214,7 @@ class Loop {
     const isDue = (every: number): boolean => every > 0 && this.#step % every === 0 && this.#step < steps;
     const isFirst = (this.#communicator?.rank ?? 0) === 0;
     if (isDue(Math.max(1, Math.floor(steps / 20)))) {
-      this.#input.session.assemble();
+      this.#assemble();
       if (isFirst) await this.#emitBias();
     }
     if (isDue(evaluation.everySteps)) await this.#withModel(() => this.#evaluate(evaluation.rows));
@@ -238,9 +238,16 @@ class Loop {
    */
   async #withModel(task: () => Promise<boolean>): Promise<boolean> {
     const { session, signal } = this.#input;
-    session.assemble();
+    this.#assemble();
     if (session.dispatch === null) return this.#onFirst(task);
     return (await this.#onFirst(async () => !signal.aborted)) && (await task());
+  }
+
+  /** Once for each step, whatever asks for the whole model after it; the same on all ranks. */
+  #assemble(): void {
+    if (this.#assembledAt === this.#step) return;
+    this.#input.session.assemble();
+    this.#assembledAt = this.#step;
   }
 
   async #sample(prompts: readonly string[]): Promise<boolean> {
@@ -285,7 +292,7 @@ class Loop {
   }
 
   async #save(reason: "scheduled" | "last" | "interrupted"): Promise<string> {
-    this.#input.session.assemble();
+    this.#assemble();
     const path = await this.#input.hooks.save(this.#state, reason);
     this.#savedAt = this.#step;
     return path;
