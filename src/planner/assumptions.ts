@@ -56,7 +56,18 @@ export function assumptionsOf(cluster: Cluster): readonly Assumption[] {
         ? `taken over from Hopper, not of this device: ${source}`
         : given(source),
   });
+  const peaks = [device.bf16Flops, ...(device.fp8Flops === null ? [] : [device.fp8Flops])];
   return [
+    {
+      name: device.fp8Flops === null ? "peak of BF16" : "peaks of BF16 and FP8",
+      value: peaks.map((flops) => `${(flops / 1e12).toFixed(0)} TFLOP/s`).join(", "),
+      source: given("NVIDIA's data sheet of the H100 SXM, dense"),
+    },
+    {
+      name: "memory bandwidth",
+      value: rate(device.memoryBandwidth),
+      source: given("NVIDIA's data sheet of the H100 SXM"),
+    },
     reached(
       "products, of peak beside their bytes",
       "matmul",
@@ -91,6 +102,11 @@ export function assumptionsOf(cluster: Cluster): readonly Assumption[] {
       name: "inside a node, per device and direction",
       value: rate(cluster.intraNodeBandwidth),
       source: given("0.8 of nominal, as DeepEP measures on an H800"),
+    },
+    {
+      name: "latency of a hand-over between nodes",
+      value: `${(cluster.interNodeLatency * 1e6).toFixed(1)} us`,
+      source: given("InfiniBand across leaves, 64 B: arXiv 2505.09343"),
     },
     { name: "load of the experts", value: "even", source: "assumed: what imbalance costs is not published" },
     { name: "gaps between kernels", value: "none", source: "assumed" },

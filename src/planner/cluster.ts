@@ -82,7 +82,7 @@ export const hopperEfficiency: Efficiency = {
   memory: 0.8,
 };
 
-/** NVIDIA's data sheet of the H100 SXM; the H800 differs in NVLink (and FP64) only. */
+/** NVIDIA's data sheet of the H100 SXM, its 80 GB as CUDA counts them; the H800 differs in NVLink (and FP64) only. */
 const hopper: Omit<Device, "name"> = {
   memoryBytes: 84_943_110_144,
   bf16Flops: 989e12,

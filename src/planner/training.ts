@@ -2,10 +2,10 @@
  * One layout of a training run on paper: the pipeline is simulated with the costs of its chunks, memory and traffic
  * are counted, and what that means in days and money is worked out.
  */
-import { presetConfig, trainingFlopsPerToken } from "../model/index.ts";
+import { countParameters, type ModelConfig, presetConfig, trainingFlopsPerToken } from "../model/index.ts";
 import type { ChunkCosts, PipelinePlan, Simulation, SimulationCosts } from "../parallel/index.ts";
 import { type RooflineChunks, rooflineChunks } from "./chunkCosts.ts";
-import type { ChunkTimes, Cluster } from "./cluster.ts";
+import type { ChunkTimes } from "./cluster.ts";
 import { layoutProblem, microBatchesOf, type StepSize, type TrainingLayout } from "./layout.ts";
 import { memoryPerRank, type RankMemory } from "./memory.ts";
 import { optimizerSeconds } from "./optimizerStep.ts";
@@ -75,7 +75,7 @@ export function planTraining(inputs: TrainingInputs): TrainingPlan {
   );
   const optimizer = slowestOptimizer(inputs, parameters);
   const plain = stepTime(inputs, "roofline", simulated, optimizer, roofline.chunks);
-  const calibrated = calibratedTime(inputs, roofline, timed);
+  const calibrated = calibratedTime(inputs, roofline, optimizer, timed);
   const memory = memoryPerRank({ config, layout, size, stages, spread, plan: pipeline });
   return {
     layout,
@@ -87,7 +87,7 @@ export function planTraining(inputs: TrainingInputs): TrainingPlan {
     peakChunks: Math.max(...simulated.peakChunks),
     parametersPerRank: parameters.map(totalParameters),
     roofline,
-    warnings: warningsOf(cluster, layout, memory),
+    warnings: warningsOf(inputs, memory),
     pipeline,
     simulation: calibrated?.simulation ?? simulated,
   };
@@ -104,6 +104,7 @@ function slowestOptimizer(
 function calibratedTime(
   inputs: TrainingInputs,
   { stages }: RooflineChunks,
+  optimizer: number,
   timed: (costs: SimulationCosts) => Simulation,
 ): { time: StepTime; simulation: Simulation } | null {
   const measured = inputs.cluster.chunkTimes;
@@ -117,8 +118,15 @@ function calibratedTime(
     overlapped: measured.overlapped * scale,
   };
   const simulation = timed({ chunks });
-  const time = stepTime(inputs, "calibrated", simulation, measured.optimizer, [chunks]);
-  return { time, simulation };
+  // Chunks scale by FLOPs, the optimizer's step by weights and ranks: it was measured for one model and number of stages.
+  const isMeasured =
+    inputs.layout.pp === measured.pp && isSameModel(inputs.config, presetConfig(measured.model));
+  const update = isMeasured ? measured.optimizer : optimizer;
+  return { time: stepTime(inputs, "calibrated", simulation, update, [chunks]), simulation };
+}
+
+function isSameModel(one: ModelConfig, other: ModelConfig): boolean {
+  return countParameters(one).main === countParameters(other).main;
 }
 
 /** Model FLOPs of this plan's mean chunk over those of the chunk that was measured. */
@@ -149,7 +157,8 @@ function stepTime(
   };
 }
 
-function warningsOf({ device }: Cluster, layout: TrainingLayout, memory: readonly RankMemory[]): string[] {
+function warningsOf({ cluster, layout, size }: TrainingInputs, memory: readonly RankMemory[]): string[] {
+  const { device } = cluster;
   const worst = memory.reduce((most, rank) => (rank.total > most.total ? rank : most));
   const gib = (bytes: number): string => `${(bytes / 1024 ** 3).toFixed(1)} GiB`;
   const warnings: string[] = [];
@@ -164,6 +173,9 @@ function warningsOf({ device }: Cluster, layout: TrainingLayout, memory: readonl
   }
   if (layout.ep === 1 && layout.dp > 1) {
     warnings.push("ep is 1: every data-parallel rank holds all experts of its stages");
+  }
+  if (cluster.chunkTimes !== null && size.precision !== "fp8") {
+    warnings.push(`not calibrated: the cluster's chunk times are of FP8, this plan is in ${size.precision}`);
   }
   return warnings;
 }

@@ -21,7 +21,9 @@ import { benchTrace, requireWritable } from "./trace.ts";
 import { WORKLOADS, workloadConfig } from "./workload.ts";
 
 export function benchCommand(): Command {
-  const bench = new Command("bench").description("measure kernels, training steps, or PyTorch beside them");
+  const bench = new Command("bench").description(
+    "measure kernels, training steps, ranks and pipelines, or PyTorch beside them",
+  );
   bench.addCommand(
     verb(
       "kernels",

@@ -57,9 +57,16 @@ describe.skipIf(nativeIsMissing)("bench schedules", () => {
     ["no JSON", "{", UsageError],
     ["no chunks", { forward: 1 }, UsageError],
     ["a weight part longer than its whole", { chunks: { ...chunks, weight: 1 } }, ConfigError],
-    ["a negative time", { chunks: { ...chunks, forward: -1 } }, ConfigError],
+    ["a negative time", { chunks: { ...chunks, forward: -1 } }, UsageError],
+    ["a time that is no number", { chunks: { ...chunks, weight: "x" } }, UsageError],
+    ["nothing for chunks", { chunks: null }, UsageError],
   ])("refuses a pace file with %s", async (_, content, kind) => {
     await expect(measure({ pace: await paceFile(content) })).rejects.toThrow(kind);
+  });
+
+  test("says which file of times is not there", async () => {
+    const pace = join(await scratchFolder(), "missing.json");
+    await expect(measure({ pace })).rejects.toThrow(/missing\.json cannot be read/);
   });
 
   test("refuses numbers of which there is no plan", async () => {

@@ -17,7 +17,6 @@ import {
   simulate,
   withTravel,
 } from "../../parallel/index.ts";
-import { explained } from "../../run/index.ts";
 import { mean, openPacedRanks, shortest } from "./pacedRanks.ts";
 import type { BenchRow } from "./row.ts";
 
@@ -42,15 +41,19 @@ export async function* benchSchedules(flags: ScheduleFlags): AsyncGenerator<Benc
   const ranks = openPacedRanks();
   try {
     const sizes = ranks.size !== null ? [ranks.size] : flags.ranks === undefined ? [4, 8] : [flags.ranks];
-    for (const size of sizes) {
-      for (const schedule of flags.schedule === undefined ? schedules : [flags.schedule]) {
-        const plan = planSchedule(schedule, { ranks: size, microBatches: flags.microBatches });
+    const wanted = flags.schedule === undefined ? schedules : [flags.schedule];
+    // All of them before the first is measured: what one cannot have must not be found out after the others.
+    const plans = sizes.map((size) =>
+      wanted.map((schedule) => planSchedule(schedule, { ranks: size, microBatches: flags.microBatches })),
+    );
+    for (const [i, size] of sizes.entries()) {
+      for (const plan of plans[i]!) {
         const run = { plan, costs, shape: SHAPE, pairs: "unit" } as const;
         const rounds = await ranks.measure(size, run, flags.rounds);
         if (!ranks.isFirst) continue;
         const { spans, row } = compare(plan, costs, rounds);
         yield { ...row, carrier: ranks.carrier };
-        if (flags.trace !== undefined) await keepTrace(join(flags.trace, `${schedule}-${size}`), spans);
+        if (flags.trace !== undefined) await keepTrace(join(flags.trace, `${plan.schedule}-${size}`), spans);
       }
     }
   } finally {
@@ -86,7 +89,14 @@ function compare(
 
 /** @throws {UsageError} if the file has no costs */
 async function readPace(file: string): Promise<SimulationCosts> {
-  const text = await explained(file, "read the pace", () => readFile(file, "utf8"));
+  const text = await readFile(file, "utf8").catch((cause: unknown) => {
+    throw new UsageError(`${file} cannot be read`, {
+      why: `the times of chunks would be in it: ${cause instanceof Error ? cause.message : String(cause)}`,
+      fix: "check the path; it is relative to the folder in which minke was started",
+      fields: { file },
+      cause,
+    });
+  });
   const refuse = (why: string): UsageError =>
     new UsageError(`${file} has no times of chunks`, {
       why,
@@ -99,8 +109,16 @@ async function readPace(file: string): Promise<SimulationCosts> {
   } catch (error) {
     throw refuse(error instanceof Error ? error.message : String(error));
   }
-  if (typeof costs !== "object" || costs === null || !("chunks" in costs))
-    throw refuse("it has no key chunks");
-  // The simulator looks at every number before it takes it.
-  return costs as SimulationCosts;
+  const chunks = isRecord(costs) ? costs["chunks"] : undefined;
+  if (!isRecord(chunks)) throw refuse("it has no key chunks");
+  for (const name of ["forward", "backward", "weight", "overlapped"]) {
+    const seconds = chunks[name];
+    if (typeof seconds !== "number" || !(seconds >= 0 && Number.isFinite(seconds)))
+      throw refuse(`chunks.${name} is ${JSON.stringify(seconds)}`);
+  }
+  return costs as unknown as SimulationCosts;
+}
+
+function isRecord(value: unknown): value is Readonly<Record<string, unknown>> {
+  return typeof value === "object" && value !== null;
 }

@@ -75,7 +75,8 @@ export async function readLoads(path: string): Promise<ExpertLoads> {
 async function loadsOfRun(path: string, what: string): Promise<number[][]> {
   const text = await readText(path, what);
   const sums = new Map<number, number[]>();
-  for (const line of text.split("\n")) {
+  // A run that is writing, or that died, may have left its last line without an end.
+  for (const line of text.slice(0, text.lastIndexOf("\n") + 1).split("\n")) {
     if (!line.includes('"step.completed"')) continue;
     const { expertLoad = [] } = parseJson(line, path) as {
       expertLoad?: readonly { layer: number; counts: readonly number[] }[];
@@ -100,6 +101,13 @@ const layoutKeys = { pp: "pp", dp: "dp", ep: "ep", rows: "microBatchRows" } as c
  */
 export function parseLayout(text: string | undefined, schedule: Schedule | undefined): SweepSpace {
   const found: Record<string, readonly [number]> = {};
+  if (text !== undefined && text.trim() === "") {
+    throw new UsageError("--layout names nothing", {
+      why: "what is not named is chosen, and without --layout all of it is",
+      fix: "leave --layout out, or write for example --layout pp=16,ep=64",
+      fields: { layout: text },
+    });
+  }
   const refuse = (what: string, why: string): UsageError =>
     new UsageError(`--layout: ${what}`, {
       why,

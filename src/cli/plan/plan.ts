@@ -19,7 +19,6 @@ import { explained } from "../../run/index.ts";
 import { choiceOption, numberOption } from "../options.ts";
 import { type PlanFlags, parseLayout, readCluster, readLoads, readModel, stepSize } from "./inputs.ts";
 import { planJson, sweepJson } from "./planJson.ts";
-
 import { planPage } from "./planPage.ts";
 import { servingReport, servingText } from "./servingText.ts";
 import { sweepText } from "./sweepText.ts";
@@ -53,8 +52,8 @@ export function planCommand(): Command {
       "after",
       "\nExamples:\n  minke plan\n  minke plan --cluster h800x512 --layout pp=16,ep=32 --schedule 1f1b --html plan.html\n  minke plan --model model/config.json --cluster lab.json --sweep\n  minke plan --serving --loads runs/2026-11-21-nano-1/events.jsonl --model nano\n",
     )
-    .action(async (flags: PlanFlags) => {
-      requireTogether(flags);
+    .action(async (flags: PlanFlags, command: Command) => {
+      requireTogether(flags, (name) => command.getOptionValueSource(name) === "cli");
       const config = await readModel(flags.model);
       const cluster = await readCluster(flags.cluster);
       if (flags.serving === true) await serve(flags, config, cluster);
@@ -63,8 +62,18 @@ export function planCommand(): Command {
     });
 }
 
+/** What says nothing of a service. */
+const trainingOnly = [
+  ["layout", "--layout"],
+  ["schedule", "--schedule"],
+  ["precision", "--precision"],
+  ["batchRows", "--batch-rows"],
+  ["rowLength", "--row-length"],
+  ["tokens", "--tokens"],
+] as const;
+
 /** Flags that would have no effect are refused: silence would look like an answer. */
-function requireTogether(flags: PlanFlags): void {
+function requireTogether(flags: PlanFlags, isGiven: (name: keyof PlanFlags) => boolean): void {
   const refuse = (what: string, why: string, fix: string): UsageError => new UsageError(what, { why, fix });
   const isServing = flags.serving === true;
   if (flags.loads !== undefined && !isServing)
@@ -85,12 +94,9 @@ function requireTogether(flags: PlanFlags): void {
       "the page draws the pipeline of one layout of training",
       "leave out --serving and --sweep",
     );
-  if (isServing && (flags.layout !== undefined || flags.schedule !== undefined))
-    throw refuse(
-      "--layout and --schedule have no effect with --serving",
-      "they are of training",
-      "leave them out",
-    );
+  const idle = isServing ? trainingOnly.filter(([name]) => isGiven(name)).map(([, flag]) => flag) : [];
+  if (idle.length > 0)
+    throw refuse(`${idle.join(", ")} with --serving: no effect`, "that is of training", "leave it out");
 }
 
 /** More micro-batches than anybody can see in a drawing; the rest is counted, not drawn. */
@@ -146,7 +152,15 @@ async function serve(flags: PlanFlags, config: ModelConfig, cluster: Cluster): P
 }
 
 function trainingInputs(flags: PlanFlags, config: ModelConfig, cluster: Cluster): TrainingRun {
-  return { config, cluster, size: stepSize(flags, config, cluster), tokens: parseCount(flags.tokens) };
+  const tokens = parseCount(flags.tokens);
+  if (tokens === 0) {
+    throw new UsageError("--tokens 0 is no run", {
+      why: "days, device hours and money follow from the tokens of the whole run",
+      fix: "write for example --tokens 14.8T",
+      fields: { tokens: flags.tokens },
+    });
+  }
+  return { config, cluster, size: stepSize(flags, config, cluster), tokens };
 }
 
 function print(lines: readonly string[]): void {
