@@ -56,9 +56,11 @@ const words: Readonly<Record<Language, Words>> = {
     load: "load",
     unmeasured: "No measurement is recorded in `bench/results/`. It is made, and this table written, by",
     notes: {
-      peers: "Best of the rounds; in brackets the ratio of the medians.",
+      peers:
+        "Best of the rounds; in brackets the ratio of the medians. A ratio compares with ours beside that row, in turns; the rows of ours are " +
+        "those beside the fastest.",
       gemm:
-        "Ours multiplies with weights that were packed beforehand, as the optimizer leaves them. PyTorch packs in every call, unless its row " +
+        "A ratio compares with ours beside that row, in turns; the rows of ours are those beside the fastest. Ours multiplies with weights that were packed beforehand, as the optimizer leaves them. PyTorch packs in every call, unless its row " +
         "says otherwise; its plain products write to one output, the others allocate theirs.",
     },
   },
@@ -79,8 +81,9 @@ const words: Readonly<Record<Language, Words>> = {
     load: "负载",
     unmeasured: "`bench/results/` 中尚无此项测量记录。测量并生成本表的命令：",
     notes: {
-      peers: "取各轮最好值；括号内为中位数之比。",
-      gemm: "Minke 使用事先打包的权重（即优化器留下的形式）。除注明 weights packed 的行外，PyTorch 每次调用都重新打包；其普通乘法写入同一输出，其余各行每次分配输出。",
+      peers:
+        "取各轮最好值；括号内为中位数之比。比值取自与该行轮流测量的 Minke；表中 Minke 各行是与最快者轮流测得的。",
+      gemm: "比值取自与该行轮流测量的 Minke；表中 Minke 各行是与最快者轮流测得的。Minke 使用事先打包的权重（即优化器留下的形式）。除注明 weights packed 的行外，PyTorch 每次调用都重新打包；其普通乘法写入同一输出，其余各行每次分配输出。",
     },
   },
 };

@@ -83,7 +83,7 @@ describe("tableOf", () => {
       "| nano | PyTorch f32 eager | 1,950 |  |  |  |  |",
       "| nano | PyTorch f32 compiled | failed |  |  |  |  |",
       "",
-      "Best of the rounds; in brackets the ratio of the medians.",
+      "Best of the rounds; in brackets the ratio of the medians. A ratio compares with ours beside that row, in turns; the rows of ours are those beside the fastest.",
       "",
       "`npx minke bench peers` (2026-11-22, Some Processor, 2 cores, Node v24.0.0, abc1234, load 0.5-12.0, PyTorch 2.15.0)",
     ]);
