@@ -1,12 +1,12 @@
 /** A rank that is not the first: it opens what the first has prepared, and takes the same steps in silence. */
-import { hearFirst } from "../parallel/index.ts";
+import { followFirst } from "../parallel/index.ts";
 import { parseTrainConfig, RowSampler, trainLoop } from "../train/index.ts";
 import { collectGarbage } from "./collectGarbage.ts";
 import type { OpenRank } from "./openRanks.ts";
 import { measureStepSeconds } from "./prepareRun.ts";
 import { gatherRequests, haveSameData, hearPlan, openPrepared, tellConfig } from "./rankPlan.ts";
-import { openSession, restoreOrInitialize, sampleText } from "./runSession.ts";
-import { answer } from "./runState.ts";
+import { type FoundCheckpoint, openSession, restoreOrInitialize, sampleText } from "./runSession.ts";
+import { answering, type Wanted } from "./runState.ts";
 import type { TrainOptions } from "./trainOptions.ts";
 
 export async function followRun(
@@ -32,8 +32,11 @@ export async function followRun(
     }
     collectGarbage();
     const session = openSession(rank, config, prepared);
-    const path = await hearFirst<string>(communicator);
+    const { path } = await followFirst<FoundCheckpoint>(communicator);
     const restored = await restoreOrInitialize(session, path);
+    // The first one restores its own share, and tells what begins.
+    await followFirst(communicator);
+    await followFirst(communicator);
     const isComplete = await trainLoop({
       session,
       rows: new RowSampler(prepared.data.train, config.seed),
@@ -46,10 +49,7 @@ export async function followRun(
       hooks: {
         emit: () => undefined,
         sample: (prompt) => sampleText(session, prepared, prompt),
-        save: async (state) => {
-          answer(session, communicator);
-          return `checkpoints/step-${state.step}`;
-        },
+        save: () => followFirst<string, Wanted>(communicator, answering(session, communicator)),
         resumeCommand: "",
         peakFlopsPerSecond: null,
         flopsPerToken: 0,

@@ -9,7 +9,6 @@ import {
   writeTrainState,
 } from "../checkpoint/index.ts";
 import { generateIds, type Runner } from "../engine/index.ts";
-import { firstAlone } from "../parallel/index.ts";
 import { type RunFolder, writeFileAtomic } from "../run/index.ts";
 import { type Isa, sizeOf } from "../tensor/index.ts";
 import { writeTokenizerConfig, writeTokenizerJson } from "../text/index.ts";
@@ -21,12 +20,14 @@ import {
   type Session,
   type TrainConfig,
 } from "../train/index.ts";
+import { onFirstRank } from "./firstRank.ts";
 import type { OpenRank } from "./openRanks.ts";
 import type { PreparedRun } from "./prepareRun.ts";
 import {
   expertsElsewhere,
   gathered,
   heldHere,
+  type Source,
   type StateEntry,
   stateBytes,
   stateEntries,
@@ -51,25 +52,30 @@ export interface RunSession {
   dispose(): void;
 }
 
+/** @param beatMs  how often ranks that wait for the first one are told to wait on */
 export async function startSession(
   { folder, isResumed }: { readonly folder: RunFolder; readonly isResumed: boolean },
   config: TrainConfig,
   prepared: PreparedRun,
   rank: OpenRank,
+  beatMs?: number,
 ): Promise<RunSession> {
   const { tokenizer } = prepared;
-  const { native, team } = rank;
+  const { native } = rank;
   const session = openSession(rank, config, prepared);
   const entries = stateEntries(session);
   const store = new CheckpointStore(folder, config.checkpoint);
-  await store.clean();
-  await store.requireRoom(checkpointBytes(session, entries), config.steps);
   const warnings: RunEventBody[] = [];
   const numerics = numericClass(native?.isa ?? null, config.precision);
-  const find = (): Promise<string | null> =>
-    isResumed ? findCheckpoint(store, warnings) : Promise.resolve(null);
-  const path = team === null ? await find() : await firstAlone(team.communicator, find);
-  const state = await restoreOrInitialize(session, path);
+  const alone = <T>(task: (source: Source | null) => Promise<T>): Promise<T> =>
+    onFirstRank(rank, task, beatMs);
+  const { path } = await alone(async (): Promise<FoundCheckpoint> => {
+    await store.clean();
+    await store.requireRoom(checkpointBytes(session, entries), config.steps);
+    return { path: isResumed ? await findCheckpoint(store, warnings) : null };
+  });
+  // The first rank may have more to read than the others, and they wait for its first step.
+  const { state } = await alone(async () => ({ state: await restoreOrInitialize(session, path) }));
   if (state !== null) warnOfNumerics(state, numerics, warnings);
   const from = state?.loop ?? null;
   let lastStep = from?.step ?? 0;
@@ -82,32 +88,31 @@ export async function startSession(
     warnings,
     lastStep: () => lastStep,
     sample: (prompt) => sampleText(session, prepared, prompt),
-    async save(state, reason, emit, flush) {
-      const started = performance.now();
-      await flush();
-      const { written, removed } = await store.write(
-        state.step,
-        state.validationLoss,
-        checkpointBytes(session, entries),
-        async (path) => {
-          const elsewhere = expertsElsewhere(session);
-          await writeModel(path, session.factory, elsewhere === undefined ? {} : { elsewhere });
-          await writeFileAtomic(join(path, "tokenizer.json"), writeTokenizerJson(tokenizer));
-          await writeFileAtomic(join(path, "tokenizer_config.json"), writeTokenizerConfig(tokenizer));
-          await writeTrainState(path, gathered(entries, team?.communicator ?? null), {
-            loop: state,
-            numerics,
-          } as unknown as JsonObject);
-        },
-      );
-      lastStep = state.step;
-      const path = `checkpoints/step-${state.step}`;
-      const seconds = (performance.now() - started) / 1000;
-      emit({ type: "checkpoint.written", step: state.step, path, bytes: written.bytes, seconds, reason });
-      for (const { step } of removed)
-        emit({ type: "checkpoint.removed", step, path: `checkpoints/step-${step}` });
-      return path;
-    },
+    save: (state, reason, emit, flush) =>
+      alone(async (source) => {
+        const started = performance.now();
+        await flush();
+        const { written, removed } = await store.write(
+          state.step,
+          state.validationLoss,
+          checkpointBytes(session, entries),
+          async (path) => {
+            const elsewhere = expertsElsewhere(session, source);
+            await writeModel(path, session.factory, elsewhere === undefined ? {} : { elsewhere });
+            await writeFileAtomic(join(path, "tokenizer.json"), writeTokenizerJson(tokenizer));
+            await writeFileAtomic(join(path, "tokenizer_config.json"), writeTokenizerConfig(tokenizer));
+            const stored = { loop: state, numerics } as unknown as JsonObject;
+            await writeTrainState(path, gathered(entries, source), stored);
+          },
+        );
+        lastStep = state.step;
+        const path = `checkpoints/step-${state.step}`;
+        const seconds = (performance.now() - started) / 1000;
+        emit({ type: "checkpoint.written", step: state.step, path, bytes: written.bytes, seconds, reason });
+        for (const { step } of removed)
+          emit({ type: "checkpoint.removed", step, path: `checkpoints/step-${step}` });
+        return path;
+      }),
     dispose: () => session.dispose(),
   };
 }
@@ -161,6 +166,12 @@ async function findCheckpoint(store: CheckpointStore, warnings: RunEventBody[]):
 interface Restored {
   readonly loop: LoopState;
   readonly numerics: unknown;
+}
+
+/** What the first rank tells the others before they fill their weights. */
+export interface FoundCheckpoint {
+  /** Null starts anew. */
+  readonly path: string | null;
 }
 
 /** What every rank does with the checkpoint that the first has found: it takes what it holds. Null starts anew. */

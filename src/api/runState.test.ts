@@ -1,6 +1,7 @@
 import { expect, test } from "vitest";
 import { onRanks } from "../../test/support/ranks.ts";
-import { gathered, heldHere, type StateEntry, stateBytes } from "./runState.ts";
+import { firstAlone, followFirst } from "../parallel/index.ts";
+import { gathered, heldHere, type StateEntry, stateBytes, type Wanted } from "./runState.ts";
 
 test("a state is counted whole, filled by what is here, and read with what another rank sends when asked", async () => {
   const [first] = await onRanks("reference", 2, async (communicator) => {
@@ -26,15 +27,22 @@ test("a state is counted whole, filled by what is here, and read with what anoth
       { name: "bias", tensor: bias, within: { shape: [3], start: 0 } },
     ]);
     if (rank === 1) {
-      using request = device.temporary([1], "i32");
-      communicator.exchange([], [{ from: 0, y: request }]).wait();
-      communicator.exchange([{ to: 0, x: own }], []).wait();
-      await device.drain();
+      const asked: Wanted[] = [];
+      await followFirst<boolean, Wanted>(communicator, (wanted) => {
+        asked.push(wanted);
+        communicator.exchange([{ to: 0, x: own }], []).wait();
+      });
+      expect(asked).toEqual([{ owner: 1, file: "state", name: "experts", start: 2 }]);
       return null;
     }
-    const [experts, whole] = gathered(entries, communicator);
-    expect(await whole!.tensor.readBytes()).toEqual(await bias.readBytes());
-    return new Float32Array((await experts!.tensor.readBytes()).slice().buffer);
+    let numbers: Float32Array | null = null;
+    await firstAlone<boolean, Wanted>(communicator, async (ask) => {
+      const [experts, whole] = gathered(entries, { communicator, ask });
+      expect(await whole!.tensor.readBytes()).toEqual(await bias.readBytes());
+      numbers = new Float32Array((await experts!.tensor.readBytes()).slice().buffer);
+      return true;
+    });
+    return numbers;
   });
   expect(first).toEqual(Float32Array.of(1, 2, 3, 4));
 });

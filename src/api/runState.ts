@@ -3,8 +3,10 @@
  *
  * The list of tensors, their names and their order are those of one process. With ZeRO-1 a moment or average lies at
  * its owner alone, and where ranks share the experts, each has a part of every tensor that belongs to them: the first
- * rank, which writes, asks for what it has not when the file comes to it, and the owner sends it.
+ * rank, which writes, asks for what it has not when the file comes to it, and the owner sends it. The whole state of all
+ * ranks at once might not fit, and between two tensors the disk may take its time.
  */
+import { invariant } from "../base/index.ts";
 import {
   diskTensors,
   expertOf,
@@ -14,7 +16,7 @@ import {
   type StateToWrite,
   type WeightsElsewhere,
 } from "../checkpoint/index.ts";
-import type { Communicator } from "../parallel/index.ts";
+import type { Ask, Communicator } from "../parallel/index.ts";
 import {
   BYTES_PER_ELEMENT,
   type Dtype,
@@ -116,14 +118,32 @@ export function heldHere(entries: readonly StateEntry[]): readonly StateTensor[]
   );
 }
 
-/** For the rank that writes: what others have arrives when it is read. */
-export function gathered(
-  entries: readonly StateEntry[],
-  communicator: Communicator | null,
-): readonly StateToWrite[] {
+/** What the first rank has not: a weight of the model's file, or the part of a state's tensor that begins at `start`. */
+export interface Wanted {
+  readonly owner: number;
+  readonly file: "model" | "state";
+  readonly name: string;
+  readonly start: number;
+}
+
+/** How the rank that writes comes by what others have. */
+export interface Source {
+  readonly communicator: Communicator;
+  readonly ask: Ask<Wanted>;
+}
+
+/**
+ * For the rank that writes: what others have arrives when it is read.
+ *
+ * @param source  null where this rank has all
+ */
+export function gathered(entries: readonly StateEntry[], source: Source | null): readonly StateToWrite[] {
   return entries.map(({ name, shape, dtype, parts }) => {
-    const read = ({ tensor, owner, shape: own }: StatePart): Promise<Uint8Array> =>
-      tensor !== null ? tensor.readBytes() : askForBytes(communicator!, owner!, own, dtype);
+    const read = async ({ tensor, owner, start, shape: own }: StatePart): Promise<Uint8Array> => {
+      if (tensor !== null) return tensor.readBytes();
+      using y = await fetch(source!, { owner: owner!, file: "state", name, start }, own, dtype);
+      return await y.readBytes();
+    };
     const readBytes = async (): Promise<Uint8Array> => {
       if (parts.length === 1) return read(parts[0]!);
       const bytes = new Uint8Array(sizeOf(shape) * BYTES_PER_ELEMENT[dtype]);
@@ -135,57 +155,39 @@ export function gathered(
 }
 
 /** For the rank that writes: the weights of experts that others have. */
-export function expertsElsewhere({ factory, communicator }: Session): WeightsElsewhere | undefined {
+export function expertsElsewhere(
+  { factory }: Pick<Session, "factory">,
+  source: Source | null,
+): WeightsElsewhere | undefined {
   const { experts } = factory.options;
-  if (experts === undefined || communicator === null) return undefined;
+  if (experts === undefined || source === null) return undefined;
   return {
     fetch: (disk) => {
+      // The ranks of the first group answer for all that have the same experts.
       const owner = Math.floor(expertOf(factory, disk)! / experts.count);
-      return ask(communicator, owner, [sizeOf(disk.shape)], "f32");
+      return fetch(source, { owner, file: "model", name: disk.name, start: 0 }, [sizeOf(disk.shape)], "f32");
     },
   };
 }
 
-async function askForBytes(
-  communicator: Communicator,
-  owner: number,
-  shape: Shape,
-  dtype: Dtype,
-): Promise<Uint8Array> {
-  using y = await ask(communicator, owner, shape, dtype);
-  return await y.readBytes();
+function fetch({ communicator, ask }: Source, wanted: Wanted, shape: Shape, dtype: Dtype): Promise<Tensor> {
+  return ask(wanted, () => {
+    const y = communicator.device.temporary(shape, dtype);
+    communicator.exchange([], [{ from: wanted.owner, y }]).wait();
+    return y;
+  });
 }
 
-async function ask(communicator: Communicator, owner: number, shape: Shape, dtype: Dtype): Promise<Tensor> {
-  using request = communicator.device.temporary([1], "i32");
-  const y = communicator.device.temporary(shape, dtype);
-  request.write([1]);
-  communicator.exchange([{ to: owner, x: request }], [{ from: owner, y }]).wait();
-  return y;
-}
-
-/** For the others: enqueues the answers to all that the first rank will ask for, in the order of the files. */
-export function answer(session: Session, communicator: Communicator): void {
+/** For the others: what this rank does when the first one asks for something. */
+export function answering(session: Session, communicator: Communicator): (wanted: Wanted) => void {
   const { factory } = session;
-  const { experts } = factory.options;
-  if (experts !== undefined) {
-    for (const disk of diskTensors(factory)) {
-      if (disk.isCopy || expertOf(factory, disk) === null) continue;
-      // The ranks of the first group answer for all that have the same experts.
-      const held = heldPart(factory, disk);
-      if (held !== null && communicator.rank < experts.senders) reply(communicator, held);
-    }
-  }
-  for (const { parts } of stateEntries(session)) {
-    for (const { owner, tensor } of parts) {
-      if (owner === communicator.rank && tensor !== null) reply(communicator, tensor);
-    }
-  }
-}
-
-/** Sends a tensor when it is asked for: the whole state of all ranks at once might not fit. */
-function reply(communicator: Communicator, tensor: Tensor): void {
-  using request = communicator.device.temporary([1], "i32");
-  communicator.exchange([], [{ from: 0, y: request }]).wait();
-  communicator.exchange([{ to: 0, x: tensor }], []).wait();
+  const weights = new Map(diskTensors(factory).map((disk) => [disk.name, disk]));
+  const entries = new Map(stateEntries(session).map((entry) => [entry.name, entry]));
+  return ({ owner, file, name, start }) => {
+    if (owner !== communicator.rank) return;
+    const part = entries.get(name)?.parts.find((candidate) => candidate.start === start);
+    const x = file === "model" ? heldPart(factory, weights.get(name)!) : part?.tensor;
+    invariant(x !== null && x !== undefined, `rank ${owner} has ${name}`);
+    communicator.exchange([{ to: 0, x }], []).wait();
+  };
 }

@@ -20,6 +20,7 @@ import {
 import { trainingFlopsPerToken } from "../model/index.ts";
 import { BEFORE_FIRST_STEP, openEventLog, openTensorBoard, writeReport } from "../run/index.ts";
 import { trainLoop } from "../train/index.ts";
+import { onFirstRank } from "./firstRank.ts";
 import { followRun } from "./followRun.ts";
 import { keepTrace } from "./keepTrace.ts";
 import { closeRanks, launchFlags, type OpenRank, onEveryRank, openRanks } from "./openRanks.ts";
@@ -115,8 +116,11 @@ async function trainIn(
   const emit = (body: RunEventBody): void => all.emit(stampEvent(body));
   let isComplete: boolean;
   try {
-    const environment = await describeMachine(rank, started);
-    await emitBeginning(started, environment, options.command ?? [], own, emit);
+    const environment = await onFirstRank(rank, async () => {
+      const described = await describeMachine(rank, started);
+      await emitBeginning(started, described, options.command ?? [], own, emit);
+      return described;
+    });
     if (rank.warning !== null) emit(rank.warning);
     const flush = (): Promise<void> => all.flush();
     isComplete = await trainSession(started, environment, { emit, flush }, signal, options.trace);

@@ -9,7 +9,7 @@
  */
 import { finiteOrNull, NonFiniteError, type RunEventBody } from "../base/index.ts";
 import { maxViolation } from "../model/index.ts";
-import { type Communicator, firstAlone, gatherJson } from "../parallel/index.ts";
+import { type Communicator, firstAlone, followFirst, gatherJson } from "../parallel/index.ts";
 import type { Rows } from "./batch.ts";
 import { type EvaluationSet, evaluate } from "./eval/evaluate.ts";
 import { findNonFinite, worstOf } from "./findNonFinite.ts";
@@ -28,7 +28,7 @@ export interface RowSource {
 /** What the loop asks of the rooms above and beside it. */
 export interface LoopHooks {
   emit(event: RunEventBody): void;
-  /** Every rank comes here at the same step: with ZeRO-1 each has a part of what is saved. */
+  /** Every rank comes here at the same step: each may have a part of what the first one writes. */
   save(state: LoopState, reason: "scheduled" | "last" | "interrupted"): Promise<string>;
   sample(prompt: string): Promise<string>;
   /** The command that continues this run. */
@@ -226,10 +226,12 @@ class Loop {
       await this.#save("scheduled");
   }
 
-  /** Done by the first rank alone; true on all of them if it says so. */
+  /** Done by the first rank alone; true on all of them if it says so. If it throws, all end. */
   async #onFirst(task: () => Promise<boolean>): Promise<boolean> {
     const communicator = this.#communicator;
-    return communicator === null ? task() : (await firstAlone(communicator, task)) === true;
+    if (communicator === null) return task();
+    if (communicator.rank > 0) return followFirst<boolean>(communicator);
+    return (await firstAlone(communicator, task)) === true;
   }
 
   /**

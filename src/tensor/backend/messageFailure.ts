@@ -1,7 +1,7 @@
 /** What backends say of messages, in the same words. */
 import { CollectiveError } from "../../base/index.ts";
 
-/** How long a rank waits for one ticket's messages before it gives up: longer than any checkpoint takes to write. */
+/** How long a rank waits for one ticket's messages before it gives up. Work of one rank that may take longer goes with words to wait on. */
 export const MESSAGE_TIMEOUT_SECONDS = 600;
 
 /** Why a rank's peers end when it is disposed too early. */
