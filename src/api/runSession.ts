@@ -3,8 +3,8 @@ import { join } from "node:path";
 import type { JsonObject, RunEventBody, RunWarning } from "../base/index.ts";
 import {
   CheckpointStore,
-  readModel,
   readTrainState,
+  readWeights,
   writeModel,
   writeTrainState,
 } from "../checkpoint/index.ts";
@@ -181,7 +181,7 @@ export async function restoreOrInitialize(session: Session, path: string | null)
     return null;
   }
   const entries = stateEntries(session);
-  await session.readFrom((factory) => readModel(path, factory));
+  await session.readFrom((factory, place) => readWeights(path, factory, place));
   const names = entries.map(({ name }) => name);
   const state = await readTrainState(path, heldHere(entries), names);
   session.settleRead();

@@ -8,6 +8,7 @@ export {
   heldPart,
   readModel,
   readModelConfig,
+  readWeights,
   type WeightsElsewhere,
   type WriteModelOptions,
   writeModel,

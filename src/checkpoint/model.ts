@@ -106,15 +106,31 @@ export async function readModelConfig(folder: string): Promise<ModelConfig> {
 /**
  * Fills a model's parameters and buffers from a folder, and packs them. FP8 weights become the numbers they stand for.
  *
+ * @throws {CheckpointError} as `readWeights`
+ */
+export async function readModel(folder: string, factory: ParameterFactory): Promise<void> {
+  await readWeights(folder, factory, (disk) => heldPart(factory, disk));
+  for (const parameter of factory.parameters) parameter.repack();
+}
+
+/**
+ * Reads a model's tensors to where they are wanted. Nothing is packed, and what is not wanted is not read.
+ *
+ * @param factory  of the whole model: names and shapes are all that is asked of it
+ * @param place    the elements that a tensor of the file fills, flat; null for one that is not wanted
  * @throws {CheckpointError} if a tensor is missing, unknown, or of another shape than the config says, or FP8 weights
  *                           have no sound scales
  */
-export async function readModel(folder: string, factory: ParameterFactory): Promise<void> {
+export async function readWeights(
+  folder: string,
+  factory: ParameterFactory,
+  place: (disk: DiskTensor) => Tensor | null,
+): Promise<void> {
   const files = await WeightFiles.open(folder);
   try {
     for (const { disk, weight } of files.match(diskTensors(factory))) {
       if (disk.isCopy) continue;
-      const part = heldPart(factory, disk);
+      const part = place(disk);
       if (part === null) continue;
       for await (const { start, values } of readBands(weight))
         part.rows(start, start + values.length).write(values);
@@ -122,7 +138,6 @@ export async function readModel(folder: string, factory: ParameterFactory): Prom
   } finally {
     await files.close();
   }
-  for (const parameter of factory.parameters) parameter.repack();
 }
 
 /** The tensor that holds a disk tensor: a parameter's master, or a buffer. */

@@ -1,4 +1,5 @@
 /** What a run needs of a rank's share of the model, whether it is all of it or some stages. */
+import type { DiskTensor } from "../checkpoint/index.ts";
 import type { ExpertDispatch, ParameterFactory, Precision, Transformer } from "../model/index.ts";
 import type { Communicator, PipelinePlan } from "../parallel/index.ts";
 import type { QueueDevice, RopeTable, Tensor } from "../tensor/index.ts";
@@ -41,12 +42,23 @@ export interface Session {
   masterOf(path: string): Tensor | null;
   /** On all ranks at once: makes `model` on the first the model as it is now. */
   assemble(): void;
-  /** Has a whole model filled, and takes what this rank holds of it. */
-  readFrom(read: (factory: ParameterFactory) => Promise<void>): Promise<void>;
+  /** Has a model's tensors read to where this rank holds them, and no others. */
+  readFrom(read: ReadWeights): Promise<void>;
   /** After all of a checkpoint has been read. */
   settleRead(): void;
   dispose(): void;
 }
+
+/**
+ * Reads the tensors of a whole model.
+ *
+ * @param factory  of the whole model: its names and shapes
+ * @param place    the elements that a tensor fills on this rank, flat; null for one that it does not hold
+ */
+export type ReadWeights = (
+  factory: ParameterFactory,
+  place: (disk: DiskTensor) => Tensor | null,
+) => Promise<void>;
 
 /** Takes steps. */
 export interface Runner {

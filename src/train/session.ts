@@ -1,6 +1,7 @@
 /** A model in training on one device, a rank's share of it if there are several: weights, moments, rotary tables and the step that moves them. */
 
 import { ConfigError } from "../base/index.ts";
+import { heldPart } from "../checkpoint/index.ts";
 import {
   type ExpertDispatch,
   type ExpertShare,
@@ -16,7 +17,7 @@ import type { QueueDevice, RopeTable, Tensor } from "../tensor/index.ts";
 import type { TrainConfig } from "./config.ts";
 import { DataParallel, type Team } from "./dataParallel.ts";
 import { Optimizer } from "./optimizer.ts";
-import { disposeFactory, type Session, type TokenRoles } from "./rankSession.ts";
+import { disposeFactory, type ReadWeights, type Session, type TokenRoles } from "./rankSession.ts";
 import { StepRunner } from "./step.ts";
 
 export class TrainSession implements Session {
@@ -102,8 +103,8 @@ export class TrainSession implements Session {
   /** Every rank has the whole model at all times. */
   assemble(): void {}
 
-  readFrom(read: (factory: ParameterFactory) => Promise<void>): Promise<void> {
-    return read(this.factory);
+  readFrom(read: ReadWeights): Promise<void> {
+    return read(this.factory, (disk) => heldPart(this.factory, disk));
   }
 
   settleRead(): void {

@@ -4,6 +4,7 @@
  * The first rank has a copy of the whole model besides, not trained: it evaluates, samples and writes checkpoints from it
  * after `assemble` has brought the present weights there. On the others the whole is names and shapes only.
  */
+import { type DiskTensor, heldPart } from "../../checkpoint/index.ts";
 import {
   fp8Precision,
   makeRopeTable,
@@ -25,7 +26,7 @@ import { copyInto, PlanBackend, QueueDevice, type RopeTable, type Tensor } from 
 import type { TrainConfig } from "../config.ts";
 import type { Team } from "../dataParallel.ts";
 import { Optimizer } from "../optimizer.ts";
-import { disposeFactory, type Session, type TokenRoles } from "../rankSession.ts";
+import { disposeFactory, type ReadWeights, type Session, type TokenRoles } from "../rankSession.ts";
 import { type Inventory, takeInventory } from "./inventory.ts";
 import { type Module, makeModules } from "./modules.ts";
 import { PipelineRunner } from "./pipelineRunner.ts";
@@ -143,16 +144,9 @@ export class PipelineSession implements Session {
     if (rank === 0) for (const parameter of this.factory.parameters) parameter.repack();
   }
 
-  async readFrom(read: (factory: ParameterFactory) => Promise<void>): Promise<void> {
-    if (this.communicator.rank === 0) return read(this.factory);
-    const factory = new ParameterFactory(this.device, this.config.model, {
-      precision: this.precision,
-      isTrained: false,
-    });
-    new Transformer(this.config.model, factory);
-    await read(factory);
-    this.#takeHeld(factory);
-    disposeFactory(factory);
+  readFrom(read: ReadWeights): Promise<void> {
+    const isFirst = this.communicator.rank === 0;
+    return read(this.factory, (disk) => (isFirst ? heldPart(this.factory, disk) : this.#placeOf(disk)));
   }
 
   settleRead(): void {
@@ -171,6 +165,14 @@ export class PipelineSession implements Session {
       disposeFactory(factory);
     }
     disposeFactory(this.factory);
+  }
+
+  #placeOf(disk: DiskTensor): Tensor | null {
+    const isNamed = ({ path }: { readonly path: string }): boolean => path === disk.path;
+    const holder = this.heldFactories.find(
+      ({ parameters, buffers }) => parameters.some(isNamed) || buffers.some(isNamed),
+    );
+    return holder === undefined ? null : heldPart(holder, disk);
   }
 
   #takeHeld({ parameters, buffers }: ParameterFactory): void {
