@@ -2,9 +2,10 @@
 import { followFirst } from "../parallel/index.ts";
 import { parseTrainConfig, RowSampler, trainLoop } from "../train/index.ts";
 import { collectGarbage } from "./collectGarbage.ts";
+import { numericClass } from "./numericClass.ts";
 import type { OpenRank } from "./openRanks.ts";
-import { measureStepSeconds } from "./prepareRun.ts";
-import { gatherRequests, haveSameData, hearPlan, openPrepared, tellConfig } from "./rankPlan.ts";
+import { measureStepSeconds, openPrepared } from "./prepareRun.ts";
+import { gatherRequests, haveSameRun, hearPlan, tellConfig } from "./rankPlan.ts";
 import { type FoundCheckpoint, openSession, restoreOrInitialize, sampleText } from "./runSession.ts";
 import { answering, type Wanted } from "./runState.ts";
 import type { TrainOptions } from "./trainOptions.ts";
@@ -19,10 +20,10 @@ export async function followRun(
   const plan = await hearPlan(rank);
   if (plan === null) return nothing;
   let config = parseTrainConfig(plan.config, "run.json");
-  const prepared = await openPrepared(plan.root, config).catch((error: unknown) => ({
+  const prepared = await openPrepared(plan.root).catch((error: unknown) => ({
     problem: error instanceof Error ? error.message : String(error),
   }));
-  const goesOn = await haveSameData(rank, prepared);
+  const goesOn = await haveSameRun(rank, prepared, numericClass(rank, config.precision));
   if ("problem" in prepared) return nothing;
   try {
     if (!goesOn) return nothing;

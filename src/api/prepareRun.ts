@@ -6,9 +6,9 @@
  */
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
-import { applySettings, ConfigError, type RunEventBody, TokenizerError } from "../base/index.ts";
+import { applySettings, ConfigError, RunError, type RunEventBody, TokenizerError } from "../base/index.ts";
 import { firstAlone } from "../parallel/index.ts";
-import { writeFileAtomic } from "../run/index.ts";
+import { readManifest, writeFileAtomic } from "../run/index.ts";
 import {
   byteTokenizer,
   readTokenizer,
@@ -19,6 +19,7 @@ import {
 } from "../text/index.ts";
 import {
   findDocumentFiles,
+  openData,
   openSession,
   type PreparedData,
   prepareData,
@@ -37,8 +38,10 @@ export interface PreparedRun {
   readonly events: readonly RunEventBody[];
 }
 
+const TOKENIZER_FILE = "tokenizer.json";
+
 /** What preparing leaves in the run's folder. */
-export const preparedNames: readonly string[] = ["tokenizer.json", "tokenizer_config.json", "data"];
+export const preparedNames: readonly string[] = [TOKENIZER_FILE, "tokenizer_config.json", "data"];
 
 /** Tokenizer and data of a run, made in its folder or found there. */
 export async function prepareRun(
@@ -86,6 +89,24 @@ export async function prepareRun(
   return { tokenizer, data, events };
 }
 
+/**
+ * Tokenizer and data of a run as they lie in its folder: nothing is made, and no text is read.
+ *
+ * @throws {RunError} if the folder is no run, or has no tokenizer; {DataError} if it has no data
+ */
+export async function openPrepared(root: string): Promise<PreparedRun> {
+  await readManifest(root);
+  const stored = join(root, TOKENIZER_FILE);
+  const tokenizer = await readTokenizerAt(stored);
+  if (tokenizer !== null)
+    return { tokenizer, data: await openData(join(root, "data"), tokenizer), events: [] };
+  throw new RunError(`${stored} cannot be read`, {
+    why: "the run's first rank makes it before the others open the run",
+    fix: "put the run on a file system that all hosts share: --run DIR",
+    fields: { path: stored },
+  });
+}
+
 async function timed<T>(events: RunEventBody[], name: string, task: () => Promise<T>): Promise<T> {
   const started = performance.now();
   const result = await task();
@@ -101,7 +122,7 @@ async function obtainTokenizer(
   status: (text: string) => void,
   events: RunEventBody[],
 ): Promise<Tokenizer> {
-  const stored = join(root, "tokenizer.json");
+  const stored = join(root, TOKENIZER_FILE);
   const known = await readTokenizerAt(stored);
   if (known !== null) return known;
   const tokenizer = await chooseTokenizer(config, files, signal, status, events);

@@ -9,10 +9,9 @@ import { readFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { ConfigError, type JsonObject } from "../base/index.ts";
 import { broadcastJson, firstAlone, gatherJson, hearFirst } from "../parallel/index.ts";
-import { readManifest } from "../run/index.ts";
 import { parseTrainConfig, type TrainConfig } from "../train/index.ts";
 import type { OpenRank } from "./openRanks.ts";
-import { type PreparedRun, prepareRun } from "./prepareRun.ts";
+import type { PreparedRun } from "./prepareRun.ts";
 import type { TrainOptions } from "./trainOptions.ts";
 import { version } from "./version.ts";
 
@@ -90,28 +89,23 @@ export async function hearPlan({ team }: OpenRank): Promise<SharedPlan | null> {
   return hearFirst<SharedPlan>(team!.communicator);
 }
 
-/** What the first rank has prepared, as this one sees it. */
-export async function openPrepared(root: string, config: TrainConfig): Promise<PreparedRun> {
-  // Nothing is prepared here: a folder without a run is another file system's.
-  await readManifest(root);
-  return prepareRun(root, config, new AbortController().signal, () => undefined);
-}
-
 /** What a rank has opened, or why it could not. */
-type Seen = { readonly digest: string } | { readonly problem: string };
+type Seen = { readonly digest: string; readonly numerics: string } | { readonly problem: string };
 
 /**
- * Lets all ranks compare what they see, and the first decide.
+ * Lets all ranks compare what they see and how they compute, and the first decide.
  *
+ * @param numerics  this rank's class (./numericClass.ts)
  * @returns  false on the others if the first does not go on
- * @throws   {ConfigError} on the first if a rank sees no run, another tokenizer or other rows
+ * @throws   {ConfigError} on the first if a rank sees no run, another tokenizer or other rows, or would compute other bits
  */
-export async function haveSameData(
-  { team }: OpenRank,
+export async function haveSameRun(
+  { team }: Pick<OpenRank, "team">,
   prepared: PreparedRun | { readonly problem: string },
+  numerics: string,
 ): Promise<boolean> {
   if (team === null) return true;
-  const seen: Seen = "problem" in prepared ? prepared : { digest: await digestOf(prepared) };
+  const seen: Seen = "problem" in prepared ? prepared : { digest: await digestOf(prepared), numerics };
   const all = await gatherJson(team.communicator, seen);
   if (team.communicator.rank > 0) return (await hearFirst<boolean>(team.communicator)) === true;
   await firstAlone(team.communicator, async () => requireSame(all));
@@ -130,7 +124,23 @@ function requireSame(all: readonly Seen[]): boolean {
       fields: { rank },
     });
   }
+  requireOneClass(all.map((seen) => ("numerics" in seen ? seen.numerics : "")));
   return true;
+}
+
+/** Ranks of two classes would leave bits that depend on which of them computed what. */
+function requireOneClass(all: readonly string[]): void {
+  const [first] = all;
+  const other = all.findIndex((theirs) => theirs !== first);
+  if (other < 0) return;
+  throw new ConfigError(
+    `rank ${other} computes with ${all[other]} arithmetic where rank 0 does with ${first}`,
+    {
+      why: "AMX sums bf16 products in an order of its own: the run would depend on which rank computed what",
+      fix: "start all ranks on machines of one kind (minke doctor names each one's instruction set), or begin the run with --precision f32, which is the same everywhere",
+      fields: { rank: other, numerics: all },
+    },
+  );
 }
 
 async function digestOf({ data }: PreparedRun): Promise<string> {

@@ -10,7 +10,7 @@ import {
 } from "../checkpoint/index.ts";
 import { generateIds, type Runner } from "../engine/index.ts";
 import { type RunFolder, writeFileAtomic } from "../run/index.ts";
-import { type Isa, sizeOf } from "../tensor/index.ts";
+import { sizeOf } from "../tensor/index.ts";
 import { writeTokenizerConfig, writeTokenizerJson } from "../text/index.ts";
 import {
   type LoopState,
@@ -21,6 +21,7 @@ import {
   type TrainConfig,
 } from "../train/index.ts";
 import { onFirstRank } from "./firstRank.ts";
+import { numericClass } from "./numericClass.ts";
 import type { OpenRank } from "./openRanks.ts";
 import type { PreparedRun } from "./prepareRun.ts";
 import {
@@ -61,12 +62,11 @@ export async function startSession(
   beatMs?: number,
 ): Promise<RunSession> {
   const { tokenizer } = prepared;
-  const { native } = rank;
   const session = openSession(rank, config, prepared);
   const entries = stateEntries(session);
   const store = new CheckpointStore(folder, config.checkpoint);
   const warnings: RunEventBody[] = [];
-  const numerics = numericClass(native?.isa ?? null, config.precision);
+  const numerics = numericClass(rank, config.precision);
   const alone = <T>(task: (source: Source | null) => Promise<T>): Promise<T> =>
     onFirstRank(rank, task, beatMs);
   const { path } = await alone(async (): Promise<FoundCheckpoint> => {
@@ -137,12 +137,6 @@ export async function sampleText(
   };
   for await (const id of generateIds(runner, start, options)) made.push(id);
   return tokenizer.decode(made.filter((id) => id < tokenizer.vocabSize));
-}
-
-/** Runs of one class give equal bits: AMX sums bf16 and FP8 products in an order of its own. */
-function numericClass(isa: Isa | null, precision: TrainConfig["precision"]): string {
-  if (isa === null) return "reference";
-  return isa === "amx" && precision !== "f32" ? "amx" : "fma";
 }
 
 /** The newest whole checkpoint; what is wrong with those beyond it is told. */

@@ -8,9 +8,10 @@ import type { JsonObject } from "../base/index.ts";
 import { createRun, freshRunPath, type LaunchLayout, openRun, type RunFolder } from "../run/index.ts";
 import type { TrainConfig } from "../train/index.ts";
 import { collectGarbage } from "./collectGarbage.ts";
+import { numericClass } from "./numericClass.ts";
 import { type Launch, launchOf, type OpenRank, requireFit } from "./openRanks.ts";
 import { measureStepSeconds, type PreparedRun, preparedNames, prepareRun, stepsFor } from "./prepareRun.ts";
-import { haveSameData, planForAll, type SharedPlan, tellConfig } from "./rankPlan.ts";
+import { haveSameRun, planForAll, type SharedPlan, tellConfig } from "./rankPlan.ts";
 import { newConfig, type RunRequest, readRequest, requestOf, resumedConfig } from "./runConfig.ts";
 import { type RunSession, startSession } from "./runSession.ts";
 import type { TrainOptions } from "./trainOptions.ts";
@@ -94,7 +95,7 @@ async function prepareAndStart(
   collectGarbage();
   const bytesBeforeTensors = process.memoryUsage.rss();
   try {
-    await haveSameData(rank, prepared);
+    await haveSameRun(rank, prepared, numericClass(rank, stored.precision));
     let config = stored;
     if (unsettled?.minutes !== undefined) {
       status("measuring the speed of this machine");

@@ -1,7 +1,7 @@
 export type { TrainConfig } from "./config.ts";
 export { defaultTrainConfig, parseTrainConfig, trainConfigSchema } from "./configSchema.ts";
 export { type Document, findDocumentFiles, readDocuments } from "./data/documents.ts";
-export { type DataIndex, type PreparedData, prepareData } from "./data/prepare.ts";
+export { type DataIndex, openData, type PreparedData, prepareData } from "./data/prepare.ts";
 export { RowSampler } from "./data/sampler.ts";
 export { splitDocuments } from "./data/splitDocuments.ts";
 export { type Team, teamFor } from "./dataParallel.ts";

@@ -103,6 +103,21 @@ export async function prepareData(
   return openPrepared(folder, index, tokenizer);
 }
 
+/**
+ * Opens the data that was prepared below `folder`, and prepares nothing.
+ *
+ * @throws {DataError} if none is there, or it was made with another vocabulary
+ */
+export async function openData(folder: string, tokenizer: Tokenizer): Promise<PreparedData> {
+  const index = await readIndex(folder);
+  if (index !== null) return openPrepared(folder, index, tokenizer);
+  throw new DataError(`${folder} holds no prepared data`, {
+    why: "it has no index.json, which is written last",
+    fix: "go on with the run on one process, which prepares the data: minke train --run DIR --resume",
+    fields: { folder },
+  });
+}
+
 async function openPrepared(folder: string, index: DataIndex, tokenizer: Tokenizer): Promise<PreparedData> {
   if (index.vocabSize !== tokenizer.vocabSize) {
     throw new DataError(
