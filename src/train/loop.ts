@@ -44,6 +44,7 @@ export interface LoopHooks {
 export interface LoopInput {
   readonly session: Session;
   readonly rows: RowSource;
+  /** Null if nothing is held out; the same on all ranks. */
   readonly validation: EvaluationSet | null;
   readonly hooks: LoopHooks;
   readonly signal: AbortSignal;
@@ -129,7 +130,7 @@ class Loop {
     }
     await this.#trace?.end();
     const lastRows = config.evaluate.lastRows ?? Number.POSITIVE_INFINITY;
-    if (!(await this.#withModel(() => this.#evaluate(lastRows)))) return this.#interrupt();
+    if (!(await this.#evaluate(lastRows))) return this.#interrupt();
     if (this.#savedAt !== this.#step) await this.#save("last");
     const seconds = (performance.now() - started) / 1000;
     this.#input.hooks.emit({
@@ -217,7 +218,7 @@ class Loop {
       this.#assemble();
       if (isFirst) await this.#emitBias();
     }
-    if (isDue(evaluation.everySteps)) await this.#withModel(() => this.#evaluate(evaluation.rows));
+    if (isDue(evaluation.everySteps)) await this.#evaluate(evaluation.rows);
     const isSampled = isDue(sample.everySteps) || this.#step === 1 || this.#step === steps;
     if (isSampled && sample.prompts.length > 0) await this.#withModel(() => this.#sample(sample.prompts));
     // While steps are skipped the weights may be the broken part: a checkpoint now could push out the last good one.
@@ -273,8 +274,13 @@ class Loop {
 
   /** False if the signal cut it short: then nothing is reported, and a resumed run does not make up for it. */
   async #evaluate(maxRows: number): Promise<boolean> {
-    const { session, validation, hooks, signal } = this.#input;
-    if (validation === null) return true;
+    const { validation } = this.#input;
+    // Nothing is held out: then no rank brings the model together for it either.
+    return validation === null || this.#withModel(() => this.#evaluateOn(validation, maxRows));
+  }
+
+  async #evaluateOn(validation: EvaluationSet, maxRows: number): Promise<boolean> {
+    const { session, hooks, signal } = this.#input;
     const started = performance.now();
     const stop = session.dispatch === null ? { signal } : {};
     const result = await evaluate(session, validation, { maxRows, ...stop });

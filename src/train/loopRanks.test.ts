@@ -35,6 +35,7 @@ interface Changes {
   readonly onEvent?: (event: RunEventBody) => void;
   /** Called with every rank before its loop. */
   readonly prepare?: (session: TrainSession, rank: number) => void;
+  readonly isHeldOut?: boolean;
   readonly onRows?: (rank: number, step: number) => void;
 }
 
@@ -55,7 +56,7 @@ async function runRank(
   communicator: Communicator,
   its: TrainConfig,
   shard: Shard,
-  { signal, onEvent, prepare, onRows }: Changes,
+  { signal, onEvent, prepare, onRows, isHeldOut = true }: Changes,
 ): Promise<Told> {
   const { rank, device } = communicator;
   const session = new TrainSession(
@@ -83,7 +84,7 @@ async function runRank(
         sampler.position = position;
       },
     },
-    validation: rank === 0 ? { rows: randomRows(1, its, 5), bytesOf: () => 1 } : null,
+    validation: isHeldOut ? { rows: randomRows(1, its, 5), bytesOf: () => 1 } : null,
     from: null,
     signal: rank === 0 && signal !== undefined ? signal : new AbortController().signal,
     hooks: {
@@ -155,6 +156,32 @@ test("a signal during the last evaluation ends all of them as interrupted", asyn
     expect(isComplete).toBe(false);
     expect(saved.at(-1)).toBe("6 interrupted");
   }
+});
+
+test("where nothing is held out, the model is not brought together for evaluations that are due", async () => {
+  const assembled: number[][] = [[], []];
+  const steps = [0, 0];
+  const told = await run({
+    isHeldOut: false,
+    config: {
+      ...config,
+      steps: 40,
+      batchRows: RANKS,
+      checkpoint: { ...config.checkpoint, everySteps: 0 },
+      evaluate: { ...config.evaluate, everySteps: 3 },
+      sample: { ...config.sample, prompts: [] },
+    },
+    onRows: (rank, step) => {
+      steps[rank] = step;
+    },
+    prepare: (session, rank) => {
+      session.assemble = () => void assembled[rank]!.push(steps[rank]!);
+    },
+  });
+  expect(told[0]!.saved).toEqual(["40 last"]);
+  // For the biases every twentieth of the run, and for the last checkpoint.
+  const wanted = Array.from({ length: 20 }, (_, i) => 2 * (i + 1));
+  expect(assembled).toEqual([wanted, wanted]);
 });
 
 test("a rank that fails ends all of them, with its own error", async () => {
