@@ -1,5 +1,5 @@
 /*
- * MPI for Node: start(timeoutSeconds), leave(seconds), abort(why), and the library: flavour, version text.
+ * MPI for Node: start(timeoutSeconds), leave(seconds), attend(seconds), abort(why), and the library: flavour, version text.
  *
  * The queue reaches the job through the table of transport.h, whose address start() returns; JavaScript carries it.
  */
@@ -89,6 +89,17 @@ static napi_value leave(napi_env env, napi_callback_info info) {
   return state == 0 ? nothing : text_value(env, reason);
 }
 
+static napi_value attend(napi_env env, napi_callback_info info) {
+  napi_value argument = NULL, nothing = NULL;
+  double seconds = 0;
+  char reason[REASON_CAPACITY] = "";
+  if (!argument_of(env, info, &argument, napi_number)) return NULL;
+  napi_get_value_double(env, argument, &seconds);
+  napi_get_null(env, &nothing);
+  if (!is_started || !job_attend(&job, seconds, reason, sizeof reason)) return nothing;
+  return text_value(env, reason);
+}
+
 static napi_value abort_job(napi_env env, napi_callback_info info) {
   napi_value argument = NULL;
   char why[REASON_CAPACITY] = "";
@@ -112,6 +123,7 @@ NAPI_MODULE_INIT() {
   napi_set_named_property(env, exports, "library", text_value(env, library));
   export_function(env, exports, "start", start);
   export_function(env, exports, "leave", leave);
+  export_function(env, exports, "attend", attend);
   export_function(env, exports, "abort", abort_job);
   return exports;
 }

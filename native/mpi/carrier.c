@@ -40,7 +40,9 @@ struct carrier {
   struct message **owners; /* null: a goodbye */
   MPI_Status *statuses;
   int *finished;
-  bool has_said_goodbye;
+  char heard[REASON_CAPACITY]; /* what a goodbye says: nothing, or why its rank has failed */
+  bool has_said_goodbye, has_told_failure;
+  double doom; /* when the job is ended if rank 0 has not done so; 0 while nobody has failed */
   double last_goodbye, last_event, pause;
 };
 
@@ -77,7 +79,8 @@ static MPI_Request *new_request(struct carrier *me, struct message *owner) {
 }
 
 static void hear_goodbyes(struct carrier *me) {
-  check(me->job, MPI_Irecv(NULL, 0, MPI_BYTE, MPI_ANY_SOURCE, GOODBYE_TAG, me->control, &me->requests[0]),
+  check(me->job,
+        MPI_Irecv(me->heard, sizeof me->heard, MPI_BYTE, MPI_ANY_SOURCE, GOODBYE_TAG, me->control, &me->requests[0]),
         "MPI_Irecv");
 }
 
@@ -132,14 +135,34 @@ static void finish_piece(struct carrier *me, struct message *message, const MPI_
   messages_finish(&me->job->messages, message, why[0] == 0 ? NULL : why);
 }
 
+/* Another rank has failed, and has told the user why. */
+static void hear_failure(struct carrier *me, int rank, int length) {
+  struct job *job = me->job;
+  job->is_told = true;
+  pthread_mutex_lock(&job->messages.lock);
+  const bool is_first = job->heard[0] == 0 && !job->is_failing;
+  if (is_first) snprintf(job->heard, sizeof job->heard, "rank %d failed: %.*s", rank, length, me->heard);
+  pthread_mutex_unlock(&job->messages.lock);
+  if (!is_first) return;
+  messages_fail_all(&job->messages, job->heard);
+  me->doom = seconds_now() + (job->rank == 0 ? job->grace_seconds : VERDICT_SECONDS);
+}
+
 static void finish_goodbye(struct carrier *me, const MPI_Status *status) {
   struct job *job = me->job;
-  pthread_mutex_lock(&job->messages.lock);
-  job->has_left[status->MPI_SOURCE] = true;
-  const int left_count = ++job->left_count;
-  pthread_mutex_unlock(&job->messages.lock);
-  me->last_goodbye = seconds_now();
-  if (left_count < job->size - 1) hear_goodbyes(me);
+  int length = 0;
+  MPI_Get_count(status, MPI_BYTE, &length);
+  if (length > 0) {
+    hear_failure(me, status->MPI_SOURCE, length);
+  } else {
+    pthread_mutex_lock(&job->messages.lock);
+    job->has_left[status->MPI_SOURCE] = true;
+    job->left_count++;
+    pthread_mutex_unlock(&job->messages.lock);
+    me->last_goodbye = seconds_now();
+  }
+  /* A rank that has said goodbye may still fail, as long as others have not. */
+  hear_goodbyes(me);
 }
 
 /* True if anything was done. */
@@ -188,7 +211,8 @@ static void rest(struct carrier *me) {
   pthread_mutex_lock(&all->lock);
   /* Looked at under the lock: what comes before the wait would not end it. */
   const bool wants_to_leave = me->job->state == JOB_LEAVING && !me->has_said_goodbye;
-  if (all->fresh == NULL && !me->job->is_aborting && !wants_to_leave)
+  const bool wants_to_tell = me->job->is_failing && !me->has_told_failure;
+  if (all->fresh == NULL && !me->job->is_aborting && !wants_to_leave && !wants_to_tell)
     condition_wait(&all->work, &all->lock, now + pause);
   pthread_mutex_unlock(&all->lock);
 }
@@ -201,14 +225,29 @@ static void fail_those_who_left(struct carrier *me) {
   }
 }
 
-static void say_goodbye(struct carrier *me) {
-  if (me->has_said_goodbye) return;
-  me->has_said_goodbye = true;
+static void tell_all(struct carrier *me, const char *text) {
   for (int peer = 0; peer < me->job->size; peer++) {
     if (peer == me->job->rank) continue;
     MPI_Request *request = new_request(me, NULL);
-    check(me->job, MPI_Isend(NULL, 0, MPI_BYTE, peer, GOODBYE_TAG, me->control, request), "MPI_Isend");
+    check(me->job, MPI_Isend(text, (int)strlen(text), MPI_BYTE, peer, GOODBYE_TAG, me->control, request), "MPI_Isend");
   }
+}
+
+static void say_goodbye(struct carrier *me) {
+  if (me->has_said_goodbye) return;
+  me->has_said_goodbye = true;
+  tell_all(me, "");
+}
+
+/* Once this rank or another has failed, the job ends: rank 0 says when, or, if it says nothing, whoever waits for that. */
+static void see_to_the_end(struct carrier *me) {
+  struct job *job = me->job;
+  if (job->is_failing && !me->has_told_failure) {
+    me->has_told_failure = true;
+    tell_all(me, job->failure);
+    me->doom = seconds_now() + (job->rank == 0 ? job->grace_seconds : VERDICT_SECONDS);
+  }
+  if (job->is_aborting || (me->doom > 0 && seconds_now() >= me->doom)) MPI_Abort(MPI_COMM_WORLD, 1);
 }
 
 static void set_state(struct job *job, enum job_state state) {
@@ -268,6 +307,10 @@ static bool begin(struct carrier *me) {
 }
 
 static void end(struct carrier *me) {
+  if (me->requests[0] != MPI_REQUEST_NULL) {
+    MPI_Cancel(&me->requests[0]);
+    MPI_Wait(&me->requests[0], MPI_STATUS_IGNORE);
+  }
   MPI_Comm_free(&me->control);
   MPI_Comm_free(&me->data);
   MPI_Finalize();
@@ -290,7 +333,7 @@ void *carrier_main(void *argument) {
   }
   set_state(job, JOB_RUNNING);
   while (true) {
-    if (job->is_aborting) MPI_Abort(MPI_COMM_WORLD, 1);
+    see_to_the_end(&me);
     struct message *fresh = messages_take_fresh(&job->messages);
     bool has_news = fresh != NULL;
     while (fresh != NULL) {

@@ -50,7 +50,12 @@ int job_leave(struct job *job, double seconds, char *reason, size_t capacity) {
     pthread_mutex_unlock(&all->lock);
     return -1;
   }
-  if (job->state == JOB_RUNNING) job->state = JOB_LEAVING;
+  if (job->state == JOB_RUNNING) {
+    char why[REASON_CAPACITY];
+    snprintf(why, sizeof why, "rank %d has left the job", job->rank);
+    messages_refuse(all, why);
+    job->state = JOB_LEAVING;
+  }
   pthread_cond_signal(&all->work);
   while (job->state == JOB_LEAVING && seconds_now() < deadline) condition_wait(&all->done, &all->lock, deadline);
   if (job->state == JOB_LEAVING) {
@@ -81,20 +86,49 @@ void job_tell(struct job *job, const char *why) {
   nanosleep(&pause, NULL);
 }
 
-void job_abort(struct job *job, const char *why) {
-  struct messages *all = &job->messages;
-  pthread_mutex_lock(&all->lock);
+static bool is_over(struct job *job) {
+  pthread_mutex_lock(&job->messages.lock);
   const bool is_over = job->state == JOB_LEFT || job->state == JOB_BROKEN;
-  pthread_mutex_unlock(&all->lock);
-  if (is_over) return;
+  pthread_mutex_unlock(&job->messages.lock);
+  return is_over;
+}
+
+static void wake_carrier(struct job *job) {
+  pthread_mutex_lock(&job->messages.lock);
+  pthread_cond_signal(&job->messages.work);
+  pthread_mutex_unlock(&job->messages.lock);
+}
+
+void job_fail(struct job *job, const char *why) {
+  if (is_over(job)) return;
   job_tell(job, why);
-  job->is_aborting = true;
-  pthread_mutex_lock(&all->lock);
-  pthread_cond_signal(&all->work);
-  pthread_mutex_unlock(&all->lock);
-  const double deadline = seconds_now() + ABORT_SECONDS;
+  pthread_mutex_lock(&job->messages.lock);
+  /* What follows from another rank's failure is none of this one's. */
+  if (!job->is_failing && job->heard[0] == 0) {
+    snprintf(job->failure, sizeof job->failure, "%s", why);
+    job->is_failing = true;
+  }
+  pthread_mutex_unlock(&job->messages.lock);
+  messages_fail_all(&job->messages, why);
+  wake_carrier(job);
+}
+
+void job_abort(struct job *job, const char *why) {
+  if (is_over(job)) return;
+  job_fail(job, why);
+  if (job->rank == 0) job->is_aborting = true;
+  wake_carrier(job);
+  const double deadline = seconds_now() + VERDICT_SECONDS + ABORT_SECONDS;
   struct timespec pause = timespec_of(0.01);
   while (seconds_now() < deadline) nanosleep(&pause, NULL);
   /* A rank that ends without MPI_Finalize ends the job too, only later. */
   _exit(1);
+}
+
+bool job_attend(struct job *job, double seconds, char *reason, size_t capacity) {
+  pthread_mutex_lock(&job->messages.lock);
+  job->grace_seconds = seconds;
+  snprintf(reason, capacity, "%s", job->heard);
+  pthread_mutex_unlock(&job->messages.lock);
+  return reason[0] != 0;
 }

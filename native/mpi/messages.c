@@ -60,8 +60,11 @@ int messages_post(struct messages *all, const struct message *message, uint64_t 
   struct message *copy = malloc(sizeof *copy);
   pthread_mutex_lock(&all->lock);
   struct ticket *ticket = find_or_make_ticket(all, id);
-  if (copy == NULL || ticket == NULL || message->peer >= all->size) {
-    if (ticket != NULL && message->peer >= all->size) {
+  const bool is_refused = all->refusal[0] != 0;
+  if (copy == NULL || ticket == NULL || is_refused || message->peer >= all->size) {
+    if (ticket != NULL && is_refused) {
+      fail_ticket(ticket, "%s", all->refusal);
+    } else if (ticket != NULL && message->peer >= all->size) {
       fail_ticket(ticket, "rank %u %s rank %u: there are ranks 0 to %u", all->rank,
                   message->is_send ? "sends to" : "receives from", message->peer, all->size - 1);
     } else if (ticket != NULL) {
@@ -159,6 +162,18 @@ void messages_fail_peer(struct messages *all, uint32_t peer) {
                 message->is_send ? "had a message for" : "waited for a message of", message->tag,
                 (unsigned long long)message->length);
   }
+  pthread_cond_broadcast(&all->done);
+  pthread_mutex_unlock(&all->lock);
+}
+
+void messages_refuse(struct messages *all, const char *why) {
+  if (all->refusal[0] == 0) snprintf(all->refusal, sizeof all->refusal, "%s", why);
+}
+
+void messages_fail_all(struct messages *all, const char *why) {
+  pthread_mutex_lock(&all->lock);
+  messages_refuse(all, why);
+  for (struct ticket *ticket = all->tickets; ticket != NULL; ticket = ticket->next) fail_ticket(ticket, "%s", why);
   pthread_cond_broadcast(&all->done);
   pthread_mutex_unlock(&all->lock);
 }

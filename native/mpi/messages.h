@@ -42,6 +42,7 @@ struct messages {
   atomic_int waiting;
   struct ticket *tickets;
   struct message *open, *fresh, **fresh_end;
+  char refusal[REASON_CAPACITY]; /* why nothing more can be posted; empty as long as it can */
 };
 
 void messages_init(struct messages *all, uint32_t rank, uint32_t size, double timeout_seconds);
@@ -56,5 +57,9 @@ struct message *messages_take_fresh(struct messages *all);
 void messages_finish(struct messages *all, struct message *message, const char *reason);
 /* Lets every open message of a peer fail that has left for good. */
 void messages_fail_peer(struct messages *all, uint32_t peer);
+/* Refuses all posts from here on; the first reason counts. With the lock held. */
+void messages_refuse(struct messages *all, const char *why);
+/* Lets everything fail that is open or comes later. Carried on it may be all the same. */
+void messages_fail_all(struct messages *all, const char *why);
 
 #endif

@@ -18,6 +18,8 @@ static int wait_for(void *ctx, uint64_t ticket, char *reason, uint64_t capacity)
   return messages_wait(&job->messages, ticket, reason, capacity);
 }
 
+static void fail_job(void *ctx, const char *why) { job_fail(ctx, why); }
+
 static void end_job(void *ctx, const char *why) { job_abort(ctx, why); }
 
 void table_init(struct minke_transport *table, struct job *job) {
@@ -27,6 +29,7 @@ void table_init(struct minke_transport *table, struct job *job) {
       .post_send = post_send,
       .post_receive = post_receive,
       .wait = wait_for,
+      .fail = fail_job,
       .abort = end_job,
   };
 }

@@ -5,13 +5,15 @@
  *
  * Rules
  *  - All functions are called on the queue's own thread, but for abort, which any thread may call, during a wait too.
- *  - A post only begins a message and returns. The bytes belong to the transport until wait(ticket) has returned, or,
+ *  - A post only begins a message and returns. The bytes belong to the transport until wait(ticket) has returned well, or,
  *    if that never comes, until abort has returned: it must not touch them afterwards, for the arena may be unmapped.
  *  - Messages of one (sender, receiver, tag) arrive in the order of their posts; a message to oneself is legal, and so is
  *    one of no bytes (its pointer may be anything). A message has exactly the length that its receiver posted, else
  *    wait fails.
  *  - wait(ticket) returns when all that was posted under the ticket is done, sends included; at once if nothing was. It
  *    must not burn a core, and must fail, naming peer and tag, when its own time-out has passed.
+ *  - fail(why) tells the peers that this rank cannot go on, lets later calls fail, and returns: whoever drives the queue
+ *    shall hear of it too. If messages are open, an abort follows before their memory goes.
  *  - abort(why) tells the peers that this rank cannot go on, ends a wait that is under way, and lets later calls fail.
  *    It may be called more than once; the first reason counts.
  *  - Functions return 0, or another number for failure. wait and posts that fail say why: wait into `message` (UTF-8, cut to
@@ -27,7 +29,7 @@
 extern "C" {
 #endif
 
-#define MINKE_TRANSPORT_VERSION 1
+#define MINKE_TRANSPORT_VERSION 2
 
 struct minke_transport {
   uint32_t version; /* MINKE_TRANSPORT_VERSION; a queue refuses any other */
@@ -35,6 +37,7 @@ struct minke_transport {
   int (*post_send)(void *ctx, uint64_t ticket, uint32_t peer, uint32_t tag, const void *bytes, uint64_t length);
   int (*post_receive)(void *ctx, uint64_t ticket, uint32_t peer, uint32_t tag, void *bytes, uint64_t length);
   int (*wait)(void *ctx, uint64_t ticket, char *message, uint64_t capacity);
+  void (*fail)(void *ctx, const char *why); /* why: as abort's */
   void (*abort)(void *ctx, const char *why); /* why: UTF-8, ends with 0, valid during the call only */
 };
 

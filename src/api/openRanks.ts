@@ -25,6 +25,8 @@ export interface OpenRank extends OpenDevice {
   readonly rank: number;
   /** Null for one rank alone. */
   readonly team: Team | null;
+  /** The job of processes that this rank is one of. */
+  readonly job: MpiJob | null;
 }
 
 export interface OpenRanks {
@@ -133,7 +135,7 @@ export function openRanks(options: LaunchOptions & Pick<DeviceOptions, "threads"
   if (options.trace !== undefined) requireTraceable(options);
   if (launcher() !== null) return joinJob(options);
   if (launch === null) {
-    const own = [{ ...openDevice({ threads, backend }), rank: 0, team: null }];
+    const own = [{ ...openDevice({ threads, backend }), rank: 0, team: null, job: null }];
     return { own, launch, job: null };
   }
   const { isNative, warning } = chooseBackend(backend);
@@ -148,7 +150,7 @@ export function openRanks(options: LaunchOptions & Pick<DeviceOptions, "threads"
     const queue = device.backend instanceof TracedBackend ? device.backend.native : device.backend;
     const native = queue instanceof NativeBackend ? queue : null;
     const team = teamFor(communicator, launch.layout, launch.ranksPerNode);
-    return { device, native, warning, threads: native?.threads ?? 1, rank, team };
+    return { device, native, warning, threads: native?.threads ?? 1, rank, team, job: null };
   });
   return { own, launch, job: null };
 }
@@ -178,7 +180,7 @@ function joinJob(options: LaunchOptions & Pick<DeviceOptions, "threads" | "backe
   const opened = openDevice({ threads, backend, isTraced: options.trace !== undefined });
   const communicator = job.communicator(opened.device);
   const team = teamFor(communicator, launch!.layout, launch!.ranksPerNode);
-  return { own: [{ ...opened, rank: job.rank, team }], launch, job };
+  return { own: [{ ...opened, rank: job.rank, team, job }], launch, job };
 }
 
 function threadsOfARank(): number {
@@ -200,8 +202,11 @@ export async function onEveryRank<T>(ranks: OpenRanks, body: (rank: OpenRank) =>
   return results[0]!;
 }
 
-/** How long a rank that has failed waits for the others to leave of themselves, because they have failed alike. */
-const LEAVE_MS = 2000;
+/**
+ * How long a rank that has failed waits for the others to leave of themselves, because they have failed alike: less than
+ * the two seconds after which they would say that it has left them alone.
+ */
+const LEAVE_MS = 1000;
 
 async function inJob<T>(job: MpiJob, body: () => Promise<T>): Promise<T> {
   try {

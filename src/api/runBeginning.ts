@@ -3,23 +3,49 @@ import { cpus, totalmem } from "node:os";
 import type { Environment, JsonObject, RunEventBody } from "../base/index.ts";
 import { countParameters, trainingFlopsPerToken } from "../model/index.ts";
 import { layoutText } from "../parallel/index.ts";
-import { besideBf16, estimateStep, plannedRows, type TrainConfig } from "../train/index.ts";
+import {
+  besideBf16,
+  estimateStep,
+  plannedRows,
+  type Seat,
+  type StepEstimate,
+  type TrainConfig,
+} from "../train/index.ts";
 import { isLaunched, type Launch, type OpenRank } from "./openRanks.ts";
 import type { StartedRun } from "./startRun.ts";
 import { version } from "./version.ts";
 
+/** A rank's place; null without ranks. */
+function seatOf(launch: Launch | null, rank: number): Seat | null {
+  return launch === null ? null : { layout: launch.layout, rank, ranksPerNode: launch.ranksPerNode };
+}
+
+/**
+ * What each rank will take, planned once for all that is said of it; of the one where there are no ranks. Every rank is
+ * planned: ownership of whole weights is even only nearly.
+ */
+export async function planMemory(
+  { config, launch }: Pick<StartedRun, "config" | "launch">,
+  estimate: typeof estimateStep = estimateStep,
+): Promise<readonly StepEstimate[]> {
+  const planned: StepEstimate[] = [];
+  for (let rank = 0; rank < (launch?.ranks ?? 1); rank++)
+    planned.push(await estimate(config, seatOf(launch, rank)));
+  return planned;
+}
+
+/** @param estimate  of the first rank */
 export async function startedEvent(
   { folder, config, launch, bytesBeforeTensors }: StartedRun,
   environment: Environment,
+  estimate: StepEstimate,
   command: readonly string[],
 ): Promise<RunEventBody> {
-  const seat = launch === null ? null : { layout: launch.layout, rank: 0, ranksPerNode: launch.ranksPerNode };
-  const estimate = await estimateStep(config, seat);
   // A launcher gives every rank a process of its own.
   const inOneProcess = isLaunched() ? [] : (environment.ranks?.tensorBytes ?? []);
   const tensorBytes =
     inOneProcess.length === 0 ? estimate.nativeBytes : inOneProcess.reduce((sum, bytes) => sum + bytes, 0);
-  const beside = await besideBf16(config, estimate, seat);
+  const beside = await besideBf16(config, estimate, seatOf(launch, 0));
   const { main, mtpModule, active } = countParameters(config.model);
   return {
     type: "run.started",
@@ -53,9 +79,11 @@ export function plan(config: TrainConfig): { readonly plannedSteps: number; read
 /** Seconds of the register-peak probe: long enough for the clock to settle. */
 const PEAK_SECONDS = 0.1;
 
+/** @param planned  of every rank */
 export async function describeMachine(
   { native, threads }: OpenRank,
-  { config, launch }: StartedRun,
+  { config, launch }: Pick<StartedRun, "config" | "launch">,
+  planned: readonly StepEstimate[],
 ): Promise<Environment> {
   return {
     node: process.versions.node,
@@ -71,17 +99,14 @@ export async function describeMachine(
     // FP8 is multiplied in bf16 registers.
     peakFlopsPerSecond:
       native === null ? null : await native.peak(config.precision === "f32" ? "f32" : "bf16", PEAK_SECONDS),
-    ...(launch === null ? {} : { ranks: await describeRanks(launch, config) }),
+    ...(launch === null ? {} : { ranks: describeRanks(launch, planned) }),
   };
 }
 
-/** Every rank's memory is planned: ownership of whole weights is even only nearly. */
-async function describeRanks(
-  { layout, ranks, ranksPerNode }: Launch,
-  config: TrainConfig,
-): Promise<NonNullable<Environment["ranks"]>> {
-  const tensorBytes: number[] = [];
-  for (let rank = 0; rank < ranks; rank++)
-    tensorBytes.push((await estimateStep(config, { layout, rank, ranksPerNode })).nativeBytes);
+function describeRanks(
+  { layout }: Launch,
+  planned: readonly StepEstimate[],
+): NonNullable<Environment["ranks"]> {
+  const tensorBytes = planned.map(({ nativeBytes }) => nativeBytes);
   return { layout: layoutText(layout), zero1: layout.zero1, tensorBytes };
 }

@@ -64,7 +64,15 @@ async function prepare(): Promise<{ folder: RunFolder; prepared: PreparedRun }> 
 function rankOf(communicator: Communicator, ep: number): OpenRank {
   const { rank, size, device } = communicator;
   const layout = { dp: size, ep, pp: 1, zero1: true, schedule: "dualpipe" } as const;
-  return { device, native: null, warning: null, threads: 1, rank, team: teamFor(communicator, layout) };
+  return {
+    device,
+    native: null,
+    warning: null,
+    threads: 1,
+    rank,
+    team: teamFor(communicator, layout),
+    job: null,
+  };
 }
 
 async function step({ runner }: Session, seed: number): Promise<number> {

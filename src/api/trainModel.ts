@@ -19,13 +19,13 @@ import {
 } from "../base/index.ts";
 import { trainingFlopsPerToken } from "../model/index.ts";
 import { BEFORE_FIRST_STEP, openEventLog, openTensorBoard, writeReport } from "../run/index.ts";
-import { trainLoop } from "../train/index.ts";
+import { type StepEstimate, trainLoop } from "../train/index.ts";
 import { onFirstRank } from "./firstRank.ts";
 import { followRun } from "./followRun.ts";
 import { keepTrace } from "./keepTrace.ts";
 import { closeRanks, launchFlags, type OpenRank, onEveryRank, openRanks } from "./openRanks.ts";
 import { beforePlan, gatherRequests, requireSameRequest } from "./rankPlan.ts";
-import { describeMachine, plan, startedEvent } from "./runBeginning.ts";
+import { describeMachine, plan, planMemory, startedEvent } from "./runBeginning.ts";
 import { type OpenedRun, openRunFolder, type StartedRun, startRun } from "./startRun.ts";
 import { checkTrainOptions, type TrainOptions } from "./trainOptions.ts";
 import { version } from "./version.ts";
@@ -113,27 +113,47 @@ async function trainIn(
     throw error;
   });
   const all = fanOut([...own.sinks, ...readers]);
-  const emit = (body: RunEventBody): void => all.emit(stampEvent(body));
+  let isOver = false;
+  const emit = (body: RunEventBody): void => {
+    // A loop that another rank's failure has left behind may come to say something yet.
+    if (!isOver) all.emit(stampEvent(body));
+  };
   let isComplete: boolean;
   try {
-    const environment = await onFirstRank(rank, async () => {
-      const described = await describeMachine(rank, started);
-      await emitBeginning(started, described, options.command ?? [], own, emit);
-      return described;
-    });
-    if (rank.warning !== null) emit(rank.warning);
-    const flush = (): Promise<void> => all.flush();
-    isComplete = await trainSession(started, environment, { emit, flush }, signal, options.trace);
-    if (isComplete && options.afterTraining !== undefined) {
-      for (const event of await options.afterTraining(started)) emit(event);
-    }
+    const task = (): Promise<boolean> => trainWith(started, rank, options, own, { all, emit, signal });
+    isComplete = await (rank.job === null ? task() : rank.job.whileAllLive(task));
   } catch (error) {
     emit({ type: "run.failed", step: started.session.lastStep(), error: describeError(error) });
+    isOver = true;
     // The first error is the one to tell: on a full disk every other step of leaving fails too.
     await leave(started, own.sinks).catch(() => undefined);
     throw error;
   }
   await leave(started, own.sinks);
+  return isComplete;
+}
+
+/** From the first event to the last. */
+async function trainWith(
+  started: StartedRun,
+  rank: OpenRank,
+  options: TrainOptions,
+  own: OwnSinks,
+  { all, emit, signal }: Stage,
+): Promise<boolean> {
+  const environment = await onFirstRank(rank, async () => {
+    const planned = await planMemory(started);
+    const described = await describeMachine(rank, started, planned);
+    const command = options.command ?? [];
+    await emitBeginning(started, { environment: described, planned, command }, own, emit);
+    return described;
+  });
+  if (rank.warning !== null) emit(rank.warning);
+  const flush = (): Promise<void> => all.flush();
+  const isComplete = await trainSession(started, environment, { emit, flush }, signal, options.trace);
+  if (isComplete && options.afterTraining !== undefined) {
+    for (const event of await options.afterTraining(started)) emit(event);
+  }
   return isComplete;
 }
 
@@ -153,6 +173,20 @@ function resumeCommand({ folder, launch }: OpenedRun): string {
   return `minke train --run ${folder.paths.root} --resume${launchFlags(launch)}`;
 }
 
+interface Stage {
+  /** The readers of the run's events. */
+  readonly all: Required<EventSink>;
+  readonly emit: (body: RunEventBody) => void;
+  readonly signal: AbortSignal;
+}
+
+interface Beginning {
+  readonly environment: Environment;
+  /** What each rank will take. */
+  readonly planned: readonly StepEstimate[];
+  readonly command: readonly string[];
+}
+
 interface OwnSinks {
   readonly sinks: readonly EventSink[];
   readonly warnings: readonly RunEventBody[];
@@ -168,15 +202,14 @@ async function openOwnSinks({ folder, session }: StartedRun, hasTensorBoard: boo
 
 async function emitBeginning(
   started: StartedRun,
-  environment: Environment,
-  command: readonly string[],
+  { environment, planned, command }: Beginning,
   own: OwnSinks,
   emit: (body: RunEventBody) => void,
 ): Promise<void> {
   const { folder, config, prepared, session } = started;
   emit(
     session.from === null
-      ? await startedEvent(started, environment, command)
+      ? await startedEvent(started, environment, planned[0]!, command)
       : {
           type: "run.resumed",
           version,

@@ -1,5 +1,6 @@
 export { ALIGNMENT, Arena } from "./arena.ts";
 export type { Backend, BackendName, Endpoint, HubLink, Operand } from "./backend/backend.ts";
+export { checkedTimeout } from "./backend/link.ts";
 export { type Isa, loadAddon, type NativeInfo } from "./backend/native/addon.ts";
 export { NativeHub } from "./backend/native/hub.ts";
 export { NativeBackend, type NativeOptions } from "./backend/native/native.ts";

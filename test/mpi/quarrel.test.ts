@@ -15,6 +15,14 @@ const ways: readonly [way: string, message: RegExp][] = [
 ];
 
 describe.each(mpiFlavours)("over %s", (flavour) => {
+  test("a message that is posted when the job was left is refused at once", async () => {
+    const { code, stdout, stderr } = await startRanks(2, "quarrel.ts", ["late"], { flavour }).finished;
+    expect({ code, stderr }).toEqual({ code: 0, stderr: "" });
+    expect(stdout.trimEnd().split("\n").toSorted()).toEqual(
+      [0, 1].map((rank) => `postSend failed: rank ${rank} has left the job`),
+    );
+  });
+
   test.each(ways)("a rank that %s ends both with one message", async (way, message) => {
     const begin = performance.now();
     const job = startRanks(2, "quarrel.ts", [way], { flavour });

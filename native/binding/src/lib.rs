@@ -131,10 +131,12 @@ impl NativeQueue {
         self.queue()?.submit_list(list).map_err(Error::from_reason)
     }
 
-    /// Messages go through this rank of a hub from here on.
+    /// Messages go through this rank of a hub from here on: no other queue's ever do.
     #[napi]
     pub fn connect(&self, endpoint: &NativeEndpoint) -> Result<()> {
-        self.queue()?.connect(endpoint.shared());
+        let (queue, endpoint) = (self.queue()?, endpoint.shared());
+        endpoint.take().map_err(Error::from_reason)?;
+        queue.connect(endpoint);
         Ok(())
     }
 

@@ -58,20 +58,7 @@ pub fn create_hub(ranks: u32, timeout_seconds: f64, link: Option<HubLink>) -> Re
 }
 
 fn paced(link: HubLink) -> Result<Link> {
-    let HubLink {
-        latency_seconds,
-        bytes_per_second,
-    } = link;
-    // A second for each byte is slow enough; it keeps every sum of times a time.
-    if bytes_per_second.is_nan() || bytes_per_second < 1.0 {
-        return Err(Error::from_reason(format!(
-            "bytesPerSecond = {bytes_per_second}: a link carries one byte a second at least"
-        )));
-    }
-    Ok(Link {
-        latency: duration("latencySeconds", latency_seconds)?,
-        bytes_per_second,
-    })
+    Link::new(link.latency_seconds, link.bytes_per_second).map_err(Error::from_reason)
 }
 
 fn duration(name: &str, seconds: f64) -> Result<Duration> {

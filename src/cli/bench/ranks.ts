@@ -30,7 +30,7 @@ export async function* benchRanks(flags: RankFlags): AsyncGenerator<BenchRow> {
   const { threads } = flags;
   const own = threads === undefined ? {} : { threads };
   const alone: OpenRanks = {
-    own: [{ ...openDevice({ threads }), rank: 0, team: null }],
+    own: [{ ...openDevice({ threads }), rank: 0, team: null, job: null }],
     launch: null,
     job: null,
   };

@@ -1,5 +1,5 @@
 /** What backends say of messages, in the same words. */
-import { CollectiveError } from "../../base/index.ts";
+import { BackendError, CollectiveError } from "../../base/index.ts";
 
 /** How long a rank waits for one ticket's messages before it gives up. Work of one rank that may take longer goes with words to wait on. */
 export const MESSAGE_TIMEOUT_SECONDS = 600;
@@ -15,4 +15,19 @@ export function messageFailure(op: string, label: string, reason: string, cause:
     fields: { op, label, reason },
     cause,
   });
+}
+
+/** @throws {BackendError} in place of what a transport says when it refuses a queue */
+export function connecting(connect: () => void): void {
+  try {
+    connect();
+  } catch (cause) {
+    const reason = cause instanceof Error ? cause.message : String(cause);
+    throw new BackendError(`the queue cannot be connected: ${reason}`, {
+      why: "each queue has an endpoint of its own, or the table of a transport that was built for this version",
+      fix: "take an endpoint of the hub for each queue; build the MPI addon again: node scripts/build-mpi.js",
+      fields: { reason },
+      cause,
+    });
+  }
 }

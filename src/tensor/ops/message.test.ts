@@ -7,8 +7,10 @@ import {
   onRanks,
   rankBackends,
 } from "../../../test/support/ranks.ts";
-import { CollectiveError, DtypeError, ShapeError } from "../../base/index.ts";
+import { BackendError, CollectiveError, DtypeError, ShapeError } from "../../base/index.ts";
 import type { Communicator } from "../../parallel/index.ts";
+import type { Backend } from "../backend/backend.ts";
+import { NativeHub } from "../backend/native/hub.ts";
 import { NativeBackend } from "../backend/native/native.ts";
 import { PlanBackend } from "../backend/plan/plan.ts";
 import { ReferenceHub } from "../backend/reference/hub.ts";
@@ -319,9 +321,28 @@ describe("connecting", () => {
     expect(() => backend.connect(new ReferenceHub(2).endpoint(0))).toThrow(
       /cannot be connected to this transport/,
     );
+    expect(() => backend.connect(0n)).toThrow(BackendError);
     expect(() => backend.connect(0n)).toThrow("0x0 is no address of a transport's table");
     expect(() => backend.connect(-8n)).toThrow("a table's address is a whole number of 64 bits");
     await backend.dispose();
+  });
+
+  test.each(rankBackends)("a second %s queue to one endpoint is refused", async (kind) => {
+    const hub = kind === "reference" ? new ReferenceHub(2) : new NativeHub(2, 1);
+    const make = (): Backend =>
+      kind === "reference"
+        ? new ReferenceBackend()
+        : new NativeBackend({ threads: 1, reserveBytes: 2 ** 20 });
+    const [first, second, endpoint] = [make(), make(), hub.endpoint(1)];
+    first.connect(endpoint);
+    expect(() => second.connect(endpoint)).toThrow(BackendError);
+    expect(() => second.connect(endpoint)).toThrow("the endpoint of rank 1 is connected to a queue already");
+    // Neither queue has come to harm.
+    second.connect(hub.endpoint(0));
+    for (const backend of [first, second]) {
+      await backend.drain();
+      await backend.dispose();
+    }
   });
 
   test("native code has the message kernels", () => {

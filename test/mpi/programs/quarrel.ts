@@ -9,7 +9,13 @@ const job = joinMpi({ timeoutSeconds: way === "never" ? 1.5 : 60 });
 const device = new QueueDevice(new NativeBackend({ threads: 1, reserveBytes: LIMIT }), LIMIT);
 const communicator = job.communicator(device);
 
-if (job.rank === 0) {
+if (way === "late") {
+  // Both have left when one of them has something to say.
+  await job.leave();
+  communicator.exchange([{ to: 1 - job.rank, x: device.temporary([3], "f32") }], []).wait();
+  await device.drain().catch((error: Error) => process.stdout.write(`${error.message.split("\n")[0]}\n`));
+  await device.dispose();
+} else if (job.rank === 0) {
   const y = device.temporary([12], "f32");
   communicator.exchange([], [{ from: 1, y }], 7).wait();
   await y.read();

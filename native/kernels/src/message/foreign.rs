@@ -6,7 +6,7 @@ use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use super::Transport;
 
 /// The table's only version.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Room for what a failed wait says.
 const MESSAGE: usize = 1024;
@@ -19,6 +19,7 @@ pub struct Table {
     pub post_send: Option<unsafe extern "C" fn(*mut c_void, u64, u32, u32, *const c_void, u64) -> c_int>,
     pub post_receive: Option<unsafe extern "C" fn(*mut c_void, u64, u32, u32, *mut c_void, u64) -> c_int>,
     pub wait: Option<unsafe extern "C" fn(*mut c_void, u64, *mut c_char, u64) -> c_int>,
+    pub fail: Option<unsafe extern "C" fn(*mut c_void, *const c_char)>,
     pub abort: Option<unsafe extern "C" fn(*mut c_void, *const c_char)>,
 }
 
@@ -28,6 +29,7 @@ pub struct Foreign {
     post_send: unsafe extern "C" fn(*mut c_void, u64, u32, u32, *const c_void, u64) -> c_int,
     post_receive: unsafe extern "C" fn(*mut c_void, u64, u32, u32, *mut c_void, u64) -> c_int,
     wait: unsafe extern "C" fn(*mut c_void, u64, *mut c_char, u64) -> c_int,
+    fail: unsafe extern "C" fn(*mut c_void, *const c_char),
     abort: unsafe extern "C" fn(*mut c_void, *const c_char),
 }
 
@@ -58,6 +60,7 @@ impl Foreign {
                 post_send: table.post_send?,
                 post_receive: table.post_receive?,
                 wait: table.wait?,
+                fail: table.fail?,
                 abort: table.abort?,
             })
         };
@@ -117,9 +120,19 @@ impl Transport for Foreign {
         })
     }
 
+    fn fail(&self, why: &str) {
+        let why = c_text(why);
+        // SAFETY: the rules of transport.h.
+        unsafe { (self.fail)(self.ctx, why.as_ptr()) };
+    }
+
     fn abort(&self, why: &str) {
-        let why = CString::new(why.replace('\0', " ")).unwrap_or_default();
+        let why = c_text(why);
         // SAFETY: the rules of transport.h.
         unsafe { (self.abort)(self.ctx, why.as_ptr()) };
     }
+}
+
+fn c_text(why: &str) -> CString {
+    CString::new(why.replace('\0', " ")).unwrap_or_default()
 }

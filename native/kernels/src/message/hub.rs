@@ -4,6 +4,7 @@
 //! never waits and no rank touches another's memory. Its twin in TypeScript is backend/reference/hub.ts.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -65,6 +66,7 @@ impl Hub {
         Ok(Endpoint {
             hub: Arc::clone(self),
             rank,
+            is_taken: AtomicBool::new(false),
             receives: Mutex::default(),
         })
     }
@@ -140,6 +142,7 @@ unsafe impl Send for Receive {}
 pub struct Endpoint {
     hub: Arc<Hub>,
     rank: u32,
+    is_taken: AtomicBool,
     /// Posted and not yet awaited, by tickets.
     receives: Mutex<HashMap<u64, Vec<Receive>>>,
 }
@@ -147,6 +150,17 @@ pub struct Endpoint {
 impl Endpoint {
     pub fn rank(&self) -> u32 {
         self.rank
+    }
+
+    /// For the queue that is to be connected: two with one endpoint would take each other's messages.
+    pub fn take(&self) -> Result<(), String> {
+        match self.is_taken.swap(true, SeqCst) {
+            false => Ok(()),
+            true => Err(format!(
+                "the endpoint of rank {} is connected to a queue already",
+                self.rank
+            )),
+        }
     }
 }
 

@@ -60,6 +60,10 @@ impl Line {
         Ok(())
     }
 
+    pub fn fail(&self, why: &str) {
+        self.transport.fail(why);
+    }
+
     pub fn abort(&self, why: &str) {
         self.transport.abort(why);
     }

@@ -60,6 +60,12 @@ pub trait Transport: Send + Sync {
     /// Sleeps until all of the ticket is done; at once if nothing was posted under it.
     fn wait(&self, ticket: u64) -> Result<(), String>;
 
+    /// Tells the peers that this rank cannot go on, and returns: who drives the queue shall hear of it too. On the
+    /// queue's thread. If messages are open, an abort follows before their memory goes.
+    fn fail(&self, why: &str) {
+        self.abort(why);
+    }
+
     /// Tells the peers that this rank cannot go on, and ends a wait that is under way. On any thread; the first
     /// reason counts.
     fn abort(&self, why: &str);

@@ -166,6 +166,17 @@ fn an_abort_ends_waits_posts_and_later_waits_with_the_first_reason() {
 }
 
 #[test]
+fn an_endpoint_is_one_queues_alone() {
+    let ranks = endpoints(2, LONG);
+    ranks[1].take().unwrap();
+    assert_eq!(
+        ranks[1].take().unwrap_err(),
+        "the endpoint of rank 1 is connected to a queue already"
+    );
+    ranks[0].take().unwrap();
+}
+
+#[test]
 fn many_ranks_exchange_many_messages_at_once() {
     const RANKS: usize = 5;
     const ROUNDS: usize = 400;

@@ -123,7 +123,7 @@ impl<'a> Runner<'a> {
     fn connect(&mut self, line: Arc<Line>) {
         *lock(&self.shared.line) = Some(Arc::clone(&line));
         if let Some(failure) = self.failure.as_ref().filter(|_| !self.shared.closed.load(SeqCst)) {
-            line.abort(&failure.text());
+            line.fail(&failure.text());
         }
         self.ctx.transport = Some(line);
     }
@@ -173,7 +173,7 @@ impl<'a> Runner<'a> {
             return;
         }
         if let Some(line) = &self.ctx.transport {
-            line.abort(&failure.text());
+            line.fail(&failure.text());
         }
         self.failure = Some(Arc::new(failure));
     }

@@ -30,6 +30,12 @@ export interface MpiAddon {
   start(timeoutSeconds: number): MpiFacts;
   /** Says goodbye and waits up to `seconds` for the others: null when all have left, else who has not. */
   leave(seconds: number): string | null;
+  /**
+   * Which other rank has failed, and why; null as long as none has.
+   *
+   * @param seconds  how long rank 0 lets the job live from then on; 0, as at the start, ends it at once
+   */
+  attend(seconds: number): string | null;
   /** Ends the job on every rank, this one too. Returns only if there is no job. */
   abort(why: string): void;
 }
@@ -78,7 +84,7 @@ export function loadMpiAddon(path: string | undefined): MpiAddon {
 function isMpiAddon(value: unknown): value is MpiAddon {
   if (typeof value !== "object" || value === null) return false;
   const members: ReadonlyMap<string, unknown> = new Map(Object.entries(value));
-  const names: readonly (keyof MpiAddon)[] = ["start", "leave", "abort"];
+  const names: readonly (keyof MpiAddon)[] = ["start", "leave", "attend", "abort"];
   return names.every((name) => typeof members.get(name) === "function");
 }
 

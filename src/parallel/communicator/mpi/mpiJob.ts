@@ -4,8 +4,8 @@
  */
 import { setTimeout as sleep } from "node:timers/promises";
 import { inspect } from "node:util";
-import { BaseError, CollectiveError, ConfigError } from "../../../base/index.ts";
-import type { QueueDevice } from "../../../tensor/index.ts";
+import { BaseError, CollectiveError, invariant } from "../../../base/index.ts";
+import { checkedTimeout, type QueueDevice } from "../../../tensor/index.ts";
 import type { Communicator } from "../communicator.ts";
 import { QueueCommunicator } from "../queueCommunicator.ts";
 import { type Launcher, launcherOf } from "./launcher.ts";
@@ -23,6 +23,13 @@ export interface MpiJob extends MpiFacts {
   readonly library: string;
   /** This rank's communicator over its queue: the native backend's, for messages leave the queue's own thread. Once. */
   communicator(device: QueueDevice): Communicator;
+  /**
+   * Runs the task unless another rank fails meanwhile. If one does, or the task throws, the job lives on for a few
+   * seconds, so that rank 0 can write down why.
+   *
+   * @throws {CollectiveError} that says which rank has failed, and why
+   */
+  whileAllLive<T>(task: () => Promise<T>): Promise<T>;
   /** Resolves when every rank has left; to be called once, behind the last message. */
   leave(): Promise<void>;
   /** Ends the job on every rank with this reason, this process included. */
@@ -32,17 +39,13 @@ export interface MpiJob extends MpiFacts {
 /** How long the other ranks wait while the first one says what is wrong with all of them: a launcher may end it with them. */
 const FIRST_SPEAKS_MS = 3000;
 
+const TIMEOUT_SECONDS = 600;
+
+/** How often a rank looks whether another one has failed, and how long the job then lives on, for what is to be written. */
+const [WATCH_MS, LAST_WORDS_SECONDS] = [100, 4];
+
 /** How often a leaving rank looks whether the others have left, in milliseconds. */
 const LEAVE_POLL_MS = 5;
-
-function checkedTimeout(seconds: number = 600): number {
-  if (Number.isFinite(seconds) && seconds > 0) return seconds;
-  throw new ConfigError(`ranks are to wait ${seconds} seconds for a message`, {
-    why: "a rank waits a number of seconds above 0 before it ends the job",
-    fix: "leave timeoutSeconds out for 600",
-    fields: { timeoutSeconds: seconds },
-  });
-}
 
 /**
  * Joins the job that mpirun or srun has started, all ranks of it together. Without a launcher it is a job of one rank.
@@ -52,13 +55,16 @@ function checkedTimeout(seconds: number = 600): number {
 export function joinMpi(options: MpiOptions = {}): MpiJob {
   const launcher = launcherOf(process.env);
   const addon = loadMpiAddon(options.addon ?? builtMpiAddons(launcher?.flavour ?? null)[0]);
-  const facts = addon.start(checkedTimeout(options.timeoutSeconds));
+  const facts = addon.start(checkedTimeout(options.timeoutSeconds ?? TIMEOUT_SECONDS));
   requireLaunchersWorld(addon, facts, launcher);
   const takeOff = leaveAtExit(addon);
+  let isTaken = false;
   return {
     ...facts,
     library: libraryName(addon),
     communicator: (device) => {
+      invariant(!isTaken, "a rank has one queue, and its messages have one communicator");
+      isTaken = true;
       device.backend.connect(facts.table);
       return QueueCommunicator.world(device, addon, facts.rank, facts.size);
     },
@@ -66,8 +72,41 @@ export function joinMpi(options: MpiOptions = {}): MpiJob {
       while (addon.leave(0) !== null) await sleep(LEAVE_POLL_MS);
       takeOff();
     },
+    whileAllLive: (task) => whileAllLive(addon, task),
     abort: (why) => addon.abort(why),
   };
+}
+
+async function whileAllLive<T>(addon: MpiAddon, task: () => Promise<T>): Promise<T> {
+  const look = (): string | null => addon.attend(LAST_WORDS_SECONDS);
+  look();
+  let watch: NodeJS.Timeout | undefined;
+  const failed = new Promise<never>((_, reject) => {
+    watch = setInterval(() => {
+      const reason = look();
+      if (reason !== null) reject(otherRankFailed(reason));
+    }, WATCH_MS);
+  });
+  try {
+    const result = await Promise.race([task(), failed]);
+    addon.attend(0);
+    return result;
+  } catch (error) {
+    // What the task says of another's failure follows from it.
+    const reason = look();
+    throw reason === null ? error : otherRankFailed(reason);
+  } finally {
+    clearInterval(watch);
+  }
+}
+
+function otherRankFailed(reason: string): CollectiveError {
+  const [what = reason] = reason.split("\n");
+  return new CollectiveError(what, {
+    why: "ranks that compute one run go on together or end together",
+    fix: "mend what that rank says, then go on from the newest checkpoint: minke train --run DIR --resume",
+    fields: { reason },
+  });
 }
 
 /**

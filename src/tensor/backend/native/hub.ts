@@ -2,6 +2,7 @@
 import { availableParallelism } from "node:os";
 import { BackendError } from "../../../base/index.ts";
 import type { Endpoint, HubLink } from "../backend.ts";
+import { checkedLink, checkedTimeout } from "../link.ts";
 import { MESSAGE_TIMEOUT_SECONDS } from "../messageFailure.ts";
 import {
   loadAddon,
@@ -20,7 +21,7 @@ export class NativeHub {
   /**
    * @param threads  of the pool; all of the machine's by default
    * @param link  imitated; without one messages are there at once
-   * @throws {BackendError} if the addon cannot be loaded
+   * @throws {BackendError} if the addon cannot be loaded; {ConfigError} for impossible times
    */
   constructor(
     ranks: number,
@@ -37,9 +38,9 @@ export class NativeHub {
       });
     }
     this.ranks = ranks;
-    this.timeoutSeconds = timeoutSeconds;
+    this.timeoutSeconds = checkedTimeout(timeoutSeconds);
     this.pool = addon.createPool(threads);
-    this.#hub = addon.createHub(ranks, timeoutSeconds, link);
+    this.#hub = addon.createHub(ranks, timeoutSeconds, checkedLink(link));
   }
 
   endpoint(rank: number): NativeHubEndpoint {

@@ -10,7 +10,7 @@ import { BYTES_PER_ELEMENT, DTYPE_CODE } from "../../dtype.ts";
 import { type HostScalar, type Param, paramValue } from "../../hostScalar.ts";
 import type { Kernel } from "../../kernel.ts";
 import type { Backend, Endpoint, Operand } from "../backend.ts";
-import { messageFailure } from "../messageFailure.ts";
+import { connecting, messageFailure } from "../messageFailure.ts";
 import { type Isa, isNativeFailure, loadAddon, type NativePool, type NativeQueue } from "./addon.ts";
 import { NativeHubEndpoint } from "./hub.ts";
 
@@ -158,7 +158,7 @@ export class NativeBackend implements Backend {
         fields: { backend: this.name },
       });
     }
-    this.#queue.connect(typeof transport === "bigint" ? transport : transport.endpoint);
+    connecting(() => this.#queue.connect(typeof transport === "bigint" ? transport : transport.endpoint));
   }
 
   write(target: Operand, bytes: Uint8Array): void {

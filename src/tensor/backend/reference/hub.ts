@@ -5,6 +5,7 @@
  * copied when it is posted, so sending never waits.
  */
 import type { Endpoint, HubLink } from "../backend.ts";
+import { checkedLink, checkedTimeout } from "../link.ts";
 import { MESSAGE_TIMEOUT_SECONDS } from "../messageFailure.ts";
 
 /** Messages of one sender, receiver and tag: the n-th that is sent goes to the n-th that is posted. */
@@ -35,8 +36,8 @@ export class ReferenceHub {
   /** @param link  imitated; without one messages are there at once */
   constructor(ranks: number, timeoutSeconds: number = MESSAGE_TIMEOUT_SECONDS, link?: HubLink) {
     this.ranks = ranks;
-    this.timeoutSeconds = timeoutSeconds;
-    this.#link = link ?? null;
+    this.timeoutSeconds = checkedTimeout(timeoutSeconds);
+    this.#link = checkedLink(link) ?? null;
   }
 
   endpoint(rank: number): ReferenceEndpoint {
@@ -130,10 +131,17 @@ export class ReferenceEndpoint implements Endpoint {
   readonly rank: number;
   readonly #hub: ReferenceHub;
   readonly #receives: Map<number, Receive[]> = new Map();
+  #isTaken = false;
 
   constructor(hub: ReferenceHub, rank: number) {
     this.#hub = hub;
     this.rank = rank;
+  }
+
+  /** For the queue that is to be connected: two with one endpoint would take each other's messages. */
+  take(): void {
+    if (this.#isTaken) throw new Error(`the endpoint of rank ${this.rank} is connected to a queue already`);
+    this.#isTaken = true;
   }
 
   postSend(peer: number, tag: number, bytes: Uint8Array): void {

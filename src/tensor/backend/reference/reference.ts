@@ -11,7 +11,7 @@ import { e4m3FromNumber, e4m3ToNumber, packE5m6, unpackE5m6 } from "../../fp8.ts
 import { type Param, paramValue } from "../../hostScalar.ts";
 import type { Kernel, MessagePart, Values } from "../../kernel.ts";
 import type { Backend, Endpoint, Operand } from "../backend.ts";
-import { DISPOSED_WITH_MESSAGES, messageFailure } from "../messageFailure.ts";
+import { connecting, DISPOSED_WITH_MESSAGES, messageFailure } from "../messageFailure.ts";
 import { ReferenceEndpoint } from "./hub.ts";
 import { type Located, MessageLine } from "./messageLine.ts";
 
@@ -82,6 +82,7 @@ export class ReferenceBackend implements Backend {
         fields: { backend: this.name },
       });
     }
+    connecting(() => transport.take());
     this.#line = new MessageLine(transport);
   }
 

@@ -64,3 +64,25 @@ fn a_wait_over_a_slow_link_ends_at_its_time_out() {
     let why = receiver.wait(0).unwrap_err();
     assert!(why.contains("waited 0.001 s for a message of rank 0"), "{why}");
 }
+
+#[test]
+fn what_is_no_link_is_refused_by_name() {
+    let refused = |latency, bytes| Link::new(latency, bytes).unwrap_err();
+    for latency in [-1.0, f64::NAN, f64::INFINITY, 14_401.0, 1e300] {
+        assert_eq!(
+            refused(latency, 1.0),
+            format!("latencySeconds = {latency}: a message travels for 0 to 14400 seconds")
+        );
+    }
+    for bytes in [0.0, 0.5, -3.0, f64::NAN] {
+        assert_eq!(
+            refused(0.0, bytes),
+            format!("bytesPerSecond = {bytes}: a link carries one byte a second at least")
+        );
+    }
+    // The slowest that is allowed still gives times.
+    let slowest = Link::new(14_400.0, 1.0).unwrap();
+    let now = Instant::now();
+    assert!(Wires::default().arrival(slowest, (0, 1), 1 << 40, now) > now);
+    assert_eq!(Link::new(0.005, 1000.0).unwrap(), LINK);
+}

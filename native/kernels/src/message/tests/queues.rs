@@ -209,13 +209,24 @@ fn a_queue_whose_messages_are_done_leaves_in_silence() {
 }
 
 #[test]
-fn a_foreign_transport_is_told_of_a_failure() {
+fn a_foreign_transport_is_told_of_a_failure_and_of_memory_that_goes_with_messages_open() {
     let ctx = Loop::default();
     let table = table(&ctx);
     let queue = Queue::new(ops::table(), 1, Isa::detect(), 1 << 20).unwrap();
     queue.connect(Arc::new(foreign(&table).unwrap()));
     queue.submit(&[code("fill"), 0.0, F32, f64::from(1 << 30), 0.0]);
     let failure = read(&queue, 0, 4).unwrap_err();
+    assert_eq!(*ctx.told.lock().unwrap(), [failure.text()]);
     drop(queue);
-    assert_eq!(*ctx.aborted.lock().unwrap(), [failure.text()]);
+    // No message was open: nothing of the queue's memory is the transport's.
+    assert!(ctx.aborted.lock().unwrap().is_empty());
+
+    let queue = Queue::new(ops::table(), 1, Isa::detect(), 1 << 20).unwrap();
+    queue.connect(Arc::new(foreign(&table).unwrap()));
+    post_pair(&queue, "postSend", 0);
+    queue.submit(&[code("fill"), 0.0, F32, f64::from(1 << 30), 0.0]);
+    read(&queue, 0, 4).unwrap_err();
+    assert_eq!(ctx.told.lock().unwrap().len(), 2);
+    drop(queue);
+    assert!(!ctx.aborted.lock().unwrap().is_empty());
 }

@@ -10,6 +10,7 @@ use crate::message::{Foreign, Transport};
 #[derive(Default)]
 pub struct Loop {
     sent: Mutex<Vec<Vec<u8>>>,
+    pub told: Mutex<Vec<String>>,
     pub aborted: Mutex<Vec<String>>,
     failed: Mutex<bool>,
 }
@@ -61,6 +62,12 @@ unsafe extern "C" fn loop_wait(ctx: *mut c_void, _ticket: u64, message: *mut c_c
     1
 }
 
+unsafe extern "C" fn loop_fail(ctx: *mut c_void, why: *const c_char) {
+    // SAFETY: the test's own table.
+    let (this, why) = unsafe { (&*ctx.cast::<Loop>(), CStr::from_ptr(why)) };
+    this.told.lock().unwrap().push(why.to_string_lossy().into_owned());
+}
+
 unsafe extern "C" fn loop_abort(ctx: *mut c_void, why: *const c_char) {
     // SAFETY: the test's own table.
     let (this, why) = unsafe { (&*ctx.cast::<Loop>(), CStr::from_ptr(why)) };
@@ -77,6 +84,7 @@ pub fn table(ctx: &Loop) -> Table {
         post_send: Some(loop_send),
         post_receive: Some(loop_receive),
         wait: Some(loop_wait),
+        fail: Some(loop_fail),
         abort: Some(loop_abort),
     }
 }
@@ -104,17 +112,19 @@ fn a_foreign_table_carries_messages_and_says_why_it_does_not() {
     assert_eq!(refused.unwrap_err(), "tag 13 is unlucky");
     transport.abort("no\0more");
     assert_eq!(*ctx.aborted.lock().unwrap(), ["no more"]);
+    transport.fail("nor\0this");
+    assert_eq!(*ctx.told.lock().unwrap(), ["nor this"]);
 }
 
 #[test]
 fn a_table_of_another_version_or_without_a_function_is_refused() {
     let ctx = Loop::default();
     let newer = Table {
-        version: 2,
+        version: 3,
         ..table(&ctx)
     };
     let why = foreign(&newer).err().unwrap();
-    assert_eq!(why, "the transport's table has version 2, this build knows 1");
+    assert_eq!(why, "the transport's table has version 3, this build knows 2");
     let lacking = Table {
         wait: None,
         ..table(&ctx)
