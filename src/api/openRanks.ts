@@ -129,7 +129,10 @@ export function launchFlags(launch: Launch | null): string {
   return ` --ranks ${ranks}${plain ? "" : ` --layout ${layoutText(layout)}`}${zero1}`;
 }
 
-export function openRanks(options: LaunchOptions & Pick<DeviceOptions, "threads" | "backend">): OpenRanks {
+/** Opens this process's ranks; one of a job joins it, and ends it if it cannot compute. */
+export async function openRanks(
+  options: LaunchOptions & Pick<DeviceOptions, "threads" | "backend">,
+): Promise<OpenRanks> {
   const { threads, backend } = options;
   const launch = launchOf(options);
   if (options.trace !== undefined) requireTraceable(options);
@@ -172,15 +175,19 @@ function requireTraceable(options: LaunchOptions & Pick<DeviceOptions, "backend"
 }
 
 /** This process as one rank of a job. Ranks of one host share its cores. */
-function joinJob(options: LaunchOptions & Pick<DeviceOptions, "threads" | "backend">): OpenRanks {
+async function joinJob(
+  options: LaunchOptions & Pick<DeviceOptions, "threads" | "backend">,
+): Promise<OpenRanks> {
   // What all ranks were told wrongly, all of them find out before they are a job.
   const launch = launchOf(options);
   const job = joinMpi();
-  const { threads = threadsOfARank(), backend } = options;
-  const opened = openDevice({ threads, backend, isTraced: options.trace !== undefined });
-  const communicator = job.communicator(opened.device);
-  const team = teamFor(communicator, launch!.layout, launch!.ranksPerNode);
-  return { own: [{ ...opened, rank: job.rank, team, job }], launch, job };
+  return inJob(job, async () => {
+    const { threads = threadsOfARank(), backend } = options;
+    const opened = openDevice({ threads, backend, isTraced: options.trace !== undefined });
+    const communicator = job.communicator(opened.device);
+    const team = teamFor(communicator, launch!.layout, launch!.ranksPerNode);
+    return { own: [{ ...opened, rank: job.rank, team, job }], launch, job };
+  });
 }
 
 function threadsOfARank(): number {

@@ -13,8 +13,8 @@ import type { PreparedRun } from "./prepareRun.ts";
 import { beforePlan, gatherRequests, haveSameRun, hearPlan, requireSameRequest } from "./rankPlan.ts";
 import { newConfig } from "./runConfig.ts";
 
-function onRanks<T>(ranks: number, body: (rank: OpenRank) => Promise<T>): Promise<T> {
-  const opened = openRanks({ ranks, backend: "reference" });
+async function onRanks<T>(ranks: number, body: (rank: OpenRank) => Promise<T>): Promise<T> {
+  const opened = await openRanks({ ranks, backend: "reference" });
   onTestFinished(() => closeRanks(opened));
   return onEveryRank(opened, body);
 }

@@ -61,7 +61,7 @@ async function run(
   checkTrainOptions(options);
   const signal = options.signal ?? new AbortController().signal;
   // Before the folder: a machine that cannot compute must not leave one behind.
-  const ranks = openRanks(options);
+  const ranks = await openRanks(options);
   try {
     return await onEveryRank(ranks, (rank) =>
       rank.rank === 0 ? leadRun(rank, options, channel, signal) : followRun(rank, options),

@@ -4,17 +4,20 @@
  * Read from the command tree that the program itself is made of; the exit codes and events from runs of it.
  */
 
+import { spawnSync } from "node:child_process";
 import { readdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import type { Command } from "commander";
 import { describe, expect, test } from "vitest";
 import { makeProgram } from "../../src/cli/main.ts";
 import * as minkePackage from "../../src/index.ts";
-import { minke } from "../support/minke.ts";
+import { builtEntry, minke } from "../support/minke.ts";
 import { scratchFolder } from "../support/scratchFolder.ts";
 import { historyOf } from "../support/shortRun.ts";
 import { decodeTensorBoard } from "../support/tensorBoardFile.ts";
 import { writeTrainingText } from "../support/trainingText.ts";
+
+const root = join(import.meta.dirname, "..", "..");
 
 /** Every verb with its arguments and flags. A new flag is added here in the same commit. */
 const surface: Readonly<Record<string, readonly string[]>> = {
@@ -304,6 +307,47 @@ describe("in code", () => {
     expect(minkePackage.loadModel).toBeTypeOf("function");
     expect(Object.keys(minkePackage).sort()).toEqual(["BaseError", "loadModel", "trainModel", "version"]);
   });
+});
+
+/** Every room that can be imported by itself, and something that is in it. */
+const rooms: Readonly<Record<string, string>> = {
+  tensor: "QueueDevice",
+  text: "trainTokenizer",
+  model: "Transformer",
+  parallel: "planDualPipe",
+  checkpoint: "readModel",
+  train: "trainLoop",
+  engine: "generateIds",
+  planner: "planServing",
+};
+
+test("every room is imported by its name, with types, and none of its files are", async () => {
+  await builtEntry();
+  const { exports } = JSON.parse(await readFile(join(root, "package.json"), "utf8")) as {
+    exports: Record<string, { types: string } | string>;
+  };
+  const paths = Object.keys(exports).filter((path) => path !== "." && path !== "./package.json");
+  expect(paths.toSorted()).toEqual(
+    Object.keys(rooms)
+      .map((room) => `./${room}`)
+      .toSorted(),
+  );
+  // A process of its own: the names are found as another package finds them.
+  const program = `
+    for (const [room, name] of Object.entries(${JSON.stringify(rooms)}))
+      console.log(room, typeof (await import("minke/" + room))[name]);
+    console.log(await import("minke/parallel/index.js").catch((error) => error.code));`;
+  const { status, stdout, stderr } = spawnSync(process.execPath, ["--input-type=module", "-e", program], {
+    cwd: root,
+    encoding: "utf8",
+  });
+  expect({ status, stderr }).toEqual({ status: 0, stderr: "" });
+  const lines = Object.keys(rooms).map((room) => `${room} function`);
+  expect(stdout.trimEnd().split("\n")).toEqual([...lines, "ERR_PACKAGE_PATH_NOT_EXPORTED"]);
+  for (const room of Object.keys(rooms)) {
+    const { types } = exports[`./${room}`] as { types: string };
+    expect(await readFile(join(root, types), "utf8")).toContain(rooms[room]);
+  }
 });
 
 test("`minke help`, with a verb or without, is what --help prints", async () => {

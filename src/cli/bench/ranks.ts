@@ -35,7 +35,9 @@ export async function* benchRanks(flags: RankFlags): AsyncGenerator<BenchRow> {
     job: null,
   };
   const shared =
-    isFirstProcess() && flags.ranks !== undefined ? manyInProcess(flags.ranks, own) : [openRanks(own)];
+    isFirstProcess() && flags.ranks !== undefined
+      ? await manyInProcess(flags.ranks, own)
+      : [await openRanks(own)];
   const last = shared.at(-1)!;
   const count = last.launch!.ranks;
   const change = (config: TrainConfig): TrainConfig => cut(config, count);
@@ -65,11 +67,14 @@ export async function* benchRanks(flags: RankFlags): AsyncGenerator<BenchRow> {
 }
 
 /** One rank beside many, without ZeRO-1 and with it. */
-function manyInProcess(ranks: number, own: { readonly threads?: number }): readonly OpenRanks[] {
+async function manyInProcess(
+  ranks: number,
+  own: { readonly threads?: number },
+): Promise<readonly OpenRanks[]> {
   return [
-    openRanks({ ...own, ranks: 1 }),
-    openRanks({ ...own, ranks }),
-    openRanks({ ...own, ranks, zero1: true }),
+    await openRanks({ ...own, ranks: 1 }),
+    await openRanks({ ...own, ranks }),
+    await openRanks({ ...own, ranks, zero1: true }),
   ];
 }
 

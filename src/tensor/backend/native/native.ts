@@ -84,9 +84,13 @@ export class NativeBackend implements Backend {
       return create();
     } catch (cause) {
       const { threads, reserveBytes } = this;
+      const why = cause instanceof Error ? cause.message : String(cause);
+      const fewer = `use fewer threads: this machine has ${availableParallelism()} cores, so --threads ${availableParallelism()}`;
       throw new BackendError(`the native backend does not start with ${threads} threads`, {
-        why: cause instanceof Error ? cause.message : String(cause),
-        fix: `use fewer threads: this machine has ${availableParallelism()} cores, so --threads ${availableParallelism()}`,
+        why,
+        fix: why.startsWith("cannot reserve")
+          ? "let this process have as much address space as the machine has memory (ulimit -v unlimited)"
+          : fewer,
         fields: { threads, reserveBytes },
         cause,
       });
