@@ -7,6 +7,7 @@ import {
   checkLayout,
   everyRank,
   inProcess,
+  isFirstsFailure,
   joinMpi,
   type Launcher,
   type Layout,
@@ -215,6 +216,9 @@ export async function onEveryRank<T>(ranks: OpenRanks, body: (rank: OpenRank) =>
  */
 const LEAVE_MS = 1000;
 
+/** How long it waits for the first rank, which has failed and has a report to write before it says why. */
+const FIRST_SPEAKS_MS = 30_000;
+
 async function inJob<T>(job: MpiJob, body: () => Promise<T>): Promise<T> {
   try {
     return await body();
@@ -224,7 +228,8 @@ async function inJob<T>(job: MpiJob, body: () => Promise<T>): Promise<T> {
       () => true,
       () => false,
     );
-    if (!(await Promise.race([left, sleep(LEAVE_MS, false)])))
+    const patience = isFirstsFailure(error) ? FIRST_SPEAKS_MS : LEAVE_MS;
+    if (!(await Promise.race([left, sleep(patience, false, { ref: false })])))
       job.abort(error instanceof Error ? error.message : String(error));
     throw error;
   }

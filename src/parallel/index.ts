@@ -13,7 +13,7 @@ export {
 } from "./communicator/collectives.ts";
 export type { Communicator, Pending, Receive, Send } from "./communicator/communicator.ts";
 export { everyRank } from "./communicator/everyRank.ts";
-export { type Ask, firstAlone, followFirst, hearFirst } from "./communicator/firstAlone.ts";
+export { type Ask, firstAlone, followFirst, hearFirst, isFirstsFailure } from "./communicator/firstAlone.ts";
 export { type InProcessOptions, inProcess } from "./communicator/inProcess.ts";
 export { broadcastJson, gatherJson } from "./communicator/json.ts";
 export { type Launcher, launcherOf, type MpiFlavour } from "./communicator/mpi/launcher.ts";

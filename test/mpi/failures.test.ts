@@ -56,3 +56,23 @@ test.each(failures)(
       expect(await minke(resumeOnRanks(run, []), { cwd })).toMatchObject({ code: 0, stderr: "" });
   },
 );
+
+test.skipIf(mpiFlavours.length === 0)(
+  "what the first rank alone cannot do it says itself, once, however long it has to write about it",
+  { timeout: 120_000 },
+  async () => {
+    const cwd = await scratchFolder();
+    const run = join(cwd, "run");
+    const text = await writeTrainingText(cwd);
+    const args = rankedArguments({ text, run, steps: STEPS, saveEvery: 2 });
+    const flavour = mpiFlavours[0]!;
+    const job = startRanks(2, "failing.ts", ["is full", "0", ...args], { flavour, cwd });
+    const { code, stderr } = await job.finished;
+    expect(code).not.toBe(0);
+    expect(occurrences(stderr, "minke: the disk of rank 0 is full\n  why: no space is left on it")).toBe(1);
+    expect(stderr).not.toContain("ends the job");
+    expect(await job.survivors()).toEqual([]);
+    const [failed, ...more] = (await historyOf(run)).of("run.failed");
+    expect([failed!.error.what, more]).toEqual(["the disk of rank 0 is full", []]);
+  },
+);

@@ -4,7 +4,7 @@ import { onRanks, rankBackends } from "../../../test/support/ranks.ts";
 import { CollectiveError } from "../../base/index.ts";
 import type { Communicator } from "./communicator.ts";
 import { everyRank } from "./everyRank.ts";
-import { type Ask, firstAlone, followFirst, hearFirst } from "./firstAlone.ts";
+import { type Ask, firstAlone, followFirst, hearFirst, isFirstsFailure } from "./firstAlone.ts";
 import { inProcess } from "./inProcess.ts";
 import { broadcastJson } from "./json.ts";
 
@@ -58,7 +58,7 @@ async function askAround(communicator: Communicator, ask: Ask<Question>): Promis
   const { device, size } = communicator;
   const heard: number[] = [];
   for (const factor of [10, 100]) {
-    await sleep(900);
+    await sleep(1600);
     for (let owner = 1; owner < size; owner++) {
       using y = await ask({ owner, factor }, () => {
         const target = device.temporary([1], "f32");
@@ -88,7 +88,7 @@ test.each(rankBackends)(
       });
     };
     const wanted = [10, 20, 100, 200];
-    expect(await onRanks(backend, 3, body, { timeoutSeconds: 0.6 })).toEqual([wanted, wanted, wanted]);
+    expect(await onRanks(backend, 3, body, { timeoutSeconds: 1.2 })).toEqual([wanted, wanted, wanted]);
   },
 );
 
@@ -116,4 +116,6 @@ test("a rank that can do nothing without the first ends with an error that names
   await expect(both).rejects.toThrow("the disk is full");
   expect(others).toEqual([expect.any(CollectiveError)]);
   expect(String(others[0])).toMatch(/rank 0 has failed, and rank 1 ends with it/);
+  expect(isFirstsFailure(others[0])).toBe(true);
+  expect(isFirstsFailure(new Error("the disk is full"))).toBe(false);
 });

@@ -54,6 +54,13 @@ export async function hearFirst<T, Q = never>(
   }
 }
 
+/** True for what a rank says only because the first one has failed, which will say why. */
+export function isFirstsFailure(error: unknown): boolean {
+  return error instanceof CollectiveError && error.fields["reason"] === FIRST_FAILED;
+}
+
+const FIRST_FAILED = "rank 0 failed: its own error is the cause";
+
 /**
  * As `hearFirst`, for a rank that has nothing left to do without the first one.
  *
@@ -68,7 +75,7 @@ export async function followFirst<T, Q = never>(
   throw new CollectiveError(`rank 0 has failed, and rank ${communicator.rank} ends with it`, {
     why: "what rank 0 does alone (writing, evaluating) is part of every rank's run",
     fix: "look at rank 0: its own error is the cause",
-    fields: { rank: communicator.rank, reason: "rank 0 failed: its own error is the cause" },
+    fields: { rank: communicator.rank, reason: FIRST_FAILED },
   });
 }
 
