@@ -19,7 +19,7 @@ use minke_kernels::ops::{Ctx, table};
 use minke_kernels::peak::{Kind, burst};
 use minke_kernels::pool::Pool;
 
-const SHAPES: [(usize, usize, usize); 14] = [
+const SHAPES: [(usize, usize, usize); 15] = [
     (96, 512, 512),
     (96, 1024, 1024),
     (2048, 1024, 512),
@@ -34,6 +34,7 @@ const SHAPES: [(usize, usize, usize); 14] = [
     (1, 1024, 1024),
     (4, 1024, 1024),
     (1, 4096, 256),
+    (512, 256, 4096),
 ];
 
 /// Seconds that this thread has been running.
@@ -453,6 +454,7 @@ fn main() {
                     (128, 512, 512),
                     (2048, 256, 256),
                     (512, 256, 128),
+                    (2048, 704, 256),
                 ] {
                     bench_grad(&course, shape, kind);
                 }

@@ -9,6 +9,7 @@
 
 use std::time::{Duration, Instant};
 
+use minke_kernels::arena::Arena;
 use minke_kernels::args::{Args, Ledger, Memory};
 use minke_kernels::isa::Isa;
 use minke_kernels::ops::{self, Ctx, Kernel};
@@ -50,13 +51,13 @@ const VARIANTS: [Variant; 4] = [
     },
 ];
 
-#[repr(align(64))]
-#[derive(Clone, Copy)]
-struct Line(#[allow(dead_code)] [u8; 64]);
+/// Room for all operands.
+const ARENA: usize = 64 << 20;
 
-/// Operands laid out one after another, and the words of one command over them.
+/// Operands laid out one after another in a queue's memory (whose pages are large), and the words of one command over them.
 struct Command {
-    lines: Vec<Line>,
+    arena: Arena,
+    used: usize,
     words: Vec<f64>,
 }
 
@@ -65,7 +66,8 @@ impl Command {
         let (t, d, v) = SHAPE;
         let (code, size) = if is_bf16 { (1.0, 2) } else { (0.0, 4) };
         let mut command = Command {
-            lines: Vec::new(),
+            arena: Arena::reserve(ARENA).expect("memory"),
+            used: 0,
             words: Vec::new(),
         };
         let x = command.operand(t * d * size, code, true);
@@ -93,14 +95,13 @@ impl Command {
     /// Room for an operand, and its words; -1 for an absent one.
     fn operand(&mut self, bytes: usize, code: f64, present: bool) -> f64 {
         let address = if present {
-            (self.lines.len() * 64) as f64
+            self.used as f64
         } else {
             -1.0
         };
         self.words.extend([address, code]);
         if present {
-            self.lines
-                .resize(self.lines.len() + bytes.div_ceil(64), Line([0; 64]));
+            self.used += bytes.next_multiple_of(64);
         }
         address
     }
@@ -124,9 +125,9 @@ impl Command {
     }
 
     fn bytes(&mut self) -> &mut [u8] {
-        let len = self.lines.len() * 64;
-        // SAFETY: lines are plain bytes.
-        unsafe { std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), len) }
+        let start = self.arena.range(0, self.used).expect("operands inside the arena");
+        // SAFETY: inside the arena, which this command alone uses.
+        unsafe { std::slice::from_raw_parts_mut(start, self.used) }
     }
 
     fn run(&mut self, kernel: Kernel, ctx: &Ctx) -> Duration {
