@@ -1,7 +1,8 @@
 import fc from "fast-check";
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
-import { UsageError } from "../base/index.ts";
-import { type LaunchOptions, launchFlags, launchOf } from "./openRanks.ts";
+import { tinyTrainConfig } from "../../test/support/tinyTraining.ts";
+import { ConfigError, UsageError } from "../base/index.ts";
+import { type LaunchOptions, launchFlags, launchOf, requireFit } from "./openRanks.ts";
 
 const data = { dp: 1, ep: 1, pp: 1, zero1: false, schedule: "dualpipe" };
 const nothing = { layout: data, ranks: 1, ranksPerNode: null };
@@ -61,6 +62,39 @@ test.each<LaunchOptions>([
   { schedule: "dualpipe", layout: "dp=4,pp=1" },
 ])("a schedule without a pipeline would have no effect, and is refused: %j", (options) => {
   expect(() => launchOf(options, null)).toThrow(/given without a pipeline/);
+});
+
+describe("requireFit", () => {
+  const { fp8 } = tinyTrainConfig();
+  const scaled = tinyTrainConfig({
+    precision: "fp8",
+    fp8: { ...fp8, scaling: "tensor" },
+    batchRows: 16,
+    microBatchRows: 1,
+    gradientShards: 4,
+  });
+
+  test("refuses one FP8 scale for what ranks share, before anything is opened", () => {
+    for (const layout of ["dp=2,ep=2", "dp=2,ep=2,pp=2"]) {
+      const launch = launchOf({ layout }, null);
+      expect(() => requireFit(launch, scaled)).toThrow(ConfigError);
+      expect(() => requireFit(launch, scaled)).toThrow(/one scale for a whole tensor[\s\S]*fp8.scaling=tile/);
+      const tiles = { ...scaled, fp8 };
+      requireFit(launch, tiles);
+      requireFit(launch, { ...scaled, precision: "bf16" });
+    }
+    requireFit(launchOf({ layout: "dp=2,pp=2" }, null), scaled);
+  });
+
+  test("refuses experts that do not divide over the ranks of a pipeline's stage", () => {
+    const uneven = tinyTrainConfig(
+      { batchRows: 32, microBatchRows: 1, gradientShards: 16 },
+      { nRoutedExperts: 12 },
+    );
+    expect(() => requireFit(launchOf({ layout: "dp=8,ep=8,pp=2" }, null), uneven)).toThrow(
+      /12 routed experts cannot be shared by 8 ranks/,
+    );
+  });
 });
 
 describe("launchFlags", () => {

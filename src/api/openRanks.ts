@@ -19,7 +19,7 @@ import {
   worldSize,
 } from "../parallel/index.ts";
 import { NativeBackend, TracedBackend } from "../tensor/index.ts";
-import { scheduleAt, type Team, type TrainConfig, teamFor } from "../train/index.ts";
+import { requireSharedScales, scheduleAt, type Team, type TrainConfig, teamFor } from "../train/index.ts";
 import { chooseBackend, type DeviceOptions, type OpenDevice, openDevice } from "./openDevice.ts";
 
 export interface OpenRank extends OpenDevice {
@@ -116,6 +116,7 @@ export function requireFit(launch: Launch | null, config: TrainConfig): void {
   const batchRows = Math.min(...[0, 1].map((share) => scheduleAt(config, { step: 0, share }).batchRows));
   checkLayout(launch.layout, launch.ranks, { ...config, batchRows });
   checkExperts(launch.layout, config.model, launch.ranksPerNode);
+  requireSharedScales(launch.layout, config);
 }
 
 /** The flags that say the same again, behind the command that resumes a run. */

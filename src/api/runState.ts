@@ -25,7 +25,7 @@ import {
   sizeOf,
   type Tensor,
 } from "../tensor/index.ts";
-import { hasSecondMoment, type Session } from "../train/index.ts";
+import { type Asked, hasSecondMoment, type Session } from "../train/index.ts";
 
 /** What one rank has of a tensor: all of it, or some experts. */
 export interface StatePart {
@@ -52,7 +52,10 @@ export function stateEntries(session: Session): readonly StateEntry[] {
   const { parameters } = factory;
   const masters = masterTensors(factory).map(({ name, path, tensor: { dtype } }): StateEntry => {
     const parameter = parameters.find((candidate) => candidate.path === path)!;
-    return entry(session, name, parameter, session.masterOf(path), { dtype, owner: null });
+    return entry(session, name, parameter, session.masterOf(path), {
+      dtype,
+      asked: session.askedFor(path, "master"),
+    });
   });
   const places = new Map(optimizer.parameters.map(({ path }, place) => [path, place]));
   const of = ({ path }: Parameter) => {
@@ -64,14 +67,14 @@ export function stateEntries(session: Session): readonly StateEntry[] {
   };
   const moments = parameters.flatMap((parameter): StateEntry[] => {
     const { path } = parameter;
-    const kind = { dtype: config.optimizer.moments, owner: session.ownerOf(path) };
+    const kind = { dtype: config.optimizer.moments, asked: session.askedFor(path, "moments") };
     const held = of(parameter).moments;
     const first = entry(session, `moment.m.${path}`, parameter, held?.m ?? null, kind);
     if (!hasSecondMoment(parameter, config.optimizer)) return [first];
     return [first, entry(session, `moment.v.${path}`, parameter, held?.v ?? null, kind)];
   });
   const averages = parameters.map((parameter) => {
-    const kind = { dtype: "f32" as const, owner: session.ownerOf(parameter.path) };
+    const kind = { dtype: "f32" as const, asked: session.askedFor(parameter.path, "moments") };
     return entry(session, `average.${parameter.path}`, parameter, of(parameter).average, kind);
   });
   return [...masters, ...moments, ...(config.optimizer.emaDecay === null ? [] : averages)];
@@ -79,27 +82,23 @@ export function stateEntries(session: Session): readonly StateEntry[] {
 
 /**
  * @param tensor  what this rank has; null for nothing
- * @param owner   the rank that has it of those that have the weight; null for all of them
+ * @param asked   who is asked for each part
  */
 function entry(
-  { factory }: Session,
+  { factory, experts }: Session,
   name: string,
   parameter: Parameter,
   tensor: Tensor | null,
-  { dtype, owner }: { readonly dtype: Dtype; readonly owner: number | null },
+  { dtype, asked }: { readonly dtype: Dtype; readonly asked: Asked },
 ): StateEntry {
   const shape = factory.wholeShape(parameter);
-  const { experts: share } = factory.options;
-  if (share === undefined || factory.expertsOf(parameter) === null)
-    return { name, shape, dtype, parts: [{ owner, shape, start: 0, tensor }] };
-  // Ranks of a group follow one another; owners of all shares stand at the same place in their group.
-  const { count, senders } = share;
-  const group = owner === null ? 0 : Math.floor(owner / senders);
-  const own = share.first / count;
-  const parts = Array.from({ length: senders }, (_, at) => ({
-    owner: group * senders + at,
-    shape: parameter.shape,
-    start: at * parameter.size,
+  const [rows, ...row] = shape;
+  const part = asked.length === 1 ? shape : [rows! / asked.length, ...row];
+  const own = asked.length === 1 ? 0 : experts!.first / experts!.count;
+  const parts = asked.map((owner, at) => ({
+    owner,
+    shape: part,
+    start: at * sizeOf(part),
     tensor: at === own ? tensor : null,
   }));
   return { name, shape, dtype, parts };

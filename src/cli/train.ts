@@ -56,7 +56,10 @@ export function trainCommand(): Command {
       "ranks in this process that share each step; data-parallel by default",
       numberOption("--ranks", 1, true, 1024),
     )
-    .option("--layout <places>", "which rank is what: dp=4, dp=4,ep=2 with shared experts, or dp=2,pp=2")
+    .option(
+      "--layout <places>",
+      "which rank is what: dp=4, dp=4,ep=2 with shared experts, dp=2,pp=2, or all three",
+    )
     .option(
       "--schedule <name>",
       "in which order the ranks of a pipeline work: dualpipe (default), dualpipev, 1f1b or zb",

@@ -28,6 +28,7 @@ export { joinMpi, type MpiJob, type MpiOptions } from "./communicator/mpi/mpiJob
 export { QueueCommunicator } from "./communicator/queueCommunicator.ts";
 export { addByTree, sumInOrder, treeSum, treeSumTo } from "./communicator/sums.ts";
 export { type ExpertPlacement, gpuLoads, placeExperts, type ReplicaLayout } from "./eplb.ts";
+export { EXCHANGE_TAGS, type ExchangeTags } from "./experts/exchangeTape.ts";
 export { ExpertExchange } from "./experts/expertExchange.ts";
 export { type TwoHopCounts, TwoHopExchange } from "./experts/twoHopExchange.ts";
 export { directionsOf, pipelineRanks, stageHolders, worldRank } from "./holders.ts";
@@ -41,7 +42,7 @@ export {
   parseLayout,
   worldSize,
 } from "./layout.ts";
-export { assignOwners } from "./owners.ts";
+export { assignShare, type Held, type Sharing, shareOfRank } from "./owners.ts";
 export { answeredAt, neededBy, type PipelineMessage, sentBy } from "./schedule/answers.ts";
 export { planDualPipe } from "./schedule/dualPipe.ts";
 export { planDualPipeV } from "./schedule/dualPipeV.ts";

@@ -97,16 +97,6 @@ export function checkLayout(layout: Layout, ranks: number, numbers: CutNumbers):
       fields: { layout: text, dp, ep },
     });
   }
-  if (ep > 1 && pp > 1) {
-    throw new ConfigError(
-      `the layout ${text} asks for shared experts in a pipeline, which cannot be trained with yet`,
-      {
-        why: "ranks that hold different layers all have the experts of theirs so far",
-        fix: `leave ep out: --layout dp=${dp},pp=${pp}, or pp: --layout dp=${dp},ep=${ep}`,
-        fields: { layout: text },
-      },
-    );
-  }
   if (!isPowerOfTwo(gradientShards / dp)) throw uneven(dp, gradientShards);
   if (pp > 1) checkPipeline(layout, numbers);
 }

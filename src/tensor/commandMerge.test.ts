@@ -2,7 +2,7 @@ import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { type BuiltCommand, mergeCommands } from "./commandMerge.ts";
 import { defineKernel } from "./kernel.ts";
-import { awaitMessagesKernel, postReceiveKernel } from "./ops/message.ts";
+import { awaitMessagesKernel, postReceiveKernel, postSendKernel } from "./ops/message.ts";
 
 const mix = defineKernel({
   name: "mix",
@@ -24,13 +24,19 @@ function awaits(ticket: number): BuiltCommand {
   return { kernel: awaitMessagesKernel, operands: [], params: [ticket], label: `await ${ticket}` };
 }
 
-function receives(ticket: number, y: number, length: number = 1): BuiltCommand {
+/** From rank 0. */
+function receives(ticket: number, y: number, length: number = 1, tag: number = 0): BuiltCommand {
   return {
     kernel: postReceiveKernel,
     operands: [{ ...operand(y), length }, null],
-    params: [ticket, 0, 0, 1, 1, 0, 1],
+    params: [ticket, 0, tag, 1, 1, 0, 1],
     label: `post ${ticket}`,
   };
+}
+
+/** To rank 0. */
+function sends(ticket: number, x: number, tag: number = 0): BuiltCommand {
+  return { ...receives(ticket, x, 1, tag), kernel: postSendKernel };
 }
 
 function labels(commands: readonly BuiltCommand[]): readonly string[] {
@@ -132,6 +138,40 @@ describe("mergeCommands", () => {
   test("takes what a message is received into for touched until its await", () => {
     const first = [receives(1, 4), compute("f0", 0, 2), awaits(1), compute("f1", 2, 6)];
     expect(labels(mergeCommands(first, [compute("reads", 4, 20)]))).toEqual([...labels(first), "reads"]);
+  });
+
+  test("keeps posts of one kind, peer and tag in their order: so they match on the other side", () => {
+    const first = [
+      receives(1, 2),
+      awaits(1),
+      compute("f0", 2, 4),
+      receives(2, 6),
+      awaits(2),
+      compute("f1", 6, 8),
+    ];
+    const second = (post: BuiltCommand) => [
+      compute("b0", 40, 42),
+      awaits(8),
+      compute("b1", 42, 44),
+      post,
+      awaits(9),
+    ];
+    const merged = (post: BuiltCommand): readonly string[] => labels(mergeCommands(first, second(post)));
+    const isKept = (post: BuiltCommand): boolean =>
+      merged(post).indexOf("post 9") > merged(post).indexOf("post 2");
+    expect(isKept(receives(9, 46))).toBe(true);
+    // What cannot be mixed up comes in its turn: another tag, the other way, another peer.
+    expect(isKept(receives(9, 46, 1, 3))).toBe(false);
+    expect(isKept(sends(9, 46))).toBe(false);
+    expect(isKept({ ...receives(9, 46), params: [9, 1, 0, 1, 1, 0, 1] })).toBe(false);
+  });
+
+  test("lets nobody await or take a ticket that the other list still has", () => {
+    const first = [compute("f0", 0, 2), awaits(5), compute("f1", 2, 4), receives(7, 6)];
+    const awaiting = labels(mergeCommands(first, [compute("b0", 40, 42), awaits(7), compute("b1", 42, 44)]));
+    expect(awaiting.indexOf("await 7")).toBeGreaterThan(awaiting.indexOf("post 7"));
+    const taken = labels(mergeCommands([...first, awaits(7)], [receives(7, 46, 1, 3), awaits(7)]));
+    expect(taken).toEqual(["f0", "await 5", "f1", "post 7", "await 7", "post 7", "await 7"]);
   });
 
   test("leaves in memory what the first list and then the second leave, for any lists", () => {

@@ -3,7 +3,8 @@
  * for travels while the other computes.
  *
  * The result is that of the first list and then the second, bit for bit: inside a list nothing changes places, and a
- * piece of the second comes only after every piece of the first with which it shares memory that one of them writes.
+ * piece of the second comes only after every piece of the first with which it shares memory that one of them writes,
+ * a ticket, or the peer and tag of a message: such messages match in the order of their posts.
  */
 import type { Operand } from "./backend/backend.ts";
 import { BYTES_PER_ELEMENT } from "./dtype.ts";
@@ -102,7 +103,7 @@ function ticketOf({ kernel: { special, params: names }, params }: BuiltCommand):
 /** For each piece of the second list, how many of the first must come before it. */
 function neededPieces(first: readonly Piece[], second: readonly Piece[]): readonly number[] {
   const storages = storagesOf(touchesOf(first));
-  const needed = second.map(() => 0);
+  const needed = piecesByMessages(first, second);
   for (const touch of touchesOf(second)) {
     for (let i = firstBehind(storages, touch.from); i < storages.length; i++) {
       const { base, by } = storages[i]!;
@@ -114,6 +115,27 @@ function neededPieces(first: readonly Piece[], second: readonly Piece[]): readon
     }
   }
   return needed;
+}
+
+/** As `neededPieces`, for what messages alone keep in order. */
+function piecesByMessages(first: readonly Piece[], second: readonly Piece[]): number[] {
+  const lastUse = new Map<string, number>();
+  for (const [piece, commands] of first.entries())
+    for (const key of commands.flatMap(orderKeys)) lastUse.set(key, piece);
+  return second.map((commands) =>
+    commands.flatMap(orderKeys).reduce((most, key) => Math.max(most, 1 + (lastUse.get(key) ?? -1)), 0),
+  );
+}
+
+/** What a message has that no other list may use before it: its ticket, and the queue in which it matches. */
+function orderKeys(command: BuiltCommand): readonly string[] {
+  const { kernel, params } = command;
+  const ticket = ticketOf(command);
+  if (ticket === null) return [];
+  const own = `ticket ${ticket}`;
+  if (kernel.special === "await") return [own];
+  const [peer, tag] = ["peer", "tag"].map((name) => paramValue(params[kernel.params.indexOf(name)]!));
+  return [own, `${kernel.special} ${peer} ${tag}`];
 }
 
 /** By address. They do not overlap: none was given back while the list was built. */

@@ -2,10 +2,11 @@ import { expect, onTestFinished, test } from "vitest";
 import { hashOf } from "../../test/support/tinyModel.ts";
 import { EOS_ID, midway, PAD_ID, randomRows, tinyTrainConfig } from "../../test/support/tinyTraining.ts";
 import { distance } from "../../test/support/tolerance.ts";
-import { type Communicator, everyRank, inProcess } from "../parallel/index.ts";
+import { ParameterFactory, precisions } from "../model/index.ts";
+import { addByTree, type Communicator, everyRank, inProcess } from "../parallel/index.ts";
 import { fill, QueueDevice, ReferenceBackend } from "../tensor/index.ts";
 import type { TrainConfig } from "./config.ts";
-import type { Team } from "./dataParallel.ts";
+import { DataParallel, type Team } from "./dataParallel.ts";
 import { estimateStep } from "./estimate.ts";
 import { TrainSession } from "./session.ts";
 
@@ -145,3 +146,72 @@ test("the plan of a rank names the memory that its steps really take", async () 
   const planned = await Promise.all([0, 1].map((rank) => estimateStep(config, { layout, rank })));
   expect(planned.map(({ nativeBytes }) => nativeBytes)).toEqual(used);
 });
+
+/** A rank's gradients of the experts that it has, of different size for each sender: another order, other roundings. */
+function gradientOf(data: number, direction: number, expert: number): number {
+  return Math.fround(1 / (1 + 2 * data + direction) + 1e-7 * (1 + expert) * 3 ** data);
+}
+
+test.each([
+  [2, 2, 1],
+  [4, 2, 1],
+  [2, 2, 2],
+  [4, 2, 2],
+  [4, 4, 2],
+])(
+  "experts shared by ranks: dp=%i, ep=%i, %i directions add all senders in the order of one process",
+  async (dp, ep, directions) => {
+    const { model } = config;
+    const count = model.nRoutedExperts / ep;
+    const shape = [model.nRoutedExperts, 2, 3];
+    const owned = await everyRank(ranks(dp * directions), async (communicator) => {
+      const { device, rank } = communicator;
+      const [data, direction] = [Math.floor(rank / directions), rank % directions];
+      const share = data % ep;
+      const factory = new ParameterFactory(device, model, {
+        precision: precisions.f32,
+        isTrained: true,
+        experts: { first: share * count, count, senders: ep },
+      });
+      const plain = factory.matrix("plain", [2, 3]);
+      const weights = ["a", "b"].map((path) => factory.routed(path, shape, "experts"));
+      fill(plain.grad!, gradientOf(data, direction, 0));
+      for (const { bySender } of weights) {
+        for (const [sender, { grad }] of bySender.entries()) {
+          const from = data - share + sender;
+          for (let e = 0; e < count; e++)
+            fill(grad!.rows(e, e + 1), gradientOf(from, direction, share * count + e));
+        }
+      }
+      const team = { communicator, zero1: true, ep };
+      const { parameters, experts } = factory;
+      const dataParallel = new DataParallel(team, parameters, { experts, directions });
+      dataParallel.reduceGradients();
+      for (const { bySender } of weights)
+        for (const { grad } of bySender.slice(1)) expect(new Set(await grad!.read())).toEqual(new Set([0]));
+      const own = [...parameters.keys()].filter((i) => dataParallel.owns(i));
+      return Promise.all(
+        own.map(async (i) => ({ path: parameters[i]!.path, share, sums: await parameters[i]!.grad!.read() })),
+      );
+    });
+    const device = new QueueDevice(new ReferenceBackend(), 2 ** 20);
+    /** The tree over all blocks, as one process adds it. */
+    const wanted = async (expert: number): Promise<number> => {
+      const leaves = Array.from({ length: dp * directions }, (_, i) =>
+        device.from([gradientOf(Math.floor(i / directions), i % directions, expert)], [1], "f32"),
+      );
+      addByTree(leaves);
+      return (await leaves[0]!.read())[0]!;
+    };
+    const all = owned.flat();
+    expect(all.filter(({ path }) => path === "plain")).toHaveLength(1);
+    for (const path of ["a", "b"])
+      for (let share = 0; share < ep; share++)
+        expect(all.filter((one) => one.path === path && one.share === share)).toHaveLength(1);
+    for (const { path, share, sums } of all) {
+      const experts = path === "plain" ? [0] : Array.from({ length: count }, (_, e) => share * count + e);
+      const numbers = await Promise.all(experts.map(wanted));
+      expect(Array.from(sums)).toEqual(numbers.flatMap((value) => Array.from({ length: 6 }, () => value)));
+    }
+  },
+);

@@ -3,18 +3,25 @@
  * summed at its owner, and what follows from it goes to all.
  *
  * The owner adds the ranks' sums by the tree that goes on where their own ended, so the bits are those of one process.
+ * Of experts that ranks share, a rank has a sum for each sender: the tree goes on over the senders, which are neighbours
+ * among the data-parallel ranks. Under DualPipe the next leaf after a sender's is the same sender's for the other
+ * direction, which lies at the mirrored rank, so all senders' sums go to the owner one by one.
  * With ZeRO-1 the owner alone has the weight's moments and average, updates it, and sends the new weight; without, it
  * sends the summed gradient and all update.
  *
  * Source: DeepSeek-V3 report, section 3.2; Rajbhandari et al., "ZeRO" (2020), stage 1, with whole tensors.
  */
+import type { ExpertWeights } from "../model/index.ts";
 import {
   addByTree,
-  assignOwners,
+  assignShare,
   type Communicator,
+  type Held,
   type Layout,
   type Pending,
   type PipelineLayout,
+  type Sharing,
+  shareOfRank,
 } from "../parallel/index.ts";
 import { copyInto, fill, type Parameter, type Tensor } from "../tensor/index.ts";
 
@@ -40,9 +47,8 @@ export function teamFor(
   { dp, ep, pp, schedule, zero1 }: Layout,
   ranksPerNode: number | null = null,
 ): Team {
-  return pp === 1
-    ? { communicator, zero1, ep, ranksPerNode }
-    : { communicator, zero1, pipeline: { dp, pp, schedule } };
+  const team = { communicator, zero1, ep, ranksPerNode };
+  return pp === 1 ? team : { ...team, pipeline: { dp, pp, schedule } };
 }
 
 /** Gradients whose messages are under way together: the more, the more memory for what arrives. */
@@ -55,42 +61,65 @@ interface Posted {
   readonly bucket: Bucket;
   readonly pending: Pending;
   /** By parameter that this rank owns: what each other rank sends, by rank. */
-  readonly received: ReadonlyMap<number, ReadonlyMap<number, Tensor>>;
+  readonly received: ReadonlyMap<number, ReadonlyMap<number, readonly Tensor[]>>;
+}
+
+export interface SharedOptions {
+  /** Those of the parameters that are weights of the routed experts. */
+  readonly experts?: readonly ExpertWeights[];
+  /** Neighbouring ranks that stand for one data-parallel rank: under DualPipe one for each direction. */
+  readonly directions?: number;
 }
 
 export class DataParallel {
   readonly communicator: Communicator;
   readonly zero1: boolean;
-  /** The owner of each parameter. */
-  readonly owners: readonly number[];
+  readonly #sharing: Sharing;
   readonly #parameters: readonly Parameter[];
-  /** By parameter: the ranks that have it, ascending. */
-  readonly #holders: readonly (readonly number[])[];
+  readonly #experts: readonly ExpertWeights[];
+  /** By parameter. */
+  readonly #held: readonly Held[];
+  /** By parameter: the gradients here that its owner adds, each a sum over neighbouring blocks. */
+  readonly #leaves: readonly (readonly Tensor[])[];
   readonly #buckets: readonly Bucket[];
 
-  /** @param routed  those of the parameters that are shares of the routed experts */
+  /** @param communicator  of all that have some of the parameters, in the order of the blocks that they compute */
   constructor(
-    { communicator, zero1, ep = 1 }: Team,
+    { communicator, zero1, ep = 1 }: Pick<Team, "communicator" | "zero1" | "ep">,
     parameters: readonly Parameter[],
-    routed: ReadonlySet<Parameter> = new Set(),
+    { experts = [], directions = 1 }: SharedOptions = {},
   ) {
     this.communicator = communicator;
     this.zero1 = zero1;
+    this.#sharing = { ranks: communicator.size, ep, directions };
     this.#parameters = parameters;
-    const everyone = Array.from({ length: communicator.size }, (_, rank) => rank);
-    // The same experts lie at one rank of each group.
-    const alike = everyone.filter((rank) => rank % ep === communicator.rank % ep);
-    this.#holders = parameters.map((parameter) => (routed.has(parameter) ? alike : everyone));
-    this.owners = ownersOf(parameters, this.#holders, [everyone, alike]);
-    this.#buckets = bucketsOf(parameters);
+    this.#experts = experts;
+    const shares = parameters.map((parameter) => ({
+      bytes: parameter.master.storage.bytes,
+      isRouted: experts.some(({ weight }) => weight === parameter),
+    }));
+    this.#held = assignShare(shares, this.#sharing, shareOfRank(this.#sharing, communicator.rank));
+    this.#leaves = parameters.map((parameter) => {
+      const senders = experts.find(({ weight }) => weight === parameter)?.bySender ?? [];
+      return directions === 1 ? [parameter.grad!] : [parameter, ...senders.slice(1)].map(({ grad }) => grad!);
+    });
+    this.#buckets = bucketsOf(this.#leaves);
   }
 
   owns(index: number): boolean {
-    return this.owners[index] === this.communicator.rank;
+    return this.ownerOf(index) === this.communicator.rank;
+  }
+
+  /** The owner of a parameter, a rank of the communicator. */
+  ownerOf(index: number): number {
+    return this.#held[index]!.owner;
   }
 
   /** Sums each gradient at its owner. What other ranks hold of it is a part only. */
   reduceGradients(): void {
+    // Without directions the senders of a rank are a subtree.
+    if (this.#sharing.directions === 1)
+      for (const { bySender } of this.#experts) addByTree(bySender.map(({ grad }) => grad!));
     let before: Posted | null = null;
     for (const bucket of this.#buckets) {
       const posted = this.#post(bucket);
@@ -98,6 +127,7 @@ export class DataParallel {
       before = posted;
     }
     if (before !== null) this.#sum(before);
+    for (const { bySender } of this.#experts) for (const { grad } of bySender.slice(1)) fill(grad!, 0);
   }
 
   /** Before an update that all ranks make: gives all of them the sums. */
@@ -116,19 +146,19 @@ export class DataParallel {
   }
 
   #post(bucket: Bucket): Posted {
-    const received = new Map<number, ReadonlyMap<number, Tensor>>();
+    const received = new Map<number, ReadonlyMap<number, readonly Tensor[]>>();
     for (const i of bucket) {
       if (!this.owns(i)) continue;
-      const grad = this.#parameters[i]!.grad!;
-      const parts = this.#others(i).map(
-        (from) => [from, grad.device.temporary(grad.shape, grad.dtype)] as const,
-      );
+      const make = ({ device, shape, dtype }: Tensor): Tensor => device.temporary(shape, dtype);
+      const parts = this.#others(i).map((from) => [from, this.#leaves[i]!.map(make)] as const);
       received.set(i, new Map(parts));
     }
     const sends = bucket
       .filter((i) => !this.owns(i))
-      .map((i) => ({ to: this.owners[i]!, x: this.#parameters[i]!.grad! }));
-    const receives = [...received.values()].flatMap((parts) => [...parts].map(([from, y]) => ({ from, y })));
+      .flatMap((i) => this.#leaves[i]!.map((x) => ({ to: this.ownerOf(i), x })));
+    const receives = [...received.values()].flatMap((parts) =>
+      [...parts].flatMap(([from, leaves]) => leaves.map((y) => ({ from, y }))),
+    );
     return { bucket, pending: this.communicator.exchange(sends, receives), received };
   }
 
@@ -137,11 +167,21 @@ export class DataParallel {
     pending.wait();
     for (const [i, parts] of received) {
       const grad = this.#parameters[i]!.grad!;
-      const sums = this.#holders[i]!.map((r) => (r === rank ? grad : parts.get(r)!));
+      const sums = this.#inTree(i, (holder) => (holder === rank ? this.#leaves[i]! : parts.get(holder)!));
       addByTree(sums);
       if (sums[0] !== grad) copyInto(sums[0]!, grad);
-      for (const part of parts.values()) part.dispose();
+      for (const part of [...parts.values()].flat()) part.dispose();
     }
+  }
+
+  /** All holders' leaves in the order of their blocks: by data-parallel rank, which is a sender, then by direction. */
+  #inTree(index: number, leavesOf: (holder: number) => readonly Tensor[]): readonly Tensor[] {
+    const { directions } = this.#sharing;
+    const { holders } = this.#held[index]!;
+    return Array.from({ length: holders.length / directions }, (_, group) => {
+      const mirrored = holders.slice(group * directions, (group + 1) * directions).map(leavesOf);
+      return mirrored[0]!.flatMap((_, sender) => mirrored.map((leaves) => leaves[sender]!));
+    }).flat();
   }
 
   /** Sends what each parameter's owner holds of it to all other ranks. */
@@ -152,42 +192,27 @@ export class DataParallel {
       .flatMap((i) => this.#others(i).map((to) => ({ to, x: tensors[i]! })));
     const receives = indices
       .filter((i) => !this.owns(i))
-      .map((i) => ({ from: this.owners[i]!, y: tensors[i]! }));
+      .map((i) => ({ from: this.ownerOf(i), y: tensors[i]! }));
     this.communicator.exchange(sends, receives).wait();
   }
 
   /** The other ranks that have a parameter. */
   #others(index: number): readonly number[] {
-    return this.#holders[index]!.filter((rank) => rank !== this.communicator.rank);
+    return this.#held[index]!.holders.filter((rank) => rank !== this.communicator.rank);
   }
 }
 
-/** Whole parameters to their holders, those of each group of holders by themselves. */
-function ownersOf(
-  parameters: readonly Parameter[],
-  holders: readonly (readonly number[])[],
-  groups: readonly (readonly number[])[],
-): readonly number[] {
-  const owners = new Map<number, number>();
-  for (const group of groups) {
-    const held = [...parameters.keys()].filter((i) => holders[i] === group);
-    const bytes = held.map((i) => parameters[i]!.master.storage.bytes);
-    for (const [at, place] of assignOwners(bytes, group.length).entries())
-      owners.set(held[at]!, group[place]!);
-  }
-  return parameters.map((_, i) => owners.get(i)!);
-}
-
-function bucketsOf(parameters: readonly Parameter[]): readonly Bucket[] {
+function bucketsOf(leaves: readonly (readonly Tensor[])[]): readonly Bucket[] {
   const buckets: number[][] = [];
-  let bytes = Number.POSITIVE_INFINITY;
-  for (const [i, { grad }] of parameters.entries()) {
-    if (bytes + grad!.storage.bytes > BUCKET_BYTES) {
+  let filled = Number.POSITIVE_INFINITY;
+  for (const [i, tensors] of leaves.entries()) {
+    const bytes = tensors.reduce((sum, { storage }) => sum + storage.bytes, 0);
+    if (filled + bytes > BUCKET_BYTES) {
       buckets.push([]);
-      bytes = 0;
+      filled = 0;
     }
     buckets.at(-1)!.push(i);
-    bytes += grad!.storage.bytes;
+    filled += bytes;
   }
   return buckets;
 }

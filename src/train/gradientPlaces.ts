@@ -5,18 +5,19 @@ import type { Parameter, Tensor } from "../tensor/index.ts";
 /**
  * Whole parameters, and of the routed experts each one, so that it does not matter which rank has which.
  *
- * @param grad  of the parameter, of those experts that are held; null where another rank sums its squares
- * @returns     a gradient for each place; null where another rank sums
+ * @param grad   of the parameter, of those experts that are held; null where another rank sums its squares
+ * @param first  of these experts
+ * @returns      a gradient for each place; null where another rank sums
  */
 export function gradientPlaces(
   factory: ParameterFactory,
   parameter: Parameter,
   grad: Tensor | null,
+  first: number = factory.expertsOf(parameter)?.first ?? 0,
 ): readonly (Tensor | null)[] {
-  const held = factory.expertsOf(parameter);
-  if (held === null) return [grad];
-  const { first, count } = held;
+  if (factory.expertsOf(parameter) === null) return [grad];
+  const end = first + (grad?.dim(0) ?? 0);
   return Array.from({ length: factory.config.nRoutedExperts }, (_, e) =>
-    grad === null || e < first || e >= first + count ? null : grad.rows(e - first, e - first + 1),
+    grad === null || e < first || e >= end ? null : grad.rows(e - first, e - first + 1),
   );
 }

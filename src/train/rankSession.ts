@@ -1,6 +1,12 @@
 /** What a run needs of a rank's share of the model, whether it is all of it or some stages. */
 import type { DiskTensor } from "../checkpoint/index.ts";
-import type { ExpertDispatch, ParameterFactory, Precision, Transformer } from "../model/index.ts";
+import type {
+  ExpertDispatch,
+  ExpertShare,
+  ParameterFactory,
+  Precision,
+  Transformer,
+} from "../model/index.ts";
 import type { Communicator, PipelinePlan } from "../parallel/index.ts";
 import type { QueueDevice, RopeTable, Tensor } from "../tensor/index.ts";
 import type { Rows } from "./batch.ts";
@@ -17,6 +23,15 @@ export interface TokenRoles {
   readonly eosId: number;
 }
 
+/** What is stored of a parameter: its exact numbers, or what its update keeps of it. */
+export type StateKind = "master" | "moments";
+
+/**
+ * World ranks that are asked for a tensor: one for what lies in one piece, else one for each share of the experts, in
+ * their order. Null where the first rank has it and asks nobody.
+ */
+export type Asked = readonly (number | null)[];
+
 export interface Session {
   readonly device: QueueDevice;
   readonly config: TrainConfig;
@@ -28,7 +43,9 @@ export interface Session {
   readonly heldFactories: readonly ParameterFactory[];
   readonly optimizer: Optimizer;
   readonly rope: RopeTable;
-  /** How tokens reach the experts of other ranks; null where this one has all that it computes with. */
+  /** Of the routed experts, those that this rank trains; null for all of its layers'. */
+  readonly experts: ExpertShare | null;
+  /** How tokens of `model` reach the experts of other ranks; null where this one has the whole of it. */
   readonly dispatch: ExpertDispatch | null;
   /** All ranks of the run; null for one alone. */
   readonly communicator: Communicator | null;
@@ -36,8 +53,7 @@ export interface Session {
   readonly pipeline: { readonly plan: PipelinePlan; readonly rank: number } | null;
   readonly runner: Runner;
   initialize(): void;
-  /** World rank that has a parameter's moments; null where all have them. */
-  ownerOf(path: string): number | null;
+  askedFor(path: string, kind: StateKind): Asked;
   /** What this rank fills of a parameter's master from a checkpoint, or writes into one; null if nothing. */
   masterOf(path: string): Tensor | null;
   /** On all ranks at once: makes `model` on the first the model as it is now. */

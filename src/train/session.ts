@@ -1,6 +1,5 @@
 /** A model in training on one device, a rank's share of it if there are several: weights, moments, rotary tables and the step that moves them. */
 
-import { ConfigError } from "../base/index.ts";
 import { heldPart } from "../checkpoint/index.ts";
 import {
   type ExpertDispatch,
@@ -12,12 +11,20 @@ import {
   precisions,
   Transformer,
 } from "../model/index.ts";
-import { type Communicator, checkExperts, ExpertExchange, TwoHopExchange } from "../parallel/index.ts";
+import type { Communicator } from "../parallel/index.ts";
 import type { QueueDevice, RopeTable, Tensor } from "../tensor/index.ts";
 import type { TrainConfig } from "./config.ts";
 import { DataParallel, type Team } from "./dataParallel.ts";
+import { expertGroup } from "./expertGroup.ts";
 import { Optimizer } from "./optimizer.ts";
-import { disposeFactory, type ReadWeights, type Session, type TokenRoles } from "./rankSession.ts";
+import {
+  type Asked,
+  disposeFactory,
+  type ReadWeights,
+  type Session,
+  type StateKind,
+  type TokenRoles,
+} from "./rankSession.ts";
 import { StepRunner } from "./step.ts";
 
 export class TrainSession implements Session {
@@ -30,6 +37,7 @@ export class TrainSession implements Session {
   readonly dataParallel: DataParallel | null;
   /** How tokens reach the experts of other ranks; null where this one has all. */
   readonly dispatch: ExpertDispatch | null;
+  readonly experts: ExpertShare | null;
   /** With ZeRO-1 it has the parameters that this rank owns, otherwise all. */
   readonly optimizer: Optimizer;
   readonly rope: RopeTable;
@@ -45,18 +53,17 @@ export class TrainSession implements Session {
     this.device = device;
     this.config = config;
     this.precision = config.precision === "fp8" ? fp8Precision(config.fp8) : precisions[config.precision];
-    const group = team === null ? null : expertGroup(team);
-    const experts = group === null ? null : shareOf(config, this.precision, group);
+    const group = team === null ? null : expertGroup(team, config);
+    this.experts = group?.share ?? null;
     this.factory = new ParameterFactory(device, config.model, {
       precision: this.precision,
       isTrained: true,
-      ...(experts === null ? {} : { experts }),
+      ...(group === null ? {} : { experts: group.share }),
     });
-    this.dispatch = group === null ? null : dispatchOver(group, team?.ranksPerNode ?? null);
+    this.dispatch = group?.dispatch() ?? null;
     this.model = new Transformer(config.model, this.factory);
-    const { parameters } = this.factory;
-    const routed = new Set(this.factory.experts.map(({ weight }) => weight));
-    const dataParallel = team === null ? null : new DataParallel(team, parameters, routed);
+    const { parameters, experts } = this.factory;
+    const dataParallel = team === null ? null : new DataParallel(team, parameters, { experts });
     this.dataParallel = dataParallel;
     const updated =
       dataParallel?.zero1 === true ? parameters.filter((_, i) => dataParallel.owns(i)) : parameters;
@@ -90,10 +97,15 @@ export class TrainSession implements Session {
     return this.dataParallel?.communicator ?? null;
   }
 
-  ownerOf(path: string): number | null {
+  askedFor(path: string, kind: StateKind): Asked {
     const { dataParallel, factory } = this;
-    if (dataParallel?.zero1 !== true) return null;
-    return dataParallel.owners[factory.parameters.findIndex((parameter) => parameter.path === path)]!;
+    const index = factory.parameters.findIndex((parameter) => parameter.path === path);
+    const owner = kind === "moments" && dataParallel?.zero1 === true ? dataParallel.ownerOf(index) : null;
+    if (this.experts === null || factory.expertsOf(factory.parameters[index]!) === null) return [owner];
+    // Ranks of a group follow one another; owners of all shares stand at the same place in their group.
+    const { senders } = this.experts;
+    const group = owner === null ? 0 : Math.floor(owner / senders);
+    return Array.from({ length: senders }, (_, share) => group * senders + share);
   }
 
   masterOf(path: string): Tensor | null {
@@ -124,29 +136,4 @@ export class TrainSession implements Session {
     this.rope.sin.dispose();
     disposeFactory(this.factory);
   }
-}
-
-/** The ranks that share the experts with this one; null where it has all. */
-function expertGroup({ communicator, ep = 1 }: Team): Communicator | null {
-  if (ep === 1) return null;
-  const first = Math.floor(communicator.rank / ep) * ep;
-  return communicator.split(Array.from({ length: ep }, (_, i) => first + i));
-}
-
-function dispatchOver(group: Communicator, ranksPerNode: number | null): ExpertDispatch {
-  return ranksPerNode === null ? new ExpertExchange(group) : new TwoHopExchange(group, ranksPerNode);
-}
-
-/** @throws {ConfigError} if the experts cannot be shared, or their numbers would depend on who has them */
-function shareOf({ model }: TrainConfig, { fp8 }: Precision, { rank, size }: Communicator): ExpertShare {
-  checkExperts({ ep: size }, model);
-  const count = model.nRoutedExperts / size;
-  if (fp8?.experts.input.scaling === "tensor") {
-    throw new ConfigError("one scale for a whole tensor cannot be had where experts lie on several ranks", {
-      why: "the greatest magnitude of all experts' weights, and of what all are sent, is known to no rank",
-      fix: "use --set fp8.scaling=tile, or ep=1",
-      fields: { scaling: "tensor", ep: size },
-    });
-  }
-  return { first: rank * count, count, senders: size };
 }

@@ -13,7 +13,6 @@ import {
   type Transformer,
   updateRouterBias,
 } from "../model/index.ts";
-import { addByTree } from "../parallel/index.ts";
 import {
   add,
   copyInto,
@@ -195,17 +194,6 @@ export class StepRunner {
   #enqueueEndBlock(block: number): void {
     this.#addTied();
     this.#tree.endBlock(block);
-    if (block === this.parts.gradientShards / this.#ranks.size - 1) this.#addSenders();
-  }
-
-  /** Each sender's gradients of the experts here are the sum of its own blocks: the tree goes on over the senders. */
-  #addSenders(): void {
-    for (const { bySender } of this.parts.factory.experts) {
-      if (bySender.length === 1) continue;
-      const grads = bySender.map(({ grad }) => grad!);
-      addByTree(grads);
-      for (const grad of grads.slice(1)) fill(grad, 0);
-    }
   }
 
   /** What needs the gradients of all ranks: their norm, and with it the record. */

@@ -35,28 +35,54 @@ async function everythingOf(run: string): Promise<unknown> {
 }
 
 describe.skipIf(nativeIsMissing)("a run whose ranks share the experts", () => {
-  test("leaves the files, figures, evaluations and samples of one process, in and out of other layouts", {
-    timeout: 400_000,
-  }, async () => {
-    const alone = join(folder, "alone");
-    const prompts = ["--set", 'sample.prompts=["the "]', "--set", "sample.maxTokens=8"];
-    const plain = rankedArguments({ text, run: alone, steps: STEPS, launch: prompts });
-    expect(await minke(plain, { cwd: folder })).toMatchObject({ code: 0, stderr: "" });
-    const wanted = await everythingOf(alone);
-    expect(wanted).toMatchObject({ samples: [{ prompt: "the " }, { prompt: "the " }] });
+  const prompts = ["--set", 'sample.prompts=["the "]', "--set", "sample.maxTokens=8"];
+  let single: Promise<unknown> | undefined;
 
-    const run = join(folder, "shared");
-    const launch = [...prompts, "--ranks", "4", "--layout", "dp=4,ep=2", "--zero1"];
-    const first = await startMinke(rankedArguments({ text, run, steps: STEPS, launch }), { cwd: folder });
-    await seenSteps(first.child.stdout, 2);
-    first.child.kill("SIGINT");
-    expect((await first.finished).code).toBe(130);
-    const [event] = (await historyOf(run)).of("run.interrupted");
-    expect(event?.resume).toBe(`minke train --run ${run} --resume --ranks 4 --layout dp=4,ep=2,pp=1 --zero1`);
-    expect(event?.step).toBeLessThan(STEPS);
-    const elsewhere = resumeOnRanks(run, ["--ranks", "2", "--layout", "dp=2,ep=2"]);
-    expect(await minke(elsewhere, { cwd: folder })).toMatchObject({ code: 0, stderr: "" });
-    expect(JSON.parse(await readFile(join(run, "run.json"), "utf8")).layout).toMatchObject({ dp: 2, ep: 2 });
-    expect(await everythingOf(run)).toEqual(wanted);
-  });
+  /** What all others are held to. */
+  function onOneProcess(): Promise<unknown> {
+    single ??= (async () => {
+      const alone = join(folder, "alone");
+      const plain = rankedArguments({ text, run: alone, steps: STEPS, launch: prompts });
+      expect(await minke(plain, { cwd: folder })).toMatchObject({ code: 0, stderr: "" });
+      return everythingOf(alone);
+    })();
+    return single;
+  }
+
+  test.each([
+    [
+      "dp=4,ep=2,pp=1 --zero1",
+      ["--layout", "dp=4,ep=2", "--zero1"],
+      ["--ranks", "2", "--layout", "dp=2,ep=2"],
+      { dp: 2, ep: 2, pp: 1 },
+    ],
+    [
+      "dp=2,ep=2,pp=2 --schedule dualpipe --zero1",
+      ["--layout", "dp=2,ep=2,pp=2", "--zero1"],
+      ["--layout", "dp=4,ep=2,pp=2", "--schedule", "dualpipev"],
+      { dp: 4, ep: 2, pp: 2, schedule: "dualpipev" },
+    ],
+  ])(
+    "leaves the files, figures, evaluations and samples of one process, from %s to another layout",
+    {
+      timeout: 400_000,
+    },
+    async (flags, begun, resumed, layout) => {
+      const run = join(folder, `shared ${flags}`.replaceAll(" ", "-"));
+      const launch = [...prompts, ...begun];
+      const first = await startMinke(rankedArguments({ text, run, steps: STEPS, launch }), { cwd: folder });
+      await seenSteps(first.child.stdout, 2);
+      first.child.kill("SIGINT");
+      expect((await first.finished).code).toBe(130);
+      const [event] = (await historyOf(run)).of("run.interrupted");
+      expect(event?.resume).toBe(`minke train --run ${run} --resume --ranks 4 --layout ${flags}`);
+      expect(event?.step).toBeLessThan(STEPS);
+      const elsewhere = resumeOnRanks(run, resumed);
+      expect(await minke(elsewhere, { cwd: folder })).toMatchObject({ code: 0, stderr: "" });
+      expect(JSON.parse(await readFile(join(run, "run.json"), "utf8")).layout).toMatchObject(layout);
+      const wanted = await onOneProcess();
+      expect(wanted).toMatchObject({ samples: [{ prompt: "the " }, { prompt: "the " }] });
+      expect(await everythingOf(run)).toEqual(wanted);
+    },
+  );
 });

@@ -1,4 +1,4 @@
-/** Fifty steps of micro and unit in every data-parallel layout up to eight ranks: the bits of one process. */
+/** Fifty steps of micro and unit in every legal layout up to eight ranks: the bits of one process. */
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { builtEntry, minke, startMinke } from "../support/minke.ts";
@@ -21,6 +21,24 @@ const expertLayouts = [2, 4, 8].flatMap((ranks) =>
       [false, true].flatMap((zero1) =>
         [null, ep / 2].map((ranksPerNode) => ({ dp: ranks, ep, zero1, ranksPerNode })),
       ),
+    ),
+);
+
+/** Layers and MTP modules with which a schedule's layouts up to four ranks in a pipeline are legal. */
+const pipelines = [
+  ["1f1b", 4, 0],
+  ["zb", 4, 0],
+  ["dualpipe", 4, 1],
+  ["dualpipev", 8, 1],
+] as const;
+
+const pipelineCuts = [1, 2, 4].flatMap((dp) =>
+  [1, 2, 4]
+    .filter((ep) => dp % ep === 0)
+    .flatMap((ep) =>
+      [2, 4]
+        .filter((pp) => dp * pp <= 8)
+        .flatMap((pp) => [false, true].map((zero1) => ({ dp, ep, pp, zero1 }))),
     ),
 );
 
@@ -48,26 +66,45 @@ describe("fifty steps", () => {
     },
   );
 
-  test.each([
-    ["1f1b", 4, 0],
-    ["zb", 4, 0],
-    ["dualpipe", 4, 1],
-    ["dualpipev", 8, 1],
-  ] as const)(
-    "of a pipeline by %s have the bits of one process on all layouts up to eight ranks",
+  test.each(
+    pipelines.flatMap((one) => (["bf16", "f32", "fp8"] as const).map((kind) => [...one, kind] as const)),
+  )(
+    "of a pipeline by %s of %i layers, %i MTP modules, in %s have the bits of one process on all layouts up to eight ranks",
+    TIMEOUT,
+    async (schedule, layers, mtp, precision) => {
+      const config = pipelineConfig(precision, layers, mtp);
+      const alone = await trainAlone(config, STEPS);
+      for (const cut of pipelineCuts) {
+        // A group of four on two machines takes two hops, too.
+        for (const ranksPerNode of cut.ep === 4 ? [null, 2] : [null]) {
+          const trained = await trainOnRanks(config, STEPS, { ...cut, schedule }, ranksPerNode);
+          expectSameParts(trained, alone);
+        }
+      }
+    },
+  );
+
+  test.each(pipelines)(
+    "over MPI in a pipeline by %s leave the files of one process",
     TIMEOUT,
     async (schedule, layers, mtp) => {
-      const config = pipelineConfig("bf16", layers, mtp);
-      const alone = await trainAlone(config, STEPS);
-      for (const [dp, pp] of [
-        [1, 2],
-        [2, 2],
-        [4, 2],
-        [1, 4],
-        [2, 4],
-      ] as const)
-        for (const zero1 of [false, true])
-          expectSameParts(await trainOnRanks(config, STEPS, { dp, pp, schedule, zero1 }), alone);
+      const cwd = await scratchFolder();
+      const text = await writeTrainingText(cwd);
+      const set = [`model.numHiddenLayers=${layers}`, `model.numNextnPredictLayers=${mtp}`];
+      const alone = join(cwd, "alone");
+      expect((await minke(rankedArguments({ text, run: alone, steps: STEPS, set }), { cwd })).code).toBe(0);
+      const wanted = await fingerprint(alone, STEPS);
+      const entry = await builtEntry();
+      for (const flavour of mpiFlavours) {
+        for (const { dp, ep, pp, zero1 } of pipelineCuts) {
+          const run = join(cwd, `${flavour}-${dp}-${ep}-${pp}-${zero1}`);
+          const places = ["--layout", `dp=${dp},ep=${ep},pp=${pp}`, "--schedule", schedule];
+          const launch = [...places, ...(zero1 ? ["--zero1"] : [])];
+          const args = rankedArguments({ text, run, steps: STEPS, launch, set });
+          expect((await startRanks(dp * pp, entry, args, { flavour, cwd }).finished).code).toBe(0);
+          expect(await fingerprint(run, STEPS)).toEqual(wanted);
+        }
+      }
     },
   );
 

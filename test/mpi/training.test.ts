@@ -45,6 +45,7 @@ describe.each(mpiFlavours)("under %s", { timeout: 180_000 }, (flavour) => {
     [4, ["--layout", "dp=4,ep=4", "--ranks-per-node", "2", "--zero1"]],
     [2, ["--layout", "pp=2", "--schedule", "dualpipev"]],
     [4, ["--layout", "dp=2,pp=2", "--schedule", "dualpipe", "--zero1"]],
+    [4, ["--layout", "dp=2,ep=2,pp=2", "--schedule", "dualpipe", "--zero1"]],
   ] as const)("%i processes leave the files of one: %j", async (ranks, launch) => {
     const run = join(folder, `${flavour}-${ranks}${launch.join("")}`);
     const job = startRanks(ranks, await builtEntry(), runArguments(run, launch), { flavour, cwd: folder });

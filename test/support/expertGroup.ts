@@ -97,8 +97,8 @@ export async function moeInGroup(
     const before = device.arena.liveCount;
     const dispatch =
       ranksPerNode === null
-        ? new ExpertExchange(communicator, sent)
-        : new TwoHopExchange(communicator, ranksPerNode, { firstHop, secondHop });
+        ? new ExpertExchange(communicator, undefined, sent)
+        : new TwoHopExchange(communicator, ranksPerNode, undefined, { firstHop, secondHop });
     const own = await pass(device, moe, dispatch, problem, rank);
     const left = device.arena.liveCount - before;
     const gradients: string[][] = [];

@@ -22,6 +22,17 @@ import {
 } from "../../tensor/index.ts";
 import type { Communicator } from "../communicator/communicator.ts";
 
+/**
+ * What its messages carry, to 255. The way there and the way back of two micro-batches may be built side by side, and
+ * come in pieces by turns: messages of one tag match in the order of their posts, so each way has a tag of its own.
+ */
+export interface ExchangeTags {
+  readonly forward: number;
+  readonly backward: number;
+}
+
+export const EXCHANGE_TAGS: ExchangeTags = { forward: 0, backward: 1 };
+
 /** What one kind of exchange does at each of its places; senders are ranks of the group. */
 export interface ExchangeSteps {
   /** What the way back reads of all that has been done so far. */

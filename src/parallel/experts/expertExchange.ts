@@ -26,36 +26,49 @@ import {
   tensorsOf,
 } from "../../tensor/index.ts";
 import type { Communicator, Pending } from "../communicator/communicator.ts";
-import { askedRows, type ExchangeSteps, recordExchange } from "./exchangeTape.ts";
+import {
+  askedRows,
+  EXCHANGE_TAGS,
+  type ExchangeSteps,
+  type ExchangeTags,
+  recordExchange,
+} from "./exchangeTape.ts";
 import { type Crossing, Leg, Post } from "./leg.ts";
 
 export class ExpertExchange implements ExpertDispatch {
   readonly #leg: Leg;
+  readonly #tags: ExchangeTags;
   readonly #sent: Tensor | null;
 
   /**
    * @param communicator  of the expert group of P ranks: rank g holds experts g * E / P on
+   * @param tags          its own for each exchange that may be built beside another
    * @param sent          [P] i32, to which copies of tokens are added by receiving rank
    */
-  constructor(communicator: Communicator, sent: Tensor | null = null) {
+  constructor(communicator: Communicator, tags: ExchangeTags = EXCHANGE_TAGS, sent: Tensor | null = null) {
     this.#leg = new Leg(
       communicator,
       Array.from({ length: communicator.size }, (_, rank) => rank),
     );
+    this.#tags = tags;
     this.#sent = sent;
   }
 
   post(input: Activation, plan: DispatchPlan, weights: Tensor): TokensUnderWay {
     const { device } = this.#leg.communicator;
     const [T, K] = [plan.slotRow.dim(0), plan.slotRow.dim(-1)];
-    const crossing = this.#leg.begin([{ offsets: plan.offsets, rows: plan.rows, tokens: T }], K);
+    const crossing = this.#leg.begin(
+      [{ offsets: plan.offsets, rows: plan.rows, tokens: T }],
+      K,
+      this.#tags.forward,
+    );
     const [copies] = crossing.copies;
     if (this.#sent !== null) expertLoad({ ...plan, offsets: copies!.bounds }, this.#sent);
     const payload = tensorsOf(input).map((tensor) => crossing.gather(0, tensor));
     const gates = spreadToRows(weights, plan);
     crossing.announced.wait();
 
-    const post = new Post(this.#leg);
+    const post = new Post(this.#leg, this.#tags.forward);
     const make = device.empty.bind(device);
     const x = payload.map((part) => crossing.sendCopies(post, [part], make)[0]!);
     const [tokens] = crossing.sendRows(post, [copies!.rowCopy], make);
@@ -64,7 +77,7 @@ export class ExpertExchange implements ExpertDispatch {
     return recordExchange(
       this.#leg.communicator,
       { input, plan, weights, asked },
-      new Steps(crossing, plan, post.go()),
+      new Steps(crossing, plan, this.#tags, post.go()),
     );
   }
 }
@@ -73,11 +86,13 @@ export class ExpertExchange implements ExpertDispatch {
 class Steps implements ExchangeSteps {
   readonly #crossing: Crossing;
   readonly #plan: DispatchPlan;
+  readonly #tags: ExchangeTags;
   readonly #pending: Pending;
 
-  constructor(crossing: Crossing, plan: DispatchPlan, pending: Pending) {
+  constructor(crossing: Crossing, plan: DispatchPlan, tags: ExchangeTags, pending: Pending) {
     this.#crossing = crossing;
     this.#plan = plan;
+    this.#tags = tags;
     this.#pending = pending;
   }
 
@@ -92,7 +107,7 @@ class Steps implements ExchangeSteps {
 
   answer(answers: readonly Tensor[], weights: Tensor, shared: Tensor | null, dtype: Tensor["dtype"]): Tensor {
     const { device } = weights;
-    const post = new Post(this.#crossing.leg);
+    const post = new Post(this.#crossing.leg, this.#tags.forward);
     const [own] = this.#crossing.sendBack(post, [answers], device.temporary.bind(device));
     using rows = own!;
     post.go().wait();
@@ -100,7 +115,7 @@ class Steps implements ExchangeSteps {
   }
 
   sendGradient(parts: readonly Tensor[]): readonly (readonly Tensor[])[] {
-    const post = new Post(this.#crossing.leg);
+    const post = new Post(this.#crossing.leg, this.#tags.backward);
     const { device } = parts[0]!;
     const make = device.empty.bind(device);
     const came = parts.map(
@@ -112,7 +127,7 @@ class Steps implements ExchangeSteps {
 
   sendBack(rows: readonly Tensor[], gates: readonly Tensor[]): ReturnType<ExchangeSteps["sendBack"]> {
     const { device } = rows[0]!;
-    const post = new Post(this.#crossing.leg);
+    const post = new Post(this.#crossing.leg, this.#tags.backward);
     const make = device.temporary.bind(device);
     const [ownRows] = this.#crossing.sendBack(post, [rows], make);
     const [ownGates] = this.#crossing.sendBack(post, [gates], make);

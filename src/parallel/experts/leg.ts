@@ -41,23 +41,25 @@ export class Leg {
   }
 
   /** Plans the copies of each bundle and begins to tell the peers how many there are. */
-  begin(bundles: readonly Bundle[], topK: number): Crossing {
-    return new Crossing(this, bundles, topK);
+  begin(bundles: readonly Bundle[], topK: number, tag: number): Crossing {
+    return new Crossing(this, bundles, topK, tag);
   }
 }
 
 /** Messages that are collected, to be posted together. */
 export class Post {
   readonly #communicator: Communicator;
+  readonly #tag: number;
   readonly sends: Send[] = [];
   readonly receives: Receive[] = [];
 
-  constructor({ communicator }: Leg) {
+  constructor({ communicator }: Leg, tag: number) {
     this.#communicator = communicator;
+    this.#tag = tag;
   }
 
   go(): Pending {
-    return this.#communicator.exchange(this.sends, this.receives);
+    return this.#communicator.exchange(this.sends, this.receives, this.#tag);
   }
 }
 
@@ -74,7 +76,7 @@ export class Crossing {
   /** Experts of each peer, and of this rank. */
   readonly #experts: number;
 
-  constructor(leg: Leg, bundles: readonly Bundle[], topK: number) {
+  constructor(leg: Leg, bundles: readonly Bundle[], topK: number, tag: number) {
     const units = leg.peers.length;
     this.leg = leg;
     this.bundles = bundles;
@@ -84,7 +86,7 @@ export class Crossing {
       planCopies(offsets, rows, { units, tokens, topK }),
     );
     this.headers = bundles.map(({ offsets }) => leg.peers.map(() => emptyHeader(offsets, this.#experts)));
-    const post = new Post(leg);
+    const post = new Post(leg, tag);
     this.#each((bundle, at, peer) => {
       post.sends.push({ to: peer, x: this.copies[bundle]!.headers[at]!.all });
       post.receives.push({ from: peer, y: this.headers[bundle]![at]!.all });

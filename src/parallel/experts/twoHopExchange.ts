@@ -29,7 +29,13 @@ import {
   tensorsOf,
 } from "../../tensor/index.ts";
 import type { Communicator, Pending, Receive, Send } from "../communicator/communicator.ts";
-import { askedRows, type ExchangeSteps, recordExchange } from "./exchangeTape.ts";
+import {
+  askedRows,
+  EXCHANGE_TAGS,
+  type ExchangeSteps,
+  type ExchangeTags,
+  recordExchange,
+} from "./exchangeTape.ts";
 import { type Bundle, type Crossing, Leg, Post } from "./leg.ts";
 
 /** Copies of tokens that a rank has sent, to be added to. */
@@ -45,13 +51,20 @@ export class TwoHopExchange implements ExpertDispatch {
   readonly #across: Leg;
   /** To the ranks of the own node. */
   readonly #inside: Leg;
+  readonly #tags: ExchangeTags;
   readonly #counts: TwoHopCounts | null;
 
   /**
    * @param communicator  of the expert group, nodes one after another: rank g holds experts g * E / (N * p) on
+   * @param tags          its own for each exchange that may be built beside another
    * @throws {ConfigError} if nodes are not of one size
    */
-  constructor(communicator: Communicator, ranksPerNode: number, counts: TwoHopCounts | null = null) {
+  constructor(
+    communicator: Communicator,
+    ranksPerNode: number,
+    tags: ExchangeTags = EXCHANGE_TAGS,
+    counts: TwoHopCounts | null = null,
+  ) {
     const { rank, size } = communicator;
     if (!Number.isInteger(size / ranksPerNode)) {
       throw new ConfigError(`${size} ranks share the experts, ${ranksPerNode} of them on a node`, {
@@ -70,6 +83,7 @@ export class TwoHopExchange implements ExpertDispatch {
       communicator,
       Array.from({ length: ranksPerNode }, (_, at) => own * ranksPerNode + at),
     );
+    this.#tags = tags;
     this.#counts = counts;
   }
 
@@ -79,13 +93,17 @@ export class TwoHopExchange implements ExpertDispatch {
     const [T, K] = [plan.slotRow.dim(0), plan.slotRow.dim(-1)];
     const E = plan.offsets.size - 1;
     requireWholeGroups(E, plan.groupSize, this.#across.peers.length);
-    const first = this.#across.begin([{ offsets: plan.offsets, rows: plan.rows, tokens: T }], K);
+    const first = this.#across.begin(
+      [{ offsets: plan.offsets, rows: plan.rows, tokens: T }],
+      K,
+      this.#tags.forward,
+    );
     const [copies] = first.copies;
     if (this.#counts !== null) expertLoad({ ...plan, offsets: copies!.bounds }, this.#counts.firstHop);
     const payload = tensorsOf(input).map((tensor) => first.gather(0, tensor));
     const gates = spreadToRows(weights, plan);
     first.announced.wait();
-    const post = new Post(this.#across);
+    const post = new Post(this.#across, this.#tags.forward);
     const make = device.empty.bind(device);
     const x = payload.map((part) => first.sendCopies(post, [part], make)[0]!);
     const [rows] = first.sendRows(post, [copies!.rowCopy], make);
@@ -98,7 +116,7 @@ export class TwoHopExchange implements ExpertDispatch {
     });
     const handed: Handed = { x, rows: rows!, gates: asking! };
     const steps = new Steps(
-      { first, inside: this.#inside, groups, plan, counts: this.#counts },
+      { first, inside: this.#inside, groups, plan, tags: this.#tags, counts: this.#counts },
       handed,
       post.go(),
     );
@@ -120,6 +138,7 @@ interface Route {
   /** Of the own tokens: one copy for each group that a token visits. */
   readonly groups: CopyPlan;
   readonly plan: DispatchPlan;
+  readonly tags: ExchangeTags;
   readonly counts: TwoHopCounts | null;
 }
 
@@ -148,7 +167,7 @@ class Steps implements ExchangeSteps {
   }
 
   arrive(): readonly AskedRows[] {
-    const { first, inside, plan, counts } = this.#route;
+    const { first, inside, plan, tags, counts } = this.#route;
     const { x, rows, gates } = this.#handed;
     const [T, K] = [plan.slotRow.dim(0), plan.slotRow.dim(-1)];
     const { device } = plan.offsets;
@@ -156,7 +175,7 @@ class Steps implements ExchangeSteps {
     const bundles = first.headers[0]!.map(
       ({ offsets }, node): Bundle => ({ offsets, rows: rows[node]!, tokens: T }),
     );
-    const second = inside.begin(bundles, K);
+    const second = inside.begin(bundles, K, tags.forward);
     this.#second = second;
     if (counts !== null) {
       for (const { bounds } of second.copies) expertLoad({ ...plan, offsets: bounds }, counts.secondHop);
@@ -167,7 +186,7 @@ class Steps implements ExchangeSteps {
       planCopies(offsets, own, { units, tokens: T, topK: K, sums: true }),
     );
     second.announced.wait();
-    const post = new Post(inside);
+    const post = new Post(inside, tags.forward);
     const make = device.empty.bind(device);
     // By node, then by rank of this node: the senders in the order of their ranks.
     const came = payload.map((part) => second.sendCopies(post, part, make).flat());
@@ -180,7 +199,8 @@ class Steps implements ExchangeSteps {
 
   answer(answers: readonly Tensor[], weights: Tensor, shared: Tensor | null, dtype: Tensor["dtype"]): Tensor {
     const sum = (): Tensor => {
-      const { arrived } = this.#sumBack(answers, this.#handed.gates);
+      const { forward } = this.#route.tags;
+      const { arrived } = this.#sumBack(answers, this.#handed.gates, forward);
       arrived.pending.wait();
       return combineCopies(arrived.sums, this.#route.groups.tokenCopies!, { rowsAre: "sums", shared, dtype });
     };
@@ -188,14 +208,14 @@ class Steps implements ExchangeSteps {
   }
 
   sendGradient(parts: readonly Tensor[]): readonly (readonly Tensor[])[] {
-    const { first, inside } = this.#route;
+    const { first, inside, tags } = this.#route;
     const second = this.#second!;
     const { device } = parts[0]!;
     const make = device.empty.bind(device);
-    const across = new Post(first.leg);
+    const across = new Post(first.leg, tags.backward);
     const handed = parts.map((part) => first.sendCopies(across, [first.gather(0, part)], make)[0]!);
     across.go().wait();
-    const post = new Post(inside);
+    const post = new Post(inside, tags.backward);
     const came = handed.map((part) =>
       second
         .sendCopies(
@@ -210,9 +230,9 @@ class Steps implements ExchangeSteps {
   }
 
   sendBack(rows: readonly Tensor[], gates: readonly Tensor[]): ReturnType<ExchangeSteps["sendBack"]> {
-    const { groups, plan } = this.#route;
+    const { groups, plan, tags } = this.#route;
     const dtype = rows[0]!.dtype;
-    const { arrived, ownGates } = this.#sumBack(rows, null, gates);
+    const { arrived, ownGates } = this.#sumBack(rows, null, tags.backward, gates);
     return () => {
       arrived.pending.wait();
       using sums = arrived.sums;
@@ -233,6 +253,7 @@ class Steps implements ExchangeSteps {
   #sumBack(
     rows: readonly Tensor[],
     weights: readonly Tensor[] | null,
+    tag: number,
     numbers: readonly Tensor[] | null = null,
   ): {
     readonly arrived: { readonly pending: Pending; readonly sums: Tensor };
@@ -242,7 +263,7 @@ class Steps implements ExchangeSteps {
     const { device } = plan.offsets;
     const make = device.empty.bind(device);
     const keep = numbers === null ? make : device.temporary.bind(device);
-    const post = new Post(inside);
+    const post = new Post(inside, tag);
     const inNode = this.#second!.sendBack(post, this.#bySender(rows), make);
     const passing = numbers === null ? null : this.#second!.sendBack(post, this.#bySender(numbers), make);
     post.go().wait();
@@ -256,7 +277,7 @@ class Steps implements ExchangeSteps {
       }),
     );
     const sums = keep([groups.tokens.size, rows[0]!.dim(-1)], partial[0]!.dtype);
-    const across = new Post(first.leg);
+    const across = new Post(first.leg, tag);
     across.sends.push(
       ...this.#sumsOf(partial).map((send, node) => ({ ...send, to: first.leg.peers[node]! })),
     );

@@ -124,6 +124,7 @@ async function rankStep(
     precision,
     recomputes: false,
     scales,
+    dispatch: null,
     record: () => undefined,
     finished: () => undefined,
   });

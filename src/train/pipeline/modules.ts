@@ -5,6 +5,7 @@
  * are a tree's leaves like any data-parallel ranks, so that one reduction serves all layouts.
  */
 import {
+  type ExpertShare,
   type LayerRange,
   type ModelConfig,
   ParameterFactory,
@@ -47,6 +48,8 @@ export interface ModuleOptions {
   readonly config: ModelConfig;
   readonly precision: Precision;
   readonly gradientShards: number;
+  /** Of the routed experts, those of this rank; null for all. */
+  readonly share: ExpertShare | null;
 }
 
 /** Makes the stages of a rank, by module of the plan. */
@@ -64,28 +67,32 @@ export function makeModules(options: ModuleOptions): readonly Module[] {
 }
 
 function makeModule(
-  { world, layout, zero1, plan, config, precision, gradientShards }: ModuleOptions,
+  { world, layout, zero1, plan, config, precision, gradientShards, share }: ModuleOptions,
   index: number,
   range: LayerRange,
   first: Stage | null,
 ): Module {
   const { device } = world;
-  const factory = new ParameterFactory(device, config, { precision, isTrained: true });
+  const experts = share === null ? {} : { experts: share };
+  const factory = new ParameterFactory(device, config, { precision, isTrained: true, ...experts });
   const stage = new Stage(config, factory, range, first?.embedTokens ?? null);
   const holders = stageHolders(layout, plan, index);
-  const team = { communicator: world.split(holders), zero1 };
-  const blocks = gradientShards / layout.dp / directionsOf(plan);
+  const directions = directionsOf(plan);
+  const team = { communicator: world.split(holders), zero1, ep: share?.senders ?? 1 };
+  const blocks = gradientShards / layout.dp / directions;
+  const { parameters } = factory;
+  const otherSenders = factory.experts.flatMap(({ bySender }) => bySender.slice(1));
   return {
     stage,
     index,
     factory,
     holders,
-    dataParallel: new DataParallel(team, factory.parameters),
+    dataParallel: new DataParallel(team, parameters, { experts: factory.experts, directions }),
     trees: {
-      input: new GradientTree(device, factory.parameters.filter(comesWithInput), blocks),
+      input: new GradientTree(device, parameters.filter(comesWithInput), blocks),
       weight: new GradientTree(
         device,
-        factory.parameters.filter((parameter) => !comesWithInput(parameter)),
+        [...parameters.filter((parameter) => !comesWithInput(parameter)), ...otherSenders],
         blocks,
       ),
     },

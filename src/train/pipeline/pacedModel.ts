@@ -41,6 +41,9 @@ export interface PacedExperts {
 
 const HEADER_BYTES = 1024;
 
+/** Of the exchanges of a way: those of a pair's two chunks come in pieces by turns. */
+const TAGS = { forward: 0, backward: 1 } as const;
+
 /** What a part of a chunk takes: forward, and of its backward the input's and the weights' part. */
 interface PartCosts {
   readonly forward: number;
@@ -86,7 +89,7 @@ export class PacedModel implements PipelineModel {
       const half = scaled(costs, 0.5 / experts!.layers);
       x = this.#compute(x, half, tape);
       // How many tokens come, each rank tells the others before they go.
-      this.#travel(x, experts!.group, HEADER_BYTES);
+      this.#travel(x, experts!.group, HEADER_BYTES, TAGS.forward);
       x = this.#exchange(x, experts!, tape);
       x = this.#compute(x, half, tape);
       x = this.#exchange(x, experts!, tape);
@@ -133,18 +136,24 @@ export class PacedModel implements PipelineModel {
   }
 
   #exchange(x: Tensor, { group, bytes }: PacedExperts, tape: Tape): Tensor {
-    const travel = (): Tensor => this.#travel(x, group, bytes);
-    const y = travel();
-    tape.record({ op: "pacedExchange", inputs: [x], outputs: [y], saved: [], inputGrad: () => [travel()] });
+    const travel = (tag: number): Tensor => this.#travel(x, group, bytes, tag);
+    const y = travel(TAGS.forward);
+    tape.record({
+      op: "pacedExchange",
+      inputs: [x],
+      outputs: [y],
+      saved: [],
+      inputGrad: () => [travel(TAGS.backward)],
+    });
     return y;
   }
 
   /** As long as it takes to send so many bytes to each other rank, and to get as many. */
-  #travel(x: Tensor, group: Communicator, bytes: number): Tensor {
+  #travel(x: Tensor, group: Communicator, bytes: number, tag: number): Tensor {
     const { device } = this.#parts;
     const rows = device.empty([group.size, Math.ceil(bytes / 4)], "f32");
     fill(rows, 0);
-    postAllToAll(group, rows).wait();
+    postAllToAll(group, rows, tag).wait();
     const y = device.empty(x.shape, "f32");
     fill(y, 0);
     return y;

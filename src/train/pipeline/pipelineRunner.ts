@@ -3,8 +3,7 @@
  *
  * All micro-batches lie in memory of their own, so that the whole step, messages included, is one recording.
  */
-import type { ParameterFactory, Pass } from "../../model/index.ts";
-import { updateRouterBias } from "../../model/index.ts";
+import { type ParameterFactory, type Pass, updateRouterBias } from "../../model/index.ts";
 import {
   type Chunk,
   type Communicator,
@@ -24,6 +23,7 @@ import {
   squarePartials,
 } from "../../tensor/index.ts";
 import { type BatchTensors, disposeBatch, makeBatch, type Rows, writeBatch } from "../batch.ts";
+import type { ExpertGroup } from "../expertGroup.ts";
 import { gradientPlaces } from "../gradientPlaces.ts";
 import type { Optimizer } from "../optimizer.ts";
 import type { Runner } from "../rankSession.ts";
@@ -50,6 +50,8 @@ export interface PipelineParts {
   /** The ranks of this rank's pipeline, in its order. */
   readonly pipeline: Communicator;
   readonly layout: PipelineLayout;
+  /** The ranks that share the experts of these stages; null where each has all. */
+  readonly experts: ExpertGroup | null;
   readonly zero1: boolean;
   readonly modules: readonly Module[];
   /** Names and shapes of the whole model, of which this rank holds a part. */
@@ -166,7 +168,7 @@ export class PipelineRunner implements Runner {
   }
 
   #enqueueStep(plan: PipelinePlan): void {
-    const { device, modules, pipeline, pass, recomputes } = this.parts;
+    const { device, modules, pipeline, pass, recomputes, experts } = this.parts;
     this.#totals.clearRows();
     const first = this.#first(plan.microBatches);
     const done: Counts = new Map();
@@ -178,6 +180,7 @@ export class PipelineRunner implements Runner {
       ...pass,
       recomputes,
       scales: this.#scales,
+      dispatch: experts?.dispatch ?? null,
       record: (microBatch, losses) => this.#totals.addPart(first + microBatch, losses),
       finished: (chunk, part) => this.#endChunk(chunk, part, { plan, done, embedding }),
     });
@@ -212,7 +215,7 @@ export class PipelineRunner implements Runner {
   }
 
   #enqueueFinish(): void {
-    const { device, world, modules, whole } = this.parts;
+    const { device, world, modules, whole, experts } = this.parts;
     device.mark("sums over ranks");
     fill(this.#totals.stop, this.#wantsToStop);
     for (const { dataParallel } of this.#inOrder) dataParallel.reduceGradients();
@@ -224,7 +227,7 @@ export class PipelineRunner implements Runner {
       ),
     );
     const grads = whole.parameters.flatMap((parameter) =>
-      gradientPlaces(whole, parameter, owned.get(parameter.path) ?? null),
+      gradientPlaces(whole, parameter, owned.get(parameter.path) ?? null, experts?.share.first),
     );
     const partials = squarePartials(device, grads.length, this.#totals.norm.dtype);
     partialSquares(grads, partials);
@@ -252,6 +255,7 @@ export class PipelineRunner implements Runner {
     for (const { factory } of this.parts.modules) {
       for (const { grad } of factory.parameters) fill(grad!, 0);
       for (const { alias } of factory.tied) fill(alias.grad!, 0);
+      for (const { bySender } of factory.experts) for (const { grad } of bySender.slice(1)) fill(grad!, 0);
     }
   }
 }

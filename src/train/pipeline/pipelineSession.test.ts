@@ -10,32 +10,34 @@ import {
   tinyTrainConfig,
 } from "../../../test/support/tinyTraining.ts";
 import { diskTensors } from "../../checkpoint/index.ts";
-import { type Communicator, everyRank, inProcess, type PipelineLayout } from "../../parallel/index.ts";
+import { type Communicator, everyRank, inProcess, type Layout } from "../../parallel/index.ts";
 import { NativeBackend, QueueDevice } from "../../tensor/index.ts";
+import { teamFor } from "../dataParallel.ts";
 import type { ReadWeights, Session } from "../rankSession.ts";
 import type { StepRecord } from "../stepRecord.ts";
-import { PipelineSession } from "./pipelineSession.ts";
+import { PipelineSession, type PipelineTeam } from "./pipelineSession.ts";
 
 const config = tinyTrainConfig(
-  { batchRows: 8, microBatchRows: 1, gradientShards: 4 },
+  { batchRows: 16, microBatchRows: 1, gradientShards: 4 },
   { numHiddenLayers: 4, numNextnPredictLayers: 1 },
 );
 const scheduled = midway(config);
 
 /** On the first rank's device lie the first and the last stage alone. */
-const four: PipelineLayout = { dp: 1, pp: 4, schedule: "dualpipe" };
-const folded: PipelineLayout = { dp: 2, pp: 2, schedule: "dualpipev" };
-const layouts = [
-  ["dualpipe", four, false],
-  ["dualpipev, dp=2, ZeRO-1", folded, true],
-] as const;
+const four: Layout = { dp: 1, ep: 1, pp: 4, schedule: "dualpipe", zero1: false };
+const layouts: readonly (readonly [string, Layout])[] = [
+  ["dualpipe", four],
+  ["dualpipev, dp=2, ZeRO-1", { dp: 2, ep: 1, pp: 2, schedule: "dualpipev", zero1: true }],
+  ["dualpipe, experts shared by 2", { dp: 2, ep: 2, pp: 2, schedule: "dualpipe", zero1: false }],
+  ["dualpipev, experts shared by 2, ZeRO-1", { dp: 4, ep: 2, pp: 2, schedule: "dualpipev", zero1: true }],
+];
 
-function open(communicator: Communicator, layout: PipelineLayout, zero1: boolean): PipelineSession {
-  const team = { communicator, zero1, pipeline: layout };
+function open(communicator: Communicator, layout: Layout): PipelineSession {
+  const team = teamFor(communicator, layout) as PipelineTeam;
   return new PipelineSession(communicator.device, config, { padId: PAD_ID, eosId: EOS_ID }, team);
 }
 
-function onRanks<T>({ dp, pp }: PipelineLayout, body: (world: Communicator) => Promise<T>): Promise<T[]> {
+function onRanks<T>({ dp, pp }: Layout, body: (world: Communicator) => Promise<T>): Promise<T[]> {
   const ranks = inProcess(dp * pp, {
     backend: "native",
     limitBytes: 2 ** 28,
@@ -72,7 +74,7 @@ const readOther: ReadWeights = async (factory, place) => {
   }
 };
 
-describe.each(layouts)("a pipeline's session: %s", (_, layout, zero1) => {
+describe.each(layouts)("a pipeline's session: %s", (_, layout) => {
   test("assembles what all ranks trained: after two steps one process's weights and router biases", async () => {
     const single = alone();
     const first = await snapshot(single.factory);
@@ -80,7 +82,7 @@ describe.each(layouts)("a pipeline's session: %s", (_, layout, zero1) => {
     const wanted = await snapshot(single.factory);
     for (const { path } of single.factory.buffers) expect(wanted.get(path), path).not.toBe(first.get(path));
     const found = await onRanks(layout, async (world) => {
-      const session = open(world, layout, zero1);
+      const session = open(world, layout);
       session.initialize();
       for (const seed of [3, 4]) await step(session, seed);
       session.assemble();
@@ -95,9 +97,14 @@ describe.each(layouts)("a pipeline's session: %s", (_, layout, zero1) => {
     single.settleRead();
     single.optimizer.initialize();
     const wanted = await snapshot(single.factory);
+    const experts = await Promise.all(
+      single.factory.experts.map(
+        async ({ weight }) => [weight.path, await weight.master.readBytes()] as const,
+      ),
+    );
     const record = await step(single, 3);
     await onRanks(layout, async (world) => {
-      const session = open(world, layout, zero1);
+      const session = open(world, layout);
       const { arena } = world.device;
       const [standing, highest] = [arena.liveBytes, arena.highWaterBytes];
       await session.readFrom(readOther);
@@ -108,6 +115,14 @@ describe.each(layouts)("a pipeline's session: %s", (_, layout, zero1) => {
       for (const factory of session.heldFactories) {
         const found = await snapshot(factory);
         expect(found.size).toBeGreaterThan(0);
+        for (const { weight } of factory.experts) {
+          found.delete(weight.path);
+          const own = await weight.master.readBytes();
+          const start = (world.rank % layout.ep) * own.length;
+          const all = new Map(experts).get(weight.path)!;
+          expect(all.length).toBe(layout.ep * own.length);
+          expect(Buffer.compare(own, all.subarray(start, start + own.length)), weight.path).toBe(0);
+        }
         for (const [path, hash] of found) expect(hash, path).toBe(wanted.get(path));
       }
       session.optimizer.initialize();
@@ -116,31 +131,35 @@ describe.each(layouts)("a pipeline's session: %s", (_, layout, zero1) => {
     });
   });
 
-  test("asks for a weight's moments a rank that has them; all ranks name the same", async () => {
+  test("asks for a weight's moments ranks that have them, its shares in order; all ranks name the same", async () => {
     const said = await onRanks(layout, async (world) => {
-      const session = open(world, layout, zero1);
+      const session = open(world, layout);
       return {
-        owners: session.factory.parameters.map(({ path }) => session.ownerOf(path)),
+        asked: session.factory.parameters.map(({ path }) => session.askedFor(path, "moments")),
         paths: session.factory.parameters.map(({ path }) => path),
         moments: new Set(session.optimizer.parameters.map(({ path }) => path)),
       };
     });
-    for (const { owners } of said) expect(owners).toEqual(said[0]!.owners);
+    for (const { asked } of said) expect(asked).toEqual(said[0]!.asked);
     for (const [i, path] of said[0]!.paths.entries()) {
-      const owner = said[0]!.owners[i]!;
+      const asked = said[0]!.asked[i]!;
+      expect(asked, path).toHaveLength(path.includes(".experts.") ? layout.ep : 1);
       const having = said.flatMap(({ moments }, rank) => (moments.has(path) ? [rank] : []));
-      expect(having, path).toContain(owner);
-      // The first rank asks nobody for what it has.
-      if (having.includes(0)) expect(owner, path).toBe(0);
-      if (zero1) expect(having, path).toEqual([owner]);
+      for (const [share, rank] of asked.entries()) {
+        const alike = having.filter((one) => asked.length === 1 || one % layout.ep === share);
+        expect(alike, path).toContain(rank);
+        // The first rank asks nobody for what it has.
+        if (alike.includes(0)) expect(rank, path).toBe(0);
+        if (layout.zero1) expect(alike, path).toEqual([rank]);
+      }
     }
-    expect(new Set(said[0]!.owners).size).toBeGreaterThan(1);
+    expect(new Set(said[0]!.asked.flat()).size).toBeGreaterThan(1);
   });
 
   test("gives all memory back when it is disposed of after a step", async () => {
     await onRanks(layout, async (world) => {
       const before = world.device.arena.liveBytes;
-      const session = open(world, layout, zero1);
+      const session = open(world, layout);
       session.initialize();
       await step(session, 3);
       expect(world.device.arena.liveBytes).toBeGreaterThan(before);
@@ -152,7 +171,7 @@ describe.each(layouts)("a pipeline's session: %s", (_, layout, zero1) => {
 
 test("only the first rank has the whole model in memory; the others have the masters of their stages", async () => {
   const held = await onRanks(four, async (world) => {
-    const session = open(world, four, false);
+    const session = open(world, four);
     return session.factory.parameters.map(({ path }) => session.masterOf(path) !== null);
   });
   expect(held[0]!.every(Boolean)).toBe(true);

@@ -6,6 +6,7 @@
  */
 import { type DiskTensor, heldPart } from "../../checkpoint/index.ts";
 import {
+  type ExpertShare,
   fp8Precision,
   makeRopeTable,
   ParameterFactory,
@@ -25,8 +26,16 @@ import {
 import { copyInto, PlanBackend, QueueDevice, type RopeTable, type Tensor } from "../../tensor/index.ts";
 import type { TrainConfig } from "../config.ts";
 import type { Team } from "../dataParallel.ts";
+import { expertGroup } from "../expertGroup.ts";
 import { Optimizer } from "../optimizer.ts";
-import { disposeFactory, type ReadWeights, type Session, type TokenRoles } from "../rankSession.ts";
+import {
+  type Asked,
+  disposeFactory,
+  type ReadWeights,
+  type Session,
+  type StateKind,
+  type TokenRoles,
+} from "../rankSession.ts";
 import { type Inventory, takeInventory } from "./inventory.ts";
 import { type Module, makeModules } from "./modules.ts";
 import { PipelineRunner } from "./pipelineRunner.ts";
@@ -43,8 +52,9 @@ export class PipelineSession implements Session {
   readonly rope: RopeTable;
   readonly communicator: Communicator;
   readonly pipeline: { readonly plan: PipelinePlan; readonly rank: number };
-  /** The experts of a stage's layers lie where the stage does. */
+  /** The first rank has the whole model with all experts. */
   readonly dispatch = null;
+  readonly experts: ExpertShare | null;
   readonly runner: PipelineRunner;
   readonly heldFactories: readonly ParameterFactory[];
   readonly #modules: readonly Module[];
@@ -70,7 +80,10 @@ export class PipelineSession implements Session {
     const microBatches = config.batchRows / config.microBatchRows / layout.dp;
     const plan = planSchedule(layout.schedule, { ranks: layout.pp, microBatches });
     this.pipeline = { plan, rank: pipeline.rank };
-    this.#inventory = takeInventory(config.model, this.precision, layout, plan);
+    const experts = expertGroup(team, config);
+    const share = experts?.share ?? null;
+    this.experts = share;
+    this.#inventory = takeInventory(config.model, this.precision, layout, plan, share);
     this.#modules = makeModules({
       world: communicator,
       layout,
@@ -80,6 +93,7 @@ export class PipelineSession implements Session {
       config: config.model,
       precision: this.precision,
       gradientShards: config.gradientShards,
+      share,
     });
     this.heldFactories = this.#modules.map(({ factory }) => factory);
     const updated = this.#modules.flatMap(({ factory, dataParallel }) =>
@@ -92,6 +106,7 @@ export class PipelineSession implements Session {
       world: communicator,
       pipeline,
       layout,
+      experts,
       zero1,
       modules: this.#modules,
       whole: this.factory,
@@ -114,12 +129,12 @@ export class PipelineSession implements Session {
     this.optimizer.initialize();
   }
 
-  /** World rank that is asked for a parameter's moments: with ZeRO-1 no other has them. */
-  ownerOf(path: string): number {
-    const { owner, holders } = this.#inventory.get(path)!;
-    if (this.#zero1) return owner;
-    // The first rank asks nobody for what it has.
-    return holders.includes(0) ? 0 : holders[0]!;
+  askedFor(path: string, kind: StateKind): Asked {
+    const parts = this.#inventory.get(path)!;
+    // The first rank has the whole model; the others fill their parts of it.
+    if (kind === "master") return this.communicator.rank === 0 ? [null] : parts.map(() => null);
+    if (this.#zero1) return parts.map(({ owner }) => owner);
+    return parts.map(({ holders }) => (holders.includes(0) ? 0 : holders[0]!));
   }
 
   masterOf(path: string): Tensor | null {
@@ -134,11 +149,13 @@ export class PipelineSession implements Session {
     const sends: Send[] = [];
     const receives: Receive[] = [];
     for (const { path, whole } of this.#wholeTensors()) {
-      const holder = this.#inventory.get(path)!.holders[0]!;
       const held = this.#heldTensor(path);
-      if (rank === 0 && holder === 0) copyInto(held!, whole);
-      else if (rank === 0) receives.push({ from: holder, y: whole });
-      else if (rank === holder) sends.push({ to: 0, x: held! });
+      for (const [share, { holders }] of this.#inventory.get(path)!.entries()) {
+        const holder = holders[0]!;
+        if (rank === 0 && holder === 0) copyInto(held!, this.#partOf(path, whole, share));
+        else if (rank === 0) receives.push({ from: holder, y: this.#partOf(path, whole, share) });
+        else if (rank === holder) sends.push({ to: 0, x: held! });
+      }
     }
     this.communicator.exchange(sends, receives).wait();
     if (rank === 0) for (const parameter of this.factory.parameters) parameter.repack();
@@ -178,7 +195,7 @@ export class PipelineSession implements Session {
   #takeHeld({ parameters, buffers }: ParameterFactory): void {
     for (const { path, master } of parameters) {
       const held = this.#heldTensor(path);
-      if (held !== null) copyInto(master, held);
+      if (held !== null) copyInto(this.#partOf(path, master), held);
     }
     for (const { path, value } of buffers) {
       const held = this.#heldTensor(path);
@@ -194,6 +211,17 @@ export class PipelineSession implements Session {
       if (found !== undefined) return found;
     }
     return null;
+  }
+
+  /** Of a whole tensor, a share of the experts, by default this rank's; all of it where experts have no part in it. */
+  #partOf(path: string, whole: Tensor, share: number = this.#ownShare): Tensor {
+    const { length: shares } = this.#inventory.get(path)!;
+    const count = whole.dim(0) / shares;
+    return shares === 1 ? whole : whole.rows(share * count, (share + 1) * count);
+  }
+
+  get #ownShare(): number {
+    return this.experts === null ? 0 : this.experts.first / this.experts.count;
   }
 
   *#wholeTensors(): Generator<{ readonly path: string; readonly whole: Tensor }> {

@@ -1,7 +1,7 @@
 /** One rank's stages of the model, as the executor sees them: chunks in, losses and gradients out. */
 import { invariant } from "../../base/index.ts";
-import type { Pass, Precision, Stage, Stream } from "../../model/index.ts";
-import type { Chunk } from "../../parallel/index.ts";
+import type { ExpertDispatch, Pass, Precision, Stage, Stream } from "../../model/index.ts";
+import type { Chunk, ExchangeTags } from "../../parallel/index.ts";
 import type { Param, QueueDevice, RopeTable, Tape } from "../../tensor/index.ts";
 import type { BatchTensors } from "../batch.ts";
 import { type LossScales, lossesOf, type PartLosses, seedLosses } from "../losses.ts";
@@ -22,6 +22,8 @@ export interface StageParts {
   readonly precision: Precision;
   readonly recomputes: boolean;
   readonly scales: LossScales;
+  /** How tokens reach experts of other ranks, by messages with these tags; null where this rank has all. */
+  readonly dispatch: ((tags: ExchangeTags) => ExpertDispatch) | null;
   /** Takes what a chunk adds to the step's record. */
   readonly record: (microBatch: number, losses: PartLosses) => void;
   readonly finished: PipelineModel["finished"];
@@ -43,13 +45,14 @@ export class StageModel implements PipelineModel {
     return { shape, residual: precision.residual, update: precision.activation };
   }
 
-  forward({ module, microBatch }: Chunk, input: Stream | null, tape: Tape): Stream | null {
-    const { stages, batches, rope, precision, record } = this.#parts;
+  forward(chunk: Chunk, input: Stream | null, tape: Tape): Stream | null {
+    const { module, microBatch } = chunk;
+    const { stages, batches, rope, precision, record, dispatch } = this.#parts;
     const stage = stages[module]!;
     const { tensors: batch, balanceAlpha } = batches[microBatch]!;
     const { positions, seqOffsets } = batch;
     const common = { positions, seqOffsets, rope, precision, cache: null, balanceAlpha };
-    const pass: Pass = { ...common, dispatch: null };
+    const pass: Pass = { ...common, dispatch: dispatch?.(exchangeTags(chunk)) ?? null };
     const { device } = this.#parts;
     const { output, losses } = device.withTape(tape, () => this.#build(stage, input, batch, pass));
     record(microBatch, losses);
@@ -74,4 +77,17 @@ export class StageModel implements PipelineModel {
     const finished = { ...stage.finish(stream, stage.head, pass), reports };
     return { output: null, losses: lossesOf(finished, stage.head, batch, pass, this.#parts.scales) };
   }
+}
+
+/** Chunks of one module and way that have a tag each; those under way at once are far fewer. */
+const TAGS = 64;
+
+/**
+ * The tags of a chunk's exchanges with the ranks that share its experts: other ones for every chunk that may be under
+ * way with it, and for the way back. The pieces of a pair come by turns, and messages of one tag would be mixed up where
+ * two ranks took the turns otherwise. The micro-batch tells the direction.
+ */
+export function exchangeTags({ module, microBatch }: Chunk): ExchangeTags {
+  const use = 2 * (2 * (microBatch % TAGS) + module);
+  return { forward: use, backward: use + 1 };
 }
