@@ -138,3 +138,15 @@ test("in an overlapped pair the exchanges of the one begin while those of the ot
     expect(turns).toBeGreaterThan(4);
   }
 });
+
+test("the tags of 64 neighbouring micro-batches, modules and ways all differ, and a communicator has them", () => {
+  for (const from of [0, 40]) {
+    const tags = Array.from({ length: 64 }, (_, i) =>
+      ([0, 1] as const).map((module) => exchangeTags({ module, direction: 0, microBatch: from + i })),
+    ).flat();
+    const all = tags.flatMap(({ forward, backward }) => [forward, backward]);
+    expect(new Set(all).size).toBe(256);
+    expect(Math.min(...all)).toBe(0);
+    expect(Math.max(...all)).toBe(255);
+  }
+});
