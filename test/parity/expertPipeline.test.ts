@@ -1,6 +1,6 @@
 /** Ranks that share experts inside a pipeline's stages give the bits of one process, whatever the schedule. */
 import { describe, expect, test } from "vitest";
-import type { Layout, Schedule } from "../../src/parallel/index.ts";
+import type { Layout } from "../../src/parallel/index.ts";
 import type { TrainConfig } from "../../src/train/config.ts";
 import { nativeIsMissing } from "../support/native.ts";
 import { expectSameParts } from "../support/rankedBits.ts";
@@ -10,47 +10,49 @@ const STEPS = 10;
 
 /** Ranks of a node, if tokens take two hops. */
 type Cut = Partial<Layout> & { readonly ranksPerNode?: number };
-const both = (schedule: Schedule): Cut[] => [
-  { schedule, dp: 2, ep: 2, pp: 2 },
-  { schedule, dp: 2, ep: 2, pp: 4, zero1: true },
-];
+const four = { dp: 2, ep: 2, pp: 2 } as const;
+const eight = { dp: 4, ep: 2, pp: 2 } as const;
+const deep = { dp: 2, ep: 2, pp: 4, zero1: true } as const;
+const { optimizer } = config("bf16", 4, 1);
 const cases: readonly [string, TrainConfig, readonly Cut[]][] = [
   [
     "1F1B and ZB1P in bf16",
     config("bf16", 4, 0),
-    [...both("1f1b"), ...both("zb"), { schedule: "zb", dp: 4, ep: 2, pp: 2, zero1: true }],
+    [
+      { schedule: "1f1b", ...four, zero1: true },
+      { schedule: "1f1b", ...deep },
+      { schedule: "zb", ...four },
+      { schedule: "zb", ...deep },
+      { schedule: "zb", ...eight, zero1: true },
+    ],
   ],
   [
-    "DualPipe in bf16",
+    "DualPipe in bf16, MTP's experts on the ranks of both ends",
     config("bf16", 4, 1),
     [
-      ...both("dualpipe"),
-      { schedule: "dualpipe", dp: 4, ep: 2, pp: 2, zero1: true },
-      { schedule: "dualpipe", dp: 4, ep: 4, pp: 2 },
+      { schedule: "dualpipe", ...four },
+      { schedule: "dualpipe", ...deep },
+      { schedule: "dualpipe", ...eight, zero1: true },
       { schedule: "dualpipe", dp: 4, ep: 4, pp: 2, zero1: true, ranksPerNode: 2 },
     ],
   ],
   [
     "DualPipeV of eight layers in bf16",
     config("bf16", 8, 1),
-    [...both("dualpipev"), { schedule: "dualpipev", dp: 4, ep: 2, pp: 2 }],
-  ],
-  ["DualPipe in f32", config("f32", 4, 1), [{ schedule: "dualpipe", dp: 4, ep: 2, pp: 2 }]],
-  ["ZB1P in f32", config("f32", 4, 0), [{ schedule: "zb", dp: 2, ep: 2, pp: 2, zero1: true }]],
-  [
-    "DualPipe in FP8",
-    config("fp8", 4, 1),
     [
-      { schedule: "dualpipe", dp: 2, ep: 2, pp: 4 },
-      { schedule: "dualpipe", dp: 4, ep: 4, pp: 2, zero1: true },
+      { schedule: "dualpipev", ...deep },
+      { schedule: "dualpipev", ...eight },
     ],
   ],
-  ["ZB1P in FP8", config("fp8", 4, 0), [{ schedule: "zb", dp: 4, ep: 2, pp: 2 }]],
-  ["DualPipeV in FP8", config("fp8", 4, 1), [{ schedule: "dualpipev", dp: 2, ep: 2, pp: 2, zero1: true }]],
+  ["DualPipe in f32", config("f32", 4, 1), [{ schedule: "dualpipe", ...four, zero1: true }]],
+  ["ZB1P in f32", config("f32", 4, 0), [{ schedule: "zb", ...four, zero1: true }]],
+  ["DualPipe in FP8", config("fp8", 4, 1), [{ schedule: "dualpipe", dp: 4, ep: 4, pp: 2 }]],
+  ["ZB1P in FP8", config("fp8", 4, 0), [{ schedule: "zb", ...eight }]],
+  ["DualPipeV in FP8", config("fp8", 4, 1), [{ schedule: "dualpipev", ...four, zero1: true }]],
   [
-    "DualPipe that recomputes",
-    { ...config("bf16", 4, 1), recompute: "selective" },
-    [{ schedule: "dualpipe", dp: 2, ep: 2, pp: 2 }],
+    "DualPipe with Muon, that recomputes",
+    { ...config("bf16", 4, 1), recompute: "selective", optimizer: { ...optimizer, kind: "muon" } },
+    [{ schedule: "dualpipe", ...four, zero1: true }],
   ],
 ];
 

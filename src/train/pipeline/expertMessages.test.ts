@@ -37,7 +37,7 @@ async function stepOf(cut: Cut, rank: number): Promise<readonly MessageCommand[]
     { batchRows: ROWS, microBatchRows: 1, gradientShards: 8 },
     // Every stage has experts.
     {
-      numHiddenLayers: 8,
+      numHiddenLayers: schedule === "dualpipev" ? 8 : 4,
       firstKDenseReplace: 0,
       numNextnPredictLayers: schedule.startsWith("dualpipe") ? 1 : 0,
     },
