@@ -29,7 +29,7 @@ import { type Asked, hasSecondMoment, type Session } from "../train/index.ts";
 
 /** What one rank has of a tensor: all of it, or some experts. */
 export interface StatePart {
-  /** The rank that is asked for it; null where all have it. */
+  /** The rank that is asked for it; null where nobody asks for it. */
   readonly owner: number | null;
   readonly shape: Shape;
   /** Elements of the whole before it. */

@@ -2,7 +2,6 @@
 import { ConfigError } from "../base/index.ts";
 import type { ExpertDispatch, ExpertShare } from "../model/index.ts";
 import {
-  type Communicator,
   checkExperts,
   EXCHANGE_TAGS,
   type ExchangeTags,
@@ -13,7 +12,6 @@ import type { TrainConfig } from "./config.ts";
 import type { Team } from "./dataParallel.ts";
 
 export interface ExpertGroup {
-  readonly communicator: Communicator;
   readonly share: ExpertShare;
   /** @param tags  where exchanges of several micro-batches are built side by side, other ones for each */
   dispatch(tags?: ExchangeTags): ExpertDispatch;
@@ -37,7 +35,6 @@ export function expertGroup(
   const group = communicator.split(Array.from({ length: ep }, (_, i) => first + i));
   const count = config.model.nRoutedExperts / ep;
   return {
-    communicator: group,
     share: { first: group.rank * count, count, senders: ep },
     dispatch: (tags = EXCHANGE_TAGS) =>
       ranksPerNode === null ? new ExpertExchange(group, tags) : new TwoHopExchange(group, ranksPerNode, tags),
