@@ -87,6 +87,33 @@ export interface Runner {
   readonly treeBytes: number;
 }
 
+/** What a step takes from the run's config, whoever computes it. */
+export interface StepSettings {
+  /** Rows of the largest step. */
+  readonly batchRows: number;
+  readonly microBatchRows: number;
+  readonly rowLength: number;
+  readonly gradientShards: number;
+  readonly recomputes: boolean;
+  readonly balanceAlpha: number;
+  readonly padId: number;
+  readonly documentEnd: number | null;
+}
+
+export function stepSettings(config: TrainConfig, { padId, eosId }: TokenRoles): StepSettings {
+  const { batchRows, microBatchRows, rowLength, gradientShards, recompute, balance, data } = config;
+  return {
+    batchRows,
+    microBatchRows,
+    rowLength,
+    gradientShards,
+    recomputes: recompute === "selective",
+    balanceAlpha: balance.alpha,
+    padId,
+    documentEnd: data.maskDocuments ? eosId : null,
+  };
+}
+
 export function disposeFactory({ parameters, buffers, tied, experts }: ParameterFactory): void {
   for (const { alias } of tied) alias.dispose("grad");
   for (const { bySender } of experts) for (const other of bySender.slice(1)) other.dispose("grad");

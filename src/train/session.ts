@@ -23,6 +23,7 @@ import {
   type ReadWeights,
   type Session,
   type StateKind,
+  stepSettings,
   type TokenRoles,
 } from "./rankSession.ts";
 import { StepRunner } from "./step.ts";
@@ -78,14 +79,7 @@ export class TrainSession implements Session {
       dispatch: this.dispatch,
       rope: this.rope,
       precision: this.precision,
-      batchRows: config.batchRows,
-      microBatchRows: config.microBatchRows,
-      rowLength: config.rowLength,
-      gradientShards: config.gradientShards,
-      recomputes: config.recompute === "selective",
-      balanceAlpha: config.balance.alpha,
-      padId: roles.padId,
-      documentEnd: config.data.maskDocuments ? roles.eosId : null,
+      ...stepSettings(config, roles),
     });
   }
 

@@ -40,6 +40,7 @@ import { gradientPlaces } from "./gradientPlaces.ts";
 import { GradientTree } from "./gradientTree.ts";
 import { buildLosses, seedLosses } from "./losses.ts";
 import type { Optimizer } from "./optimizer.ts";
+import type { StepSettings } from "./rankSession.ts";
 import type { ScheduledValues } from "./schedule.ts";
 import {
   type HostScales,
@@ -54,7 +55,7 @@ import {
 import { StepTotals } from "./stepTotals.ts";
 
 /** What a step is made of; built once per run. */
-export interface StepParts {
+export interface StepParts extends StepSettings {
   readonly device: QueueDevice;
   readonly model: Transformer;
   readonly factory: ParameterFactory;
@@ -65,15 +66,6 @@ export interface StepParts {
   readonly dispatch: ExpertDispatch | null;
   readonly rope: RopeTable;
   readonly precision: Precision;
-  /** Rows of the largest step. */
-  readonly batchRows: number;
-  readonly microBatchRows: number;
-  readonly rowLength: number;
-  readonly gradientShards: number;
-  readonly recomputes: boolean;
-  readonly balanceAlpha: number;
-  readonly padId: number;
-  readonly documentEnd: number | null;
 }
 
 export class StepRunner {

@@ -95,7 +95,7 @@ describe.each(cuts)("a step by $schedule with dp=$dp, ep=$ep, pp=$pp, nodes of $
 
   beforeAll(async () => {
     ranks = await step(cut);
-  });
+  }, 60_000);
 
   test("has every message meet its receive of the same width, in the same action where it is to experts", () => {
     const deliveries = deliver(ranks);

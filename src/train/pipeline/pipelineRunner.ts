@@ -26,7 +26,7 @@ import { type BatchTensors, disposeBatch, makeBatch, type Rows, writeBatch } fro
 import type { ExpertGroup } from "../expertGroup.ts";
 import { gradientPlaces } from "../gradientPlaces.ts";
 import type { Optimizer } from "../optimizer.ts";
-import type { Runner } from "../rankSession.ts";
+import type { Runner, StepSettings } from "../rankSession.ts";
 import type { ScheduledValues } from "../schedule.ts";
 import {
   type HostScales,
@@ -44,7 +44,7 @@ import type { Module } from "./modules.ts";
 import { SharedEmbedding } from "./sharedEmbedding.ts";
 import { StageModel } from "./stageModel.ts";
 
-export interface PipelineParts {
+export interface PipelineParts extends StepSettings {
   readonly device: QueueDevice;
   readonly world: Communicator;
   /** The ranks of this rank's pipeline, in its order. */
@@ -58,15 +58,7 @@ export interface PipelineParts {
   readonly whole: ParameterFactory;
   readonly optimizer: Optimizer;
   readonly pass: Pick<Pass, "rope" | "precision">;
-  readonly batchRows: number;
-  readonly microBatchRows: number;
-  readonly rowLength: number;
-  readonly gradientShards: number;
-  readonly recomputes: boolean;
-  readonly balanceAlpha: number;
   readonly mtpDepth: number;
-  readonly padId: number;
-  readonly documentEnd: number | null;
 }
 
 /** By module and part of the backward: chunks that are done. */

@@ -34,6 +34,7 @@ import {
   type ReadWeights,
   type Session,
   type StateKind,
+  stepSettings,
   type TokenRoles,
 } from "../rankSession.ts";
 import { type Inventory, takeInventory } from "./inventory.ts";
@@ -112,15 +113,8 @@ export class PipelineSession implements Session {
       whole: this.factory,
       optimizer: this.optimizer,
       pass: { rope: this.rope, precision: this.precision },
-      batchRows: config.batchRows,
-      microBatchRows: config.microBatchRows,
-      rowLength: config.rowLength,
-      gradientShards: config.gradientShards,
-      recomputes: config.recompute === "selective",
-      balanceAlpha: config.balance.alpha,
       mtpDepth: config.model.numNextnPredictLayers,
-      padId: roles.padId,
-      documentEnd: config.data.maskDocuments ? roles.eosId : null,
+      ...stepSettings(config, roles),
     });
   }
 
