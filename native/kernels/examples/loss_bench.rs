@@ -94,11 +94,7 @@ impl Command {
 
     /// Room for an operand, and its words; -1 for an absent one.
     fn operand(&mut self, bytes: usize, code: f64, present: bool) -> f64 {
-        let address = if present {
-            self.used as f64
-        } else {
-            -1.0
-        };
+        let address = if present { self.used as f64 } else { -1.0 };
         self.words.extend([address, code]);
         if present {
             self.used += bytes.next_multiple_of(64);
