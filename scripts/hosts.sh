@@ -76,6 +76,19 @@ down() {
   rm -rf "$state"
 }
 
+# Done when the host reaches another again, which takes a while after its link is up: a refused call has come through.
+join() {
+  local tries answer
+  ip -n "$prefix-bridge" link set "$1" up
+  for ((tries = 0; tries < 100; tries++)); do
+    answer=$(ip netns exec "$prefix-$1" timeout 1 bash -c ': </dev/tcp/10.77.0.1/9' 2>&1 || true)
+    if [[ $answer == *refused* ]]; then return; fi
+    sleep 0.1
+  done
+  echo "hosts.sh: $1 does not reach h0: $answer" >&2
+  return 1
+}
+
 command=${1:-}
 shift || true
 case $command in
@@ -87,6 +100,6 @@ case $command in
   pids) ip netns pids "$prefix-$1" ;;
   bytes) ip netns exec "$prefix-$1" cat /sys/class/net/eth0/statistics/tx_bytes ;;
   cut) ip -n "$prefix-bridge" link set "$1" down ;;
-  join) ip -n "$prefix-bridge" link set "$1" up ;;
+  join) join "$1" ;;
   *) sed -n '2,/^set/p' "$here" | grep '^#' >&2; exit 1 ;;
 esac
