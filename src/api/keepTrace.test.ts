@@ -29,6 +29,14 @@ describe("keepTrace", () => {
     expect(readRankTrace(await readFile(join(folder, "rank-1.json"), "utf8"), "").spans).toEqual([]);
   });
 
+  test("leaves nothing of an older trace of more ranks, and nothing else alone", async () => {
+    const folder = await scratchFolder();
+    await keepTrace(folder, ranks);
+    await writeFile(join(folder, "mine.json"), "{}");
+    await keepTrace(folder, ranks.slice(0, 1));
+    expect((await readdir(folder)).sort()).toEqual(["mine.json", "rank-0.json"]);
+  });
+
   test("says which file is in the way of its folder", async () => {
     const folder = join(await scratchFolder(), "trace");
     await writeFile(folder, "");

@@ -1,7 +1,7 @@
-import { expect, test } from "vitest";
+import { expect, test, vi } from "vitest";
 import type { StepEstimate } from "../train/index.ts";
 import { launchOf } from "./openRanks.ts";
-import { describeMachine, planMemory } from "./runBeginning.ts";
+import { describeMachine, planMemory, startedEvent } from "./runBeginning.ts";
 import { newConfig } from "./runConfig.ts";
 
 const config = newConfig({ preset: "unit" }, 5);
@@ -36,4 +36,21 @@ test("a process alone is planned as one that has no place among ranks", async ()
   expect(await describeMachine({ ...machine, device }, { config, launch: null }, planned)).not.toHaveProperty(
     "ranks",
   );
+});
+
+test("a process is told to take the tensors of all its ranks, under a launcher those of one", async () => {
+  const launch = launchOf({ ranks: 4, zero1: true }, null);
+  const planned = await planMemory({ config, launch }, counting().estimate);
+  const device = undefined as never;
+  const environment = await describeMachine({ ...machine, device }, { config, launch }, planned);
+  const run = { config, launch, bytesBeforeTensors: 5, folder: { manifest: { runId: "run" } } };
+  const { memory } = await startedEvent(run, environment, planned, []);
+  expect(memory).toMatchObject({ nativeBytes: 1001, rssBytes: 5 + 1001 + 1002 + 1003 + 1004 });
+  vi.stubEnv("OMPI_COMM_WORLD_SIZE", "4");
+  vi.stubEnv("OMPI_COMM_WORLD_RANK", "0");
+  try {
+    expect((await startedEvent(run, environment, planned, [])).memory.rssBytes).toBe(5 + 1001);
+  } finally {
+    vi.unstubAllEnvs();
+  }
 });

@@ -34,17 +34,22 @@ export async function planMemory(
   return planned;
 }
 
-/** @param estimate  of the first rank */
+/** What is told of a run when it begins. */
+type BegunRun = Pick<StartedRun, "config" | "launch" | "bytesBeforeTensors"> & {
+  readonly folder: { readonly manifest: Pick<StartedRun["folder"]["manifest"], "runId"> };
+};
+
+/** @param planned  of every rank */
 export async function startedEvent(
-  { folder, config, launch, bytesBeforeTensors }: StartedRun,
+  { folder, config, launch, bytesBeforeTensors }: BegunRun,
   environment: Environment,
-  estimate: StepEstimate,
+  planned: readonly StepEstimate[],
   command: readonly string[],
-): Promise<RunEventBody> {
+): Promise<Extract<RunEventBody, { type: "run.started" }>> {
+  const estimate = planned[0]!;
   // A launcher gives every rank a process of its own.
-  const inOneProcess = isLaunched() ? [] : (environment.ranks?.tensorBytes ?? []);
-  const tensorBytes =
-    inOneProcess.length === 0 ? estimate.nativeBytes : inOneProcess.reduce((sum, bytes) => sum + bytes, 0);
+  const inThisProcess = isLaunched() ? [estimate] : planned;
+  const tensorBytes = inThisProcess.reduce((sum, { nativeBytes }) => sum + nativeBytes, 0);
   const beside = await besideBf16(config, estimate, seatOf(launch, 0));
   const { main, mtpModule, active } = countParameters(config.model);
   return {

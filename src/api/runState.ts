@@ -140,7 +140,7 @@ export function gathered(entries: readonly StateEntry[], source: Source | null):
   return entries.map(({ name, shape, dtype, parts }) => {
     const read = async ({ tensor, owner, start, shape: own }: StatePart): Promise<Uint8Array> => {
       if (tensor !== null) return tensor.readBytes();
-      using y = await fetch(source!, { owner: owner!, file: "state", name, start }, own, dtype);
+      using y = await receive(source!, { owner: owner!, file: "state", name, start }, own, dtype);
       return await y.readBytes();
     };
     const readBytes = async (): Promise<Uint8Array> => {
@@ -164,12 +164,17 @@ export function expertsElsewhere(
     fetch: (disk) => {
       // The ranks of the first group answer for all that have the same experts.
       const owner = Math.floor(expertOf(factory, disk)! / experts.count);
-      return fetch(source, { owner, file: "model", name: disk.name, start: 0 }, [sizeOf(disk.shape)], "f32");
+      return receive(
+        source,
+        { owner, file: "model", name: disk.name, start: 0 },
+        [sizeOf(disk.shape)],
+        "f32",
+      );
     },
   };
 }
 
-function fetch({ communicator, ask }: Source, wanted: Wanted, shape: Shape, dtype: Dtype): Promise<Tensor> {
+function receive({ communicator, ask }: Source, wanted: Wanted, shape: Shape, dtype: Dtype): Promise<Tensor> {
   return ask(wanted, () => {
     const y = communicator.device.temporary(shape, dtype);
     communicator.exchange([], [{ from: wanted.owner, y }]).wait();

@@ -209,7 +209,7 @@ async function emitBeginning(
   const { folder, config, prepared, session } = started;
   emit(
     session.from === null
-      ? await startedEvent(started, environment, planned[0]!, command)
+      ? await startedEvent(started, environment, planned, command)
       : {
           type: "run.resumed",
           version,

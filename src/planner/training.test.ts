@@ -113,11 +113,23 @@ describe("planTraining", () => {
     expect(folded.times[0]!.chunk.overlapped).toBeCloseTo(0.139 / 2, 9);
   });
 
+  test("the optimizer's measured time is of the measured model and stages: others have the roofline's", () => {
+    expect(calibrated.optimizerSeconds).toBe(0.29);
+    const half = planTraining({ ...inputs, layout: { ...publishedLayout, pp: 8, dp: 256, ep: 64 } });
+    const shorter = { ...v3, numHiddenLayers: 57 };
+    const other = planTraining({ ...inputs, config: shorter, layout: { ...publishedLayout } });
+    for (const { times } of [half, other]) {
+      expect(times.map(({ costs }) => costs)).toEqual(["calibrated", "roofline"]);
+      expect(times[0]!.optimizerSeconds).toBe(times[1]!.optimizerSeconds);
+    }
+  });
+
   test("BF16 has no measured chunks, needs more memory and more time", () => {
     const bf16 = planTraining({ ...inputs, size: { ...publishedStep, precision: "bf16" } });
     expect(bf16.times.map(({ costs }) => costs)).toEqual(["roofline"]);
     expect(bf16.times[0]!.stepSeconds).toBeGreaterThan(1.3 * roofline.stepSeconds);
     expect(bf16.warnings[0]).toMatch(/does not fit/);
+    expect(bf16.warnings.at(-1)).toMatch(/not calibrated: .* FP8, this plan is in bf16/);
   });
 
   test("1F1B takes longer than DualPipe: its transfers are in the open and its bubble is larger", () => {

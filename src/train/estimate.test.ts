@@ -2,6 +2,7 @@ import { describe, expect, test } from "vitest";
 import { makeSession, midway, randomRows, tinyTrainConfig } from "../../test/support/tinyTraining.ts";
 import type { ModelConfig } from "../model/index.ts";
 import { countParameters } from "../model/index.ts";
+import type { Layout } from "../parallel/index.ts";
 import { QueueDevice, ReferenceBackend } from "../tensor/index.ts";
 import type { TrainConfig } from "./config.ts";
 import { defaultTrainConfig } from "./configSchema.ts";
@@ -84,6 +85,23 @@ describe("estimateStep", () => {
     expect(weights!.bytes / weights!.bf16Bytes).toBeLessThan(w);
     expect(activations!.bytes / activations!.bf16Bytes).toBeLessThan(a);
     expect(await besideBf16({ ...config, precision: "bf16" }, await estimateStep(config))).toEqual([]);
+  });
+
+  test("what bf16 would take is counted for the same rank", async () => {
+    const config = {
+      ...tinyTrainConfig({ batchRows: 8, microBatchRows: 1, gradientShards: 4 }),
+      precision: "fp8",
+    } as const;
+    const beside = async (layout: Layout): Promise<readonly { name: string; bf16Bytes: number }[]> => {
+      const seat = { layout, rank: 0, ranksPerNode: null };
+      return besideBf16(config, await estimateStep(config, seat), seat);
+    };
+    const shared = { dp: 2, ep: 2, pp: 1, schedule: "dualpipe", zero1: false } as const;
+    const whole = await beside({ ...shared, ep: 1 });
+    const share = await beside(shared);
+    expect(share[0]!.bf16Bytes).toBeLessThan(whole[0]!.bf16Bytes);
+    const stage = await beside({ dp: 1, ep: 1, pp: 2, schedule: "1f1b", zero1: false });
+    expect(stage.map(({ name }) => name)).toEqual(["weights to multiply"]);
   });
 
   test("counts for a step of a million rows only what their losses need more than those of two", async () => {

@@ -114,6 +114,17 @@ describe("minke plan", () => {
     expect(JSON.parse(none.stdout)).toMatchObject({ schema: 1, balance: [] });
   });
 
+  test.each([
+    [["--serving", "--batch-rows", "64"], /--batch-rows/],
+    [["--serving", "--layout", "pp=4", "--schedule", "zb"], /--layout.*--schedule/],
+    [["--tokens", "0"], /tokens/],
+    [["--layout", ""], /--layout names nothing/],
+  ])("refuses what would have no effect or no meaning: %j", async (flags, says) => {
+    const { code, stdout, stderr } = await minke(["plan", ...flags], { cwd: await scratchFolder() });
+    expect({ code, stdout }).toEqual({ code: 1, stdout: "" });
+    expect(stderr).toMatch(says);
+  });
+
   test("--serving takes the loads that a run has recorded", async () => {
     const cwd = await scratchFolder();
     const counts = Array.from({ length: 16 }, (_, expert) => 100 + 10 * expert);

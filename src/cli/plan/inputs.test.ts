@@ -34,6 +34,8 @@ describe("parseLayout", () => {
     ["pp=4=4", /"pp=4=4"/],
     ["pp=4,pp=8", /pp is given twice/],
     ["constructor=1", /"constructor" is no part of a layout/],
+    ["", /--layout names nothing/],
+    [" ", /--layout names nothing/],
   ])("refuses %j", (text, says) => {
     expect(() => parseLayout(text, undefined)).toThrow(UsageError);
     expect(() => parseLayout(text, undefined)).toThrow(says);
@@ -99,11 +101,14 @@ describe("readLoads", () => {
           { layer: 1, counts: [0, 10] },
         ],
       });
-    const path = await fileWith("events.jsonl", `{"type":"run.started"}\n${step(5)}\n${step(7)}\n`);
-    expect(await readLoads(path)).toEqual([
-      [0, 20],
-      [12, 2],
-    ]);
+    const whole = `{"type":"run.started"}\n${step(5)}\n${step(7)}\n`;
+    // A run that is writing has a line without an end.
+    for (const text of [whole, `${whole}${step(9).slice(0, 60)}`]) {
+      expect(await readLoads(await fileWith("events.jsonl", text))).toEqual([
+        [0, 20],
+        [12, 2],
+      ]);
+    }
   });
 
   test.each([[[]], [[[]]], [[["a"]]], [[[-1, 2]]], [{}], [null], [[1, 2]]])(

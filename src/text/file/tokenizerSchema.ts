@@ -1,6 +1,6 @@
 /**
- * The anatomy of tokenizer.json as V3's release has it, and nothing else: what would change ids and is
- * not implemented (normalizers, dropout, other splits, templates) must not pass.
+ * The anatomy of tokenizer.json as V3's release has it, and nothing else: what another release's file may ask for that
+ * changes ids (normalizers, dropout, other splits, templates) must not pass in silence.
  *
  * Source: interop.md 4.1. The content of vocab and merges is checked in fileVocabulary.ts.
  */
