@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { pointwiseCases } from "../support/cases/pointwise.ts";
+import { pointwiseCases } from "../support/cases/pointwise/index.ts";
 import { oracleErrors } from "../support/oracleError.ts";
 import { isWithin, tolerances } from "../support/tolerance.ts";
 import { pointwiseOracles } from "./pointwise.ts";

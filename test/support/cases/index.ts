@@ -5,9 +5,9 @@ import { fp8ProductCases } from "./fp8Products.ts";
 import { groupedLinearCases } from "./grouped.ts";
 import { linearCases } from "./linear.ts";
 import { lossCases } from "./loss.ts";
-import { moeCases } from "./moe.ts";
+import { moeCases } from "./moe/index.ts";
 import { optimCases } from "./optim.ts";
-import { pointwiseCases, randomCases } from "./pointwise.ts";
+import { pointwiseCases, randomCases } from "./pointwise/index.ts";
 import { quantizeCases } from "./quantize.ts";
 import { sampleCases } from "./sampling.ts";
 

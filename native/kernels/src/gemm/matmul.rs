@@ -8,7 +8,7 @@
 //!            a few rows are split along N
 //! why so     a panel is read once a task, A lies packed in the second cache; no barrier inside the region
 //! versions   v1 (this file)
-//! measured   Sapphire Rapids, AVX-512, one thread, best of many on a busy machine (examples/gemm_bench.rs), as a
+//! measured   Sapphire Rapids, AVX-512, one thread, best of many on a busy machine (examples/gemm_bench), as a
 //!            share of the f32 FMA peak of 140: bf16 96x512x512 117 GFLOP/s (83 %), 256x512x512 115, 96x1024x1024
 //!            115; f32 96x512x512 127 (90 %); bf16 by `vdpbf16ps` alone cannot pass its own peak of 70 there. AMX, of
 //!            a peak of 2,400: 256x512x512 1,260, 96x512x512 1,230, 2048x2048x1024 770 (docs/log/2026-11-22-amx.md)

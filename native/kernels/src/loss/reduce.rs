@@ -15,17 +15,20 @@ use crate::{by_isa, isa_twins, math};
 
 /// Elements of one chunk; a constant of the format, never tuned.
 pub const CHUNK: usize = 4096;
-/// Chunks per task: some 10 us where memory is what counts.
+/// Most chunks of a task: some 10 us where memory is what counts.
 const CHUNKS_PER_TASK: usize = 8;
+/// Tasks that a thread gets at the least of a short vector: two tasks for two threads end when the longer one does.
+const SHARES: usize = 4;
 
 /// Adds the partial sums of all chunks of `n` elements: `partial(start, len)` gives one chunk's.
 pub fn chunked_sum(pool: &Pool, n: usize, partial: &(dyn Fn(usize, usize) -> f32 + Sync)) -> f64 {
     let chunks = n.div_ceil(CHUNK);
     let mut partials = vec![0.0f32; chunks];
     let parts = Disjoint::new(&mut partials);
-    pool.run(chunks.div_ceil(CHUNKS_PER_TASK), &|task, _| {
-        let first = task * CHUNKS_PER_TASK;
-        let count = CHUNKS_PER_TASK.min(chunks - first);
+    let per_task = (chunks / (SHARES * pool.threads())).clamp(1, CHUNKS_PER_TASK);
+    pool.run(chunks.div_ceil(per_task), &|task, _| {
+        let first = task * per_task;
+        let count = per_task.min(chunks - first);
         // SAFETY: each task has chunks of its own.
         let mine = unsafe { parts.part(first, count) };
         for (i, sum) in mine.iter_mut().enumerate() {
