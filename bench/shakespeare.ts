@@ -29,7 +29,7 @@ interface Race {
 }
 
 const RACES: readonly Race[] = [
-  { name: "short", target: 1.8857, limitSeconds: 25, steps: 420, settings: [] },
+  { name: "short", target: 1.8857, limitSeconds: 25, steps: 400, settings: [] },
   {
     name: "long",
     target: 1.65,
