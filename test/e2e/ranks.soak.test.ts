@@ -4,7 +4,7 @@ import { describe, expect, test } from "vitest";
 import { builtEntry, minke, startMinke } from "../support/minke.ts";
 import { mpiFlavours, startRanks } from "../support/mpirun.ts";
 import { expectSameBits, expectSameParts } from "../support/rankedBits.ts";
-import { rankedArguments, resumeOnRanks } from "../support/rankedRun.ts";
+import { outcomeOf, rankedArguments, resumeOnRanks } from "../support/rankedRun.ts";
 import { pipelineConfig, sharedConfig, trainAlone, trainOnRanks } from "../support/rankedTraining.ts";
 import { scratchFolder } from "../support/scratchFolder.ts";
 import { fingerprint, seenSteps } from "../support/shortRun.ts";
@@ -42,7 +42,7 @@ const pipelineCuts = [1, 2, 4].flatMap((dp) =>
     ),
 );
 
-/** What the first test that asks for it makes, for all that follow: hours may end early, and each layout says for itself how it went. */
+/** What the first test that asks makes for all that follow: each layout is a test, because hours may end early. */
 function once<T>(make: () => Promise<T>): () => Promise<T> {
   let made: Promise<T> | undefined;
   return () => {
@@ -103,7 +103,7 @@ describe("fifty steps", () => {
         const run = join(cwd, "alone");
         const args = rankedArguments({ text: await writeTrainingText(cwd), run, steps: STEPS, set });
         expect((await minke(args, { cwd })).code).toBe(0);
-        return fingerprint(run, STEPS);
+        return outcomeOf(run, STEPS);
       });
 
       test.each(pipelineCuts)(
@@ -123,7 +123,7 @@ describe("fifty steps", () => {
           });
           const job = startRanks(dp * pp, await builtEntry(), args, { flavour, cwd });
           expect((await job.finished).code).toBe(0);
-          expect(await fingerprint(run, STEPS)).toEqual(await alone());
+          expect(await outcomeOf(run, STEPS)).toEqual(await alone());
         },
       );
     },
@@ -149,7 +149,7 @@ describe("fifty steps", () => {
     const text = await writeTrainingText(cwd);
     const alone = join(cwd, "alone");
     expect((await minke(rankedArguments({ text, run: alone, steps: STEPS }), { cwd })).code).toBe(0);
-    const wanted = await fingerprint(alone, STEPS);
+    const wanted = await outcomeOf(alone, STEPS);
     const entry = await builtEntry();
     const straight = expertLayouts.filter(({ ranksPerNode }) => ranksPerNode === null);
     for (const flavour of mpiFlavours) {
@@ -161,7 +161,7 @@ describe("fifty steps", () => {
         const launch = ["--layout", `dp=${ranks},ep=${ep}`, ...(zero1 ? ["--zero1"] : [])];
         const args = rankedArguments({ text, run, steps: STEPS, launch });
         expect((await startRanks(ranks, entry, args, { flavour, cwd }).finished).code).toBe(0);
-        expect(await fingerprint(run, STEPS)).toEqual(wanted);
+        expect(await outcomeOf(run, STEPS)).toEqual(wanted);
       }
     }
   });

@@ -1,5 +1,6 @@
 /** Short runs of micro on ranks, over the command line, and what they leave. */
 import type { TrainConfig } from "../../src/train/config.ts";
+import { fingerprint, historyOf } from "./shortRun.ts";
 
 const settings = [
   "data.tokenizer=bytes",
@@ -35,6 +36,17 @@ export function rankedArguments(wanted: RankedRun): string[] {
     ...all.flatMap((setting) => ["--set", setting]),
     ...launch,
   ];
+}
+
+/** What a run leaves that no launch may change: its files, and of each step the losses and how many tokens every expert got. */
+export async function outcomeOf(run: string, steps: number): Promise<unknown> {
+  const completed = (await historyOf(run)).of("step.completed");
+  return {
+    files: await fingerprint(run, steps),
+    steps: completed.map(({ step, loss, mainLoss, mtpLosses, balanceLoss, gradNorm, expertLoad }) => {
+      return { step, loss, mainLoss, mtpLosses, balanceLoss, gradNorm, expertLoad };
+    }),
+  };
 }
 
 export function resumeOnRanks(run: string, launch: readonly string[]): string[] {

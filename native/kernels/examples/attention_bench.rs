@@ -4,6 +4,10 @@
 //!
 //! Work is counted exactly: each query meets itself and the keys before it. Best of many rounds, CPU time.
 
+#[path = "clock/mod.rs"]
+mod clock;
+
+use clock::cpu_seconds;
 use minke_kernels::args::{Args, Ledger, Memory};
 use minke_kernels::isa::Isa;
 use minke_kernels::ops::{self, Ctx, Kernel};
@@ -140,35 +144,6 @@ fn run(kernel: Kernel, ctx: &Ctx, arena: &mut Arena) -> f64 {
     let start = cpu_seconds();
     kernel(ctx, &mut Args::new(&memory, &words, &ledger)).unwrap();
     cpu_seconds() - start
-}
-
-/// Seconds of this thread's own work: other jobs' time slices drop out.
-#[cfg(target_os = "linux")]
-fn cpu_seconds() -> f64 {
-    #[repr(C)]
-    struct Timespec {
-        seconds: i64,
-        nanoseconds: i64,
-    }
-    unsafe extern "C" {
-        fn clock_gettime(clock: i32, time: *mut Timespec) -> i32;
-    }
-    const THREAD_CPU_TIME: i32 = 3;
-    let mut time = Timespec {
-        seconds: 0,
-        nanoseconds: 0,
-    };
-    // SAFETY: the C library fills the struct.
-    unsafe { clock_gettime(THREAD_CPU_TIME, &mut time) };
-    time.seconds as f64 + time.nanoseconds as f64 * 1e-9
-}
-
-#[cfg(not(target_os = "linux"))]
-fn cpu_seconds() -> f64 {
-    use std::sync::OnceLock;
-    use std::time::Instant;
-    static START: OnceLock<Instant> = OnceLock::new();
-    START.get_or_init(Instant::now).elapsed().as_secs_f64()
 }
 
 fn peak(isa: Isa) -> f64 {

@@ -5,6 +5,10 @@
 //! Bytes are counted once per operand (read or written); a change in place counts twice. Best of many rounds,
 //! this thread's CPU time, operands in turn so that no kernel finds them warmer than another.
 
+#[path = "clock/mod.rs"]
+mod clock;
+
+use clock::cpu_seconds;
 use minke_kernels::args::{Args, Ledger, Memory};
 use minke_kernels::isa::Isa;
 use minke_kernels::ops::{self, Ctx, Kernel};
@@ -222,35 +226,6 @@ fn time(kernel: Kernel, ctx: &Ctx, arena: &mut Arena) -> f64 {
     let start = cpu_seconds();
     kernel(ctx, &mut Args::new(&memory, &arena.words, &ledger)).unwrap();
     cpu_seconds() - start
-}
-
-/// Seconds of this thread's own work: other jobs' time slices drop out.
-#[cfg(target_os = "linux")]
-fn cpu_seconds() -> f64 {
-    #[repr(C)]
-    struct Timespec {
-        seconds: i64,
-        nanoseconds: i64,
-    }
-    unsafe extern "C" {
-        fn clock_gettime(clock: i32, time: *mut Timespec) -> i32;
-    }
-    const THREAD_CPU_TIME: i32 = 3;
-    let mut time = Timespec {
-        seconds: 0,
-        nanoseconds: 0,
-    };
-    // SAFETY: the call fills one timespec.
-    unsafe { clock_gettime(THREAD_CPU_TIME, &mut time) };
-    time.seconds as f64 + time.nanoseconds as f64 * 1e-9
-}
-
-#[cfg(not(target_os = "linux"))]
-fn cpu_seconds() -> f64 {
-    use std::time::{SystemTime, UNIX_EPOCH};
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0.0, |d| d.as_secs_f64())
 }
 
 fn main() {

@@ -9,6 +9,8 @@
 //!
 //! Reading order: `race` (how speed is measured), `operands` (what is multiplied), then the rows: `products` and `fp8`.
 
+#[path = "../clock/mod.rs"]
+mod clock;
 mod fp8;
 mod operands;
 mod products;

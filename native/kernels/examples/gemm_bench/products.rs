@@ -3,6 +3,7 @@
 use minke_kernels::args::{Floats, FloatsMut};
 use minke_kernels::gemm::{
     Arithmetic, Matrix, Panels, matmul, matmul_grad_weight, pack_panel, panel_len, panels,
+    panels::PanelElement,
 };
 use minke_kernels::peak::Kind;
 
@@ -11,67 +12,60 @@ use crate::race::{Course, race, report};
 
 pub fn bench_matmul(course: &Course, shape: (usize, usize, usize), kind: Kind) {
     let (m, n, k) = shape;
-    let ctx = &course.ctx;
     let (x, w) = (noise(m * k), noise(n * k));
-    let count = n.div_ceil(32);
-    let flops = 2.0 * (m * n * k) as f64;
     let name = format!("matmul {kind:?} {m}x{n}x{k}");
-    match kind {
-        Kind::Bf16 => {
-            let (x, x_start) = aligned(&to_bf16(&x));
-            let (mut packed, start) = aligned(&vec![0u16; count * panel_len(k)]);
-            let packed = &mut packed[start..];
-            for p in 0..count {
-                let out = &mut packed[p * panel_len(k)..];
-                pack_panel(ctx.isa, &w, panels::Strides::plain(k), n, k, p, out);
-            }
-            let (mut y, y_start) = aligned(&vec![0u16; m * n]);
-            let result = race(course, flops, kind, || {
-                let panels = Panels {
-                    data: Floats::Bf16(packed),
-                    n,
-                    k,
-                };
-                matmul(
-                    ctx,
-                    Matrix::new(Floats::Bf16(&x[x_start..]), k),
-                    m,
-                    panels,
-                    None,
-                    FloatsMut::Bf16(&mut y[y_start..]),
-                    n,
-                );
-            });
-            report(&name, ctx, result);
-        }
-        Kind::F32 => {
-            let (mut packed, start) = aligned(&vec![0f32; count * panel_len(k)]);
-            let packed = &mut packed[start..];
-            for p in 0..count {
-                let out = &mut packed[p * panel_len(k)..];
-                pack_panel(ctx.isa, &w, panels::Strides::plain(k), n, k, p, out);
-            }
-            let (x, x_start) = aligned(&x);
-            let (mut y, y_start) = aligned(&vec![0f32; m * n]);
-            let result = race(course, flops, kind, || {
-                let panels = Panels {
-                    data: Floats::F32(packed),
-                    n,
-                    k,
-                };
-                matmul(
-                    ctx,
-                    Matrix::new(Floats::F32(&x[x_start..]), k),
-                    m,
-                    panels,
-                    None,
-                    FloatsMut::F32(&mut y[y_start..]),
-                    n,
-                );
-            });
-            report(&name, ctx, result);
-        }
+    let result = match kind {
+        Kind::Bf16 => race_matmul(
+            course,
+            shape,
+            kind,
+            &to_bf16(&x),
+            &w,
+            |x| Floats::Bf16(x),
+            |y| FloatsMut::Bf16(y),
+        ),
+        Kind::F32 => race_matmul(
+            course,
+            shape,
+            kind,
+            &x,
+            &w,
+            |x| Floats::F32(x),
+            |y| FloatsMut::F32(y),
+        ),
+    };
+    report(&name, &course.ctx, result);
+}
+
+fn race_matmul<T: PanelElement>(
+    course: &Course,
+    (m, n, k): (usize, usize, usize),
+    kind: Kind,
+    x: &[T],
+    w: &[f32],
+    read: fn(&[T]) -> Floats,
+    write: fn(&mut [T]) -> FloatsMut,
+) -> (f64, f64) {
+    let (ctx, count) = (&course.ctx, n.div_ceil(32));
+    let (mut packed, start) = aligned(&vec![T::default(); count * panel_len(k)]);
+    for (p, out) in packed[start..].chunks_mut(panel_len(k)).take(count).enumerate() {
+        pack_panel(ctx.isa, w, panels::Strides::plain(k), n, k, p, out);
     }
+    let (x, x_start) = aligned(x);
+    let (mut y, y_start) = aligned(&vec![T::default(); m * n]);
+    race(course, 2.0 * (m * n * k) as f64, kind, || {
+        let data = read(&packed[start..]);
+        let x = Matrix::new(read(&x[x_start..]), k);
+        matmul(
+            ctx,
+            x,
+            m,
+            Panels { data, n, k },
+            None,
+            write(&mut y[y_start..]),
+            n,
+        );
+    })
 }
 
 pub fn bench_grad(course: &Course, (t, n, k): (usize, usize, usize), kind: Kind) {

@@ -1,41 +1,9 @@
-//! Clocks, and contenders timed in turn: work beside the peak probe, FP8 beside bf16.
-
-use std::time::Instant;
+//! Contenders timed in turn: work beside the peak probe, FP8 beside bf16.
 
 use minke_kernels::ops::Ctx;
 use minke_kernels::peak::{Kind, burst};
 
-/// Seconds that this thread has been running.
-#[cfg(unix)]
-fn cpu_seconds() -> f64 {
-    #[repr(C)]
-    struct Timespec {
-        seconds: i64,
-        nanoseconds: i64,
-    }
-    unsafe extern "C" {
-        fn clock_gettime(clock: i32, time: *mut Timespec) -> i32;
-    }
-    const THREAD_CPU: i32 = if cfg!(target_os = "macos") { 16 } else { 3 };
-    let mut time = Timespec {
-        seconds: 0,
-        nanoseconds: 0,
-    };
-    // SAFETY: fills one timespec.
-    unsafe { clock_gettime(THREAD_CPU, &mut time) };
-    time.seconds as f64 + time.nanoseconds as f64 * 1e-9
-}
-
-#[cfg(not(unix))]
-fn cpu_seconds() -> f64 {
-    wall_seconds()
-}
-
-fn wall_seconds() -> f64 {
-    use std::sync::OnceLock;
-    static START: OnceLock<Instant> = OnceLock::new();
-    START.get_or_init(Instant::now).elapsed().as_secs_f64()
-}
+use crate::clock::{cpu_seconds, wall_seconds};
 
 /// Where a row is measured, and for how long.
 pub struct Course<'a> {

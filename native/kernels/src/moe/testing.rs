@@ -183,6 +183,15 @@ impl Random {
         (self.next() % n as u64) as usize
     }
 
+    /// 0 to n - 1 in any order.
+    pub fn shuffled(&mut self, n: usize) -> Vec<i32> {
+        let mut numbers: Vec<i32> = (0..n as i32).collect();
+        for i in (1..n).rev() {
+            numbers.swap(i, self.below(i + 1));
+        }
+        numbers
+    }
+
     /// About normal: a sum of four uniform numbers.
     pub fn normals(&mut self, n: usize, std: f32) -> Vec<f32> {
         let mut uniform = || (self.next() >> 40) as f32 / (1 << 24) as f32 - 0.5;

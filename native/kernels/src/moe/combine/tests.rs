@@ -18,10 +18,7 @@ struct Problem {
 
 fn problem(tokens: usize, k: usize, d: usize, experts: usize, group_size: usize) -> Problem {
     let mut random = Random::new((tokens * k + d) as u64);
-    let mut rows: Vec<i32> = (0..(tokens * k) as i32).collect();
-    for i in (1..rows.len()).rev() {
-        rows.swap(i, random.below(i + 1));
-    }
+    let rows = random.shuffled(tokens * k);
     let mut ids = Vec::new();
     for _ in 0..tokens {
         let mut all: Vec<i32> = (0..experts as i32).collect();

@@ -16,10 +16,7 @@ struct Problem {
 /// bf16 values, so that both storages hold them exactly.
 fn problem(tokens: usize, k: usize, f: usize) -> Problem {
     let mut random = Random::new((tokens + 100 * f) as u64);
-    let mut rows: Vec<i32> = (0..(tokens * k) as i32).collect();
-    for i in (1..rows.len()).rev() {
-        rows.swap(i, random.below(i + 1));
-    }
+    let rows = random.shuffled(tokens * k);
     let mut values = |n: usize| -> Vec<f32> { random.normals(n, 1.0).into_iter().map(bf16::round).collect() };
     Problem {
         k,
