@@ -48,17 +48,16 @@ export function newConfig(request: RunRequest, steps: number): TrainConfig {
   return withSettings({ ...config, data }, settings);
 }
 
-/** What weights, optimizer state and prepared rows were made for. */
-const boundToRun = [
-  "preset",
-  "model",
-  "precision",
-  "fp8",
-  "seed",
-  "rowLength",
-  "gradientShards",
-  "data",
-] as const;
+/** What weights, optimizer state and prepared rows were made for. Not the precision: masters are f32 in each. */
+const boundToRun = ["preset", "model", "seed", "rowLength", "gradientShards", "data"] as const;
+
+/** What `--set` and the flags that stand for a setting change in a run that goes on. */
+export function resumeSettings({
+  precision,
+  set,
+}: Pick<TrainOptions, "precision" | "set">): readonly string[] {
+  return [...(precision === undefined ? [] : [`precision=${precision}`]), ...(set ?? [])];
+}
 
 export function resumedConfig(
   manifest: RunManifest,

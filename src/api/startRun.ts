@@ -12,7 +12,14 @@ import { numericClass } from "./numericClass.ts";
 import { type Launch, launchOf, type OpenRank, requireFit } from "./openRanks.ts";
 import { measureStepSeconds, type PreparedRun, preparedNames, prepareRun, stepsFor } from "./prepareRun.ts";
 import { haveSameRun, planForAll, type SharedPlan, tellConfig } from "./rankPlan.ts";
-import { newConfig, type RunRequest, readRequest, requestOf, resumedConfig } from "./runConfig.ts";
+import {
+  newConfig,
+  type RunRequest,
+  readRequest,
+  requestOf,
+  resumedConfig,
+  resumeSettings,
+} from "./runConfig.ts";
 import { type RunSession, startSession } from "./runSession.ts";
 import type { TrainOptions } from "./trainOptions.ts";
 import { version } from "./version.ts";
@@ -42,9 +49,10 @@ export async function openRunFolder(options: TrainOptions): Promise<OpenedRun> {
   if (options.resume === true && options.run !== undefined) {
     const folder = await openRun(options.run);
     try {
-      const config = resumedConfig(folder.manifest, folder.paths.manifest, options.set ?? []);
+      const settings = resumeSettings(options);
+      const config = resumedConfig(folder.manifest, folder.paths.manifest, settings);
       requireFit(launch, config);
-      const unsettled = readRequest(folder.manifest, options.set ?? []);
+      const unsettled = readRequest(folder.manifest, settings);
       return { folder, config, isResumed: true, unsettled, launch };
     } catch (error) {
       await folder.close();
@@ -105,7 +113,7 @@ async function prepareAndStart(
     }
     const session = await startSession(opened, config, prepared, rank);
     // Only now: a setting with which the run cannot start must not stay in its run.json.
-    if (config !== stored || (options.set ?? []).length > 0) await folder.settleConfig(toJson(config));
+    if (config !== stored || resumeSettings(options).length > 0) await folder.settleConfig(toJson(config));
     await folder.noteLayout(notedLayout(opened.launch));
     return { ...opened, config, prepared, session, bytesBeforeTensors };
   } catch (error) {

@@ -30,7 +30,7 @@ export interface TrainOptions {
   readonly trace?: number;
   /** The run's folder; a fresh one in ./runs by default. */
   readonly run?: string;
-  /** Goes on with the run in that folder, under the settings that lie there. */
+  /** Goes on with the run in that folder, under the settings that lie there; `precision` and `set` change some. */
   readonly resume?: boolean;
   /** `path=value` settings on top of the preset, or of the run's own. */
   readonly set?: readonly string[];
@@ -52,7 +52,7 @@ export interface TrainedContext {
 }
 
 /** What a run settles when it begins; under --resume it would be ignored, so it is refused. */
-const settledAtStart = ["preset", "data", "steps", "minutes", "seed", "precision"] as const;
+const settledAtStart = ["preset", "data", "steps", "minutes", "seed"] as const;
 
 /** @throws {UsageError} if the options do not say what to do, or say two things */
 export function checkTrainOptions(options: TrainOptions): void {
@@ -82,7 +82,7 @@ function checkResume(options: TrainOptions): void {
   if (settled === undefined) return;
   throw new UsageError(`--${settled} cannot be given with --resume`, {
     why: `the settings of ${options.run} were settled when it began; they are in its run.json`,
-    fix: `leave --${settled} out; a schedule or the number of steps is changed with --set, for example --set steps=2000`,
+    fix: `leave --${settled} out; a schedule or the number of steps is changed with --set, for example --set steps=2000, the precision with --precision`,
     fields: { flag: settled, run: options.run },
   });
 }

@@ -56,6 +56,12 @@ async function readJson(path: string): Promise<Record<string, unknown>> {
   return JSON.parse(await readFile(path, "utf8")) as Record<string, unknown>;
 }
 
+async function lossesOf(run: string): Promise<readonly number[]> {
+  const lines = (await readFile(join(run, "events.jsonl"), "utf8")).trim().split("\n");
+  const events = lines.map((line) => JSON.parse(line) as { type: string; mainLoss: number });
+  return events.filter(({ type }) => type === "step.completed").map(({ mainLoss }) => mainLoss);
+}
+
 /** Weights, moments, averages and where the loop stands. */
 async function lastState(run: string): Promise<unknown> {
   const { loop } = await readJson(join(checkpoint(run, STEPS), "state.json"));
@@ -103,6 +109,27 @@ describe.skipIf(nativeIsMissing)("a run that is stopped and resumed ends with th
       });
     }
     expect(await readFile(join(options.run, "run.json"), "utf8")).toBe(before);
+  });
+
+  test("and in another precision, if that is asked for: the masters are the same", async () => {
+    const [once, twice] = [await optionsFor([]), await optionsFor([])];
+    for (const { run, ...options } of [once, twice]) {
+      await train({ ...options, run }, STOP);
+      const change = { run, resume: true, precision: "fp8" } as const;
+      if (run === once.run) await train(change);
+      else {
+        await train(change, STOP + 2);
+        await train({ run, resume: true });
+      }
+    }
+    expect(await lastState(twice.run)).toEqual(await lastState(once.run));
+    const stayed = await optionsFor([]);
+    await train({ ...stayed });
+    const [changed, same] = [await lossesOf(once.run), await lossesOf(stayed.run)];
+    expect(changed.slice(0, STOP)).toEqual(same.slice(0, STOP));
+    expect(changed[STOP]).not.toBe(same[STOP]);
+    expect(Math.abs(changed[STOP]! / same[STOP]! - 1)).toBeLessThan(0.01);
+    expect(await readJson(join(once.run, "run.json"))).toMatchObject({ config: { precision: "fp8" } });
   });
 
   test("and a state without the loop's position is refused by name, not read as nothing", async () => {

@@ -41,7 +41,7 @@ describe("the distance of two trainings", () => {
     const skipping = falling.map((loss, i) => (i === 350 ? null : loss));
     const other = falling.map((loss, i) => (i === 350 ? 100 * loss : i === 390 ? null : loss));
     const apart = distanceOf(training("fp8", other, 2), training("bf16", skipping, 2));
-    expect(apart.lastQuarter).toBe(0);
+    expect(apart).toEqual({ lastQuarter: 0, pointwise: 0, validation: 0 });
   });
 
   test("refuses trainings of different lengths", () => {

@@ -40,13 +40,15 @@ export function distanceOf(training: Training, base: Training): Distance {
   const steps = base.losses.length;
   if (training.losses.length !== steps)
     throw new RangeError(`${training.losses.length} steps are compared with ${steps}`);
-  const last = training.losses.flatMap((loss, i) => {
-    const baseLoss = base.losses[i]!;
+  // Only steps that both took: a spike in one curve alone would stand in its average for thirty more.
+  const [losses, baseLosses] = [takenByBoth(training, base), takenByBoth(base, training)];
+  const last = losses.flatMap((loss, i) => {
+    const baseLoss = baseLosses[i]!;
     return loss === null || baseLoss === null || i < Math.floor((3 * steps) / 4)
       ? []
       : [(loss - baseLoss) / baseLoss];
   });
-  const [curve, baseCurve] = [smoothed(training.losses), smoothed(base.losses)];
+  const [curve, baseCurve] = [smoothed(losses), smoothed(baseLosses)];
   const apart = curve.map((loss, i) => Math.abs(loss - baseCurve[i]!) / baseCurve[i]!);
   return {
     lastQuarter: last.reduce((sum, value) => sum + value, 0) / last.length,
@@ -55,10 +57,16 @@ export function distanceOf(training: Training, base: Training): Distance {
   };
 }
 
+function takenByBoth(training: Training, other: Training): readonly (number | null)[] {
+  return training.losses.map((loss, i) => (other.losses[i] === null ? null : loss));
+}
+
 /** The smoothed curves of a training and its base, and their relative distance in per cent, as two drawings. */
 export function drawCurves(training: Training, base: Training): readonly string[] {
   const points = (values: readonly number[]) => values.map((y, i) => ({ x: i + 1, y }));
-  const [curve, baseCurve] = [smoothed(training.losses), smoothed(base.losses)];
+  const [curve, baseCurve] = [takenByBoth(training, base), takenByBoth(base, training)].map((taken) =>
+    smoothed(taken),
+  ) as [readonly number[], readonly number[]];
   const losses = lineChart({
     title: `loss, seed ${base.seed}`,
     unit: "nats per token",
