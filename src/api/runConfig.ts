@@ -48,7 +48,7 @@ export function newConfig(request: RunRequest, steps: number): TrainConfig {
   return withSettings({ ...config, data }, settings);
 }
 
-/** What weights, optimizer state and prepared rows were made for. Not the precision: masters are f32 in each. */
+/** What weights, optimizer state and prepared rows were made for. */
 const boundToRun = ["preset", "model", "seed", "rowLength", "gradientShards", "data"] as const;
 
 /** What `--set` and the flags that stand for a setting change in a run that goes on. */
@@ -67,8 +67,15 @@ export function resumedConfig(
   const stored = parseTrainConfig(manifest.config, where);
   const config = withSettings(stored, settings);
   const changed = boundToRun.find((key) => JSON.stringify(config[key]) !== JSON.stringify(stored[key]));
+  if ((config.precision === "f32") !== (stored.precision === "f32")) {
+    throw new ConfigError(`a run in ${stored.precision} cannot go on in ${config.precision}`, {
+      why: "a checkpoint in f32 has its weights in the model's file, one in bf16 or fp8 has rounded copies there and f32 masters beside them",
+      fix: "go on in the precision of the run, or between bf16 and fp8; or start a new run",
+      fields: { key: "precision", settings },
+    });
+  }
   if (changed === undefined) return config;
-  throw new ConfigError(`--set ${settings.join(" ")}: ${changed} cannot change in a run that goes on`, {
+  throw new ConfigError(`${changed} cannot change in a run that goes on`, {
     why: "its weights, optimizer state and prepared rows were made for the old value",
     fix: "leave the setting out, or start a new run with it",
     fields: { key: changed, settings },

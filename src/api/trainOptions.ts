@@ -82,7 +82,7 @@ function checkResume(options: TrainOptions): void {
   if (settled === undefined) return;
   throw new UsageError(`--${settled} cannot be given with --resume`, {
     why: `the settings of ${options.run} were settled when it began; they are in its run.json`,
-    fix: `leave --${settled} out; a schedule or the number of steps is changed with --set, for example --set steps=2000, the precision with --precision`,
+    fix: `leave --${settled} out; a schedule or the number of steps is changed with --set, for example --set steps=2000, bf16 and fp8 with --precision`,
     fields: { flag: settled, run: options.run },
   });
 }

@@ -51,6 +51,38 @@ describe("Tape", () => {
     expect((await tape.gradOf(b)!.read())[0]).toBe(2);
   });
 
+  test("lets the later op add what the earlier ones have sent, and gets the same sum", async () => {
+    const device = makeOracleDevice();
+    const [w, v] = [weight(device, 2, 3), weight(device, 5, 3)];
+    const run = async (adds: boolean): Promise<{ readonly dx: number[]; readonly ran: string[] }> => {
+      using _scope = device.scope();
+      using tape = new Tape(device);
+      const record = tape.record.bind(tape);
+      tape.record = (entry) => {
+        const { inputGradOnto: _, ...apart } = entry;
+        record(adds ? entry : apart);
+      };
+      const x = device.from(normals(12, 7), [4, 3], "f64");
+      const ys = device.withTape(tape, () => [linear(x, w, "f64"), linear(x, v, "f64"), linear(x, w, "f64")]);
+      tape.watch(x);
+      for (const y of ys) tape.seed(y, ones(device, y));
+      const ran: string[] = [];
+      const { run: enqueue } = device;
+      device.run = (kernel, ...rest) => {
+        ran.push(kernel.name);
+        enqueue.call(device, kernel, ...rest);
+      };
+      tape.backward();
+      device.run = enqueue;
+      return { dx: Array.from(await tape.gradOf(x)!.read()), ran: ran.filter((name) => name === "add") };
+    };
+    const before = device.arena.liveBytes;
+    const [onto, apart] = [await run(true), await run(false)];
+    expect(device.arena.liveBytes).toBe(before);
+    expect([onto.ran.length, apart.ran.length]).toEqual([0, 2]);
+    for (const [i, value] of onto.dx.entries()) expect(value).toBeCloseTo(apart.dx[i]!, 12);
+  });
+
   test("leaves weight gradients to the bundle until it is run, and then gives the same", async () => {
     const device = makeOracleDevice();
     const results: number[][] = [];

@@ -2,7 +2,8 @@
  * Reverse-mode differentiation: a list of what was done, walked backwards.
  *
  * The gradient of a storage is kept until the op that made the storage has consumed it. Where a
- * tensor feeds several ops, their gradients are added in the reverse order of the ops, always.
+ * tensor feeds several ops, their gradients are added in the reverse order of the ops, always; by the later op itself if
+ * it can (`inputGradOnto`).
  *
  * The tape holds what gradients read, and nothing else. With `recomputes` it does not even hold the tensors that
  * `recomputed` names: on the way back the first op that needs one has it made again, by the same kernels from
@@ -12,6 +13,7 @@
 import { invariant } from "../base/index.ts";
 import type { QueueDevice } from "./device.ts";
 import { add } from "./ops/elementwise.ts";
+import { sameShape } from "./shape.ts";
 import type { Recorder, Remake, Storage, TapeEntry, Tensor } from "./tensor.ts";
 import { WeightBundle } from "./weightBundle.ts";
 
@@ -199,7 +201,7 @@ export class Tape implements Recorder {
       if (!this.#watched.has(output)) this.#grads.delete(output);
     }
     try {
-      const inputGrads = entry.inputGrad(...grads);
+      const inputGrads = this.#inputGrads(entry, grads);
       weights(entry, grads);
       invariant(inputGrads.length === entry.inputs.length, `${entry.op} returns one gradient per input`);
       inputGrads.forEach((grad, i) => {
@@ -213,6 +215,22 @@ export class Tape implements Recorder {
           grad.storage.release();
       }
     }
+  }
+
+  #inputGrads(entry: TapeEntry, grads: readonly (Tensor | null)[]): readonly (Tensor | null)[] {
+    const [first] = entry.inputs;
+    const before = first == null ? undefined : this.#grads.get(first.storage);
+    // A gradient of another shape or dtype (a part of the storage, a wider sum) is the tape's business.
+    const fits =
+      before !== undefined && sameShape(before.shape, first!.shape) && before.dtype === first!.dtype;
+    const onto = fits ? entry.inputGradOnto?.(before, ...grads) : undefined;
+    if (onto === undefined) return entry.inputGrad(...grads);
+    if (onto[0] !== null) {
+      // It is part of the new one, whose op is in line before any that writes there.
+      this.#grads.delete(first!.storage);
+      before!.storage.release();
+    }
+    return onto;
   }
 
   #accumulate(tensor: Tensor, grad: Tensor): void {

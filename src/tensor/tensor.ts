@@ -62,6 +62,11 @@ export interface TapeEntry {
   readonly saved: readonly (Tensor | null)[];
   /** Gradients of `inputs`, in their order, from those of `outputs`; null where none flows. */
   inputGrad(...outputGrads: (Tensor | null)[]): readonly (Tensor | null)[];
+  /**
+   * The same with `before`, which other readers of the first input have sent, added to that input's gradient as it is
+   * made: one rounding, and no pass over memory for the sum. Without it the tape adds.
+   */
+  inputGradOnto?(before: Tensor, ...outputGrads: (Tensor | null)[]): readonly (Tensor | null)[];
   /** Adds to the gradient buffers of the op's parameters. */
   weightGrad?(...outputGrads: (Tensor | null)[]): void;
   /** How outputs can be made again; those that stand in none are kept. */

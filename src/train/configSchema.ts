@@ -110,7 +110,7 @@ export const trainConfigSchema: z.ZodType<TrainConfig> = z
     rule(
       ["fp8"],
       "these settings say how FP8 multiplies, and have no effect in another precision",
-      "set precision=fp8 too, or leave them at the report's values",
+      "set precision=fp8 too, or keep the report's values (fp8.promotion=128, fp8.scaling=tile, ...)",
     ),
   )
   .refine(

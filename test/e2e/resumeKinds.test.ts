@@ -111,11 +111,14 @@ describe.skipIf(nativeIsMissing)("a run that is stopped and resumed ends with th
     expect(await readFile(join(options.run, "run.json"), "utf8")).toBe(before);
   });
 
-  test("and in another precision, if that is asked for: the masters are the same", async () => {
-    const [once, twice] = [await optionsFor([]), await optionsFor([])];
+  test.each([
+    ["bf16", "fp8"],
+    ["fp8", "bf16"],
+  ] as const)("and a run in %s in %s, if that is asked for: the masters are the same", async (from, to) => {
+    const [once, twice, stayed] = [await optionsFor([]), await optionsFor([]), await optionsFor([])];
     for (const { run, ...options } of [once, twice]) {
-      await train({ ...options, run }, STOP);
-      const change = { run, resume: true, precision: "fp8" } as const;
+      await train({ ...options, run, precision: from }, STOP);
+      const change = { run, resume: true, precision: to } as const;
       if (run === once.run) await train(change);
       else {
         await train(change, STOP + 2);
@@ -123,14 +126,28 @@ describe.skipIf(nativeIsMissing)("a run that is stopped and resumed ends with th
       }
     }
     expect(await lastState(twice.run)).toEqual(await lastState(once.run));
-    const stayed = await optionsFor([]);
-    await train({ ...stayed });
+    await train({ ...stayed, precision: from });
     const [changed, same] = [await lossesOf(once.run), await lossesOf(stayed.run)];
     expect(changed.slice(0, STOP)).toEqual(same.slice(0, STOP));
     expect(changed[STOP]).not.toBe(same[STOP]);
     expect(Math.abs(changed[STOP]! / same[STOP]! - 1)).toBeLessThan(0.01);
-    expect(await readJson(join(once.run, "run.json"))).toMatchObject({ config: { precision: "fp8" } });
+    expect(await readJson(join(once.run, "run.json"))).toMatchObject({ config: { precision: to } });
+    expect(await readFile(join(once.run, "report.html"), "utf8")).toMatch(
+      new RegExp(`precision</t[hd]><td><code>${to}</code>`),
+    );
   });
+
+  test.each(["bf16", "f32"] as const)(
+    "but not from %s across to or from f32: weights are stored apart there",
+    async (from) => {
+      const options = await optionsFor([]);
+      await train({ ...options, precision: from }, STOP);
+      const to = from === "f32" ? "bf16" : "f32";
+      await expect(trainModel({ run: options.run, resume: true, precision: to }).finished).rejects.toThrow(
+        `a run in ${from} cannot go on in ${to}`,
+      );
+    },
+  );
 
   test("and a state without the loop's position is refused by name, not read as nothing", async () => {
     const options = await optionsFor([]);

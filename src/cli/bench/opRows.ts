@@ -171,7 +171,7 @@ function multiplyAlone(device: QueueDevice, x: Quantized, columns: Quantized, w:
   const sums = { promotion: TILE, accumulatorBits: 0 };
   const forward = { x: x.codes, xScales: x.scales, panels: w.panels, wScales: w.scales, y };
   const shape = { N: hidden, K: hidden, ...sums };
-  device.run(fp8MatmulKernel, forward, { M: tokens, transposed: 0, ...shape });
+  device.run(fp8MatmulKernel, { ...forward, addend: null }, { M: tokens, transposed: 0, ...shape });
   const experts = { R: tokens, E: 1, ...shape };
   device.run(fp8GroupedMatmulKernel, { ...forward, rows: null, offsets }, { ...experts, transposed: 0 });
   fill(dw, 0);

@@ -40,6 +40,7 @@ export function openFp8Product(device: QueueDevice, M: number, N: number, K: num
     xScales: scales([M, tilesOf(K)]),
     panels: codes([panelElements(N, K)]),
     wScales: scales([tilesOf(N), tilesOf(K)]),
+    addend: null,
     y: device.temporary([M, N], "bf16"),
   };
   const params = { M, N, K, transposed: 0, promotion: TILE, accumulatorBits: 0 };

@@ -51,12 +51,12 @@ export interface ExchangeSteps {
   /**
    * Begins to send back the gradients of rows and of their gates, by sender.
    *
-   * @returns  what awaits and sums those of the own tokens: dx [T, D], and the gates' by slot [T * K]
+   * @returns  what awaits and sums those of the own tokens, onto `before` [T, D]: dx, and the gates' by slot [T * K]
    */
   sendBack(
     rows: readonly Tensor[],
     gates: readonly Tensor[],
-  ): () => { readonly dx: Tensor; readonly dSlots: Tensor };
+  ): (before: Tensor | null) => { readonly dx: Tensor; readonly dSlots: Tensor };
 }
 
 export interface Asking {
@@ -76,16 +76,18 @@ export function recordExchange(
   const source = sourceOf(input);
   const stands = Array.from({ length: 2 * size }, () => device.empty([0], "f32"));
   let ending: ReturnType<ExchangeSteps["sendBack"]> | null = null;
+  const end = (before: Tensor | null): readonly (Tensor | null)[] => {
+    if (ending === null) return [null, null];
+    const { dx, dSlots } = ending(before);
+    return [dx, dSlots.reshape(...weights.shape)];
+  };
   device.tape?.record({
     op: "dispatch",
     inputs: [source, weights],
     outputs: stands,
     saved: [...planTensors(plan), ...steps.tensors],
-    inputGrad: () => {
-      if (ending === null) return [null, null];
-      const { dx, dSlots } = ending();
-      return [dx, dSlots.reshape(...weights.shape)];
-    },
+    inputGrad: () => end(null),
+    inputGradOnto: (before) => end(before),
   });
   return {
     arrived: () => {

@@ -132,11 +132,11 @@ class Steps implements ExchangeSteps {
     const [ownRows] = this.#crossing.sendBack(post, [rows], make);
     const [ownGates] = this.#crossing.sendBack(post, [gates], make);
     const pending = post.go();
-    return () => {
+    return (before) => {
       pending.wait();
       using dRows = ownRows!;
       using dGates = ownGates!;
-      const dx = combine(dRows, this.#plan, null, null, dRows.dtype);
+      const dx = combine(dRows, this.#plan, null, before, dRows.dtype);
       return { dx, dSlots: gatherRows(dGates, this.#plan.slotRow.reshape(-1)) };
     };
   }

@@ -233,11 +233,11 @@ class Steps implements ExchangeSteps {
     const { groups, plan, tags } = this.#route;
     const dtype = rows[0]!.dtype;
     const { arrived, ownGates } = this.#sumBack(rows, null, tags.backward, gates);
-    return () => {
+    return (before) => {
       arrived.pending.wait();
       using sums = arrived.sums;
       using dGates = ownGates!;
-      const dx = combineCopies(sums, groups.tokenCopies!, { rowsAre: "sums", shared: null, dtype });
+      const dx = combineCopies(sums, groups.tokenCopies!, { rowsAre: "sums", shared: before, dtype });
       return { dx, dSlots: gatherRows(dGates, plan.slotRow.reshape(-1)) };
     };
   }

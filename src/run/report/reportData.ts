@@ -4,6 +4,7 @@
  * Everything here comes from events.jsonl alone, so a report can be made again at any time, on any machine.
  */
 import {
+  type Environment,
   type EventOf,
   formatBytes,
   formatCount,
@@ -85,7 +86,7 @@ export function reportData(history: RunHistory): ReportData {
     facts: {
       model: modelFacts(started),
       data: dataFacts(history),
-      machine: machineFacts(started),
+      machine: machineFacts(started, (history.lastOf("run.resumed") ?? started).environment),
       memory: memoryFacts(started, steps),
       settings: [...flattenConfig(summary.config)].map(([name, value]) => ({
         name,
@@ -153,7 +154,7 @@ function dataFacts(history: RunHistory): Fact[] {
   return facts;
 }
 
-function machineFacts({ environment, version, command }: EventOf<"run.started">): Fact[] {
+function machineFacts({ version, command }: EventOf<"run.started">, environment: Environment): Fact[] {
   const { peakFlopsPerSecond } = environment;
   return [
     fact("minke", version),

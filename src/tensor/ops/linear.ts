@@ -31,18 +31,20 @@ export function linear(x: Activation, w: Parameter, dtype: Dtype): Tensor {
   const input = projection.input(x);
   const make = (): void => projection.forward(input, null, y);
   make();
+  const back = (dy: Tensor | null, before: Tensor | null): Tensor | null => {
+    if (dy === null || w.panelsT === null) return null;
+    const dx = device.empty(source.shape, source.dtype);
+    projection.backInput(dy, null, dx, before);
+    return dx;
+  };
   device.tape?.record({
     op: "linear",
     inputs: [source],
     outputs: [y],
     saved: tensorsOf(input),
     remakes: [{ outputs: [y], reads: tensorsOf(input), run: make }],
-    inputGrad(dy) {
-      if (dy === null || w.panelsT === null) return [null];
-      const dx = device.empty(source.shape, source.dtype);
-      projection.backInput(dy, null, dx);
-      return [dx];
-    },
+    inputGrad: (dy) => [back(dy ?? null, null)],
+    inputGradOnto: (before, dy) => [back(dy ?? null, before)],
     weightGrad(dy) {
       if (dy !== null && w.grad !== null) projection.backWeight(dy, input, null);
     },

@@ -17,12 +17,14 @@ import type { ToleranceClass } from "../tolerance.ts";
 
 interface Settings {
   readonly y: "f32" | "bf16";
+  /** Of y's dtype. */
+  readonly addend: boolean;
   readonly transposed: 0 | 1;
   readonly promotion: number;
   readonly accumulatorBits: 0 | 14;
 }
 
-const plain: Settings = { y: "f32", transposed: 0, promotion: 128, accumulatorBits: 0 };
+const plain: Settings = { y: "f32", addend: false, transposed: 0, promotion: 128, accumulatorBits: 0 };
 
 function codes(shape: readonly number[], seed: number): CaseOperand {
   const size = shape.reduce((product, dim) => product * dim, 1);
@@ -54,7 +56,7 @@ function toleranceOf({ y, accumulatorBits }: Settings): ToleranceClass {
 
 function matmulCase(name: string, M: number, N: number, K: number, changes: Partial<Settings> = {}): OpCase {
   const settings = { ...plain, ...changes };
-  const { y, ...params } = settings;
+  const { y, addend, ...params } = settings;
   const blocks = params.transposed === 1 ? [tilesOf(K), tilesOf(N)] : [tilesOf(N), tilesOf(K)];
   return {
     name: `${name}: [${M}, ${K}] @ [${N}, ${K}]^T`,
@@ -64,6 +66,7 @@ function matmulCase(name: string, M: number, N: number, K: number, changes: Part
       xScales: scales([M, tilesOf(K)], 92),
       panels: panels(1, N, K),
       wScales: scales(blocks, 94),
+      addend: addend ? { shape: [M, N], dtype: y, values: normals(M * N, 88) } : null,
       y: { shape: [M, N], dtype: y },
     },
     params: { M, N, K, ...params },
@@ -95,7 +98,7 @@ function groupedCase(
 ): OpCase {
   const { gather, ...rest } = changes;
   const settings = { ...plain, ...rest };
-  const { y, ...params } = settings;
+  const { y, addend: _, ...params } = settings;
   const offsets = offsetsOf(rowsOf);
   const [E, R] = [rowsOf.length, offsets.at(-1)!];
   const rows = gather ? integers(R, Tx, 95) : Int32Array.from({ length: R }, (_, r) => r);
@@ -183,6 +186,9 @@ export const fp8ProductCases: readonly OpCase[] = [
   matmulCase("promoted every 64", 33, 140, 300, { promotion: 64 }),
   matmulCase("promoted every 32", 33, 140, 300, { promotion: 32 }),
   matmulCase("promoted every 16", 33, 140, 300, { promotion: 16 }),
+  matmulCase("with an addend", 40, 192, 576, { addend: true, transposed: 1 }),
+  matmulCase("with an addend in bf16, several blocks of k", 70, 530, 1101, { y: "bf16", addend: true }),
+  matmulCase("14 bits, with an addend", 9, 140, 300, { ...emulated, addend: true }),
   matmulCase("14 bits", 9, 140, 300, emulated),
   matmulCase("14 bits, promoted every 16", 9, 40, 300, { ...emulated, promotion: 16, y: "bf16" }),
   matmulCase("14 bits, never promoted", 9, 140, 1000, { ...emulated, promotion: 0, transposed: 1 }),

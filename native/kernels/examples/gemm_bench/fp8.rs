@@ -27,7 +27,7 @@ pub fn bench_fp8(course: &Course, (m, n, k): (usize, usize, usize)) {
             flops,
             || arena.run(&course.ctx, "matmul", &[x, w, ABSENT, y], &[m, n, k]),
             || {
-                let operands = [x8, x_scales, w8, w_scales, y];
+                let operands = [x8, x_scales, w8, w_scales, ABSENT, y];
                 arena.run(&course.ctx, "fp8Matmul", &operands, &[m, n, k, 0, promotion, 0]);
             },
         );

@@ -1,5 +1,5 @@
 /**
- * y = x @ w^T in FP8: both operands are E4M3 codes, x with a scale per row and 128 columns (1x128 tiles), w with one per
+ * y = x @ w^T (+ addend) in FP8: both operands are E4M3 codes, x with a scale per row and 128 columns (1x128 tiles), w with one per
  * block of 128x128.
  *
  * The forward pass reads a weight's panels; the input gradient reads the same codes turned (`panelsT`), whose scales are
@@ -14,12 +14,17 @@ import { type Accumulation, scaledSum } from "./scaledSum.ts";
 
 export const fp8MatmulKernel: Kernel = defineKernel({
   name: "fp8Matmul",
-  operands: { x: "in", xScales: "in", panels: "in", wScales: "in", y: "out" },
+  operands: { x: "in", xScales: "in", panels: "in", wScales: "in", addend: "in?", y: "out" },
   params: ["M", "N", "K", "transposed", "promotion", "accumulatorBits"],
-  reference({ x, xScales, panels, wScales, y }, { M, N, K, transposed, ...accumulation }) {
+  reference({ x, xScales, panels, wScales, addend, y }, { M, N, K, transposed, ...accumulation }) {
     const weight = { panels, scales: wScales, N, K, transposed };
+    // Sums are whole before the addend comes and anything is rounded to y's dtype.
+    const sums = new Float64Array(N);
     for (let m = 0; m < M; m++) {
-      multiplyRow(x, xScales, m, weight, accumulation, y.subarray(m * N, (m + 1) * N));
+      multiplyRow(x, xScales, m, weight, accumulation, sums);
+      for (let n = 0; n < N; n++) {
+        y[m * N + n] = addend === null ? sums[n]! : sums[n]! + addend[m * N + n]!;
+      }
     }
   },
   flops: ({ M, N, K }) => 2 * M * N * K,

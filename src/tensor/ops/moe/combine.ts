@@ -58,7 +58,7 @@ export const combineKernel: Kernel = defineKernel({
  *
  * @param x        [T * K, D] in the plan's order
  * @param weights  [T, K] f32, in the order of the plan's expertIds; null for ones
- * @param shared   [T, D], the shared expert's answer; added unweighted
+ * @param shared   [T, D], added unweighted: the shared expert's answer, or on the way back the gradient sent before
  * @param dtype    of y
  * @returns        [T, D]
  * @throws         {ShapeError} if an operand does not fit the plan

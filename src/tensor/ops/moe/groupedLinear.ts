@@ -36,18 +36,20 @@ export function groupedLinear(x: Activation, w: Parameter, plan: DispatchPlan, d
   const reads = [...tensorsOf(input), ...planTensors(plan)];
   const make = (): void => projection.forward(input, groups, y);
   make();
+  const back = (dy: Tensor | null, before: Tensor | null): Tensor | null => {
+    if (dy === null || w.panelsT === null) return null;
+    const dRows = device.empty([R, K], source.dtype);
+    projection.backInput(dy, groups, dRows);
+    return combine(dRows, plan, null, before, source.dtype);
+  };
   device.tape?.record({
     op: "groupedLinear",
     inputs: [source],
     outputs: [y],
     saved: reads,
     remakes: [{ outputs: [y], reads, run: make }],
-    inputGrad(dy) {
-      if (dy === null || w.panelsT === null) return [null];
-      const dRows = device.empty([R, K], source.dtype);
-      projection.backInput(dy, groups, dRows);
-      return [combine(dRows, plan, null, null, source.dtype)];
-    },
+    inputGrad: (dy) => [back(dy ?? null, null)],
+    inputGradOnto: (before, dy) => [back(dy ?? null, before)],
     weightGrad(dy) {
       if (dy !== null && w.grad !== null) projection.backWeight(dy, input, groups);
     },

@@ -8,6 +8,7 @@ import { Parameter } from "../../parameter.ts";
 import type { Shape } from "../../shape.ts";
 import { Tape } from "../../tape.ts";
 import type { Tensor } from "../../tensor.ts";
+import { add } from "../elementwise.ts";
 import { Tiles } from "../fp8/tiles.ts";
 import { linear } from "../linear.ts";
 import { type DispatchPlan, planDispatch } from "../moe/dispatch.ts";
@@ -172,6 +173,49 @@ describe("a projection in FP8", () => {
     expect(held("tiles")).toBe(T * K + T * 2 * 4);
     expect(held("input")).toBe(2 * T * K);
   });
+});
+
+describe("a tensor that two projections read", () => {
+  const plan = (): DispatchPlan => planDispatch(device.from([0, 1, 1, 2, 0, 2, 0, 1], [4, 2], "i32"), 3, 3);
+  const experts = (x: Tensor, w: Parameter): Tensor => groupedLinear(x, w, plan(), "f32");
+  const plain = (x: Tensor, w: Parameter): Tensor => linear(x, w, "f32");
+  const kinds = [
+    ["f32", null, plain, [5, 7], 4 * 5],
+    ["FP8", report, plain, [5, 7], 4 * 5],
+    ["experts", null, experts, [3, 5, 7], 8 * 5],
+  ] as const;
+
+  test.each(kinds)(
+    "gets the later one's gradient on top of the earlier one's, in one pass: %s",
+    async (_, format, op, wShape, outputs) => {
+      const given: Problem = {
+        x: normals(28, 1),
+        xShape: [4, 7],
+        w: normals(
+          wShape.reduce((size, dim) => size * dim, 1),
+          2,
+        ),
+        wShape,
+        dy: normals(outputs, 3),
+      };
+      const ran: string[] = [];
+      const { run } = device;
+      device.run = (kernel, ...rest) => {
+        ran.push(kernel.name);
+        run.call(device, kernel, ...rest);
+      };
+      try {
+        const once = await products(given, format, op);
+        ran.length = 0;
+        const twice = await products(given, format, (x, w) => add(op(x, w), op(x, w)));
+        // Twice a number is that number's bits at the next power of two: no tolerance.
+        expect(Array.from(twice.dx)).toEqual(Array.from(once.dx, (value) => 2 * value));
+        expect(ran.filter((name) => name === "add")).toHaveLength(1);
+      } finally {
+        device.run = run;
+      }
+    },
+  );
 });
 
 describe("projections of experts in FP8", () => {

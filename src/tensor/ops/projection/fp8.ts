@@ -7,6 +7,7 @@
  *
  * Source: DeepSeek-V3 report, sections 3.3.1 and 3.3.2, figures 6 and 7.
  */
+import { invariant } from "../../../base/index.ts";
 import { tilesOf } from "../../fp8.ts";
 import type { Fp8Format, TileFormat } from "../../fp8Format.ts";
 import type { Parameter } from "../../parameter.ts";
@@ -25,19 +26,22 @@ export function fp8Projection(w: Parameter, format: Fp8Format): Projection {
   const { panels, panelsT, scales: wScales, grad, path } = w;
   const { promotion, accumulatorBits } = format;
 
-  /** y = x W^T, or with the transposed panels dx = dy W. */
+  /** y = x W^T, or with the transposed panels dx = dy W, and an addend where rows are not grouped. */
   const multiply = (
     x: Tiles,
     rows: Tensor | null,
     groups: RowGroups | null,
     back: boolean,
     y: Tensor,
+    addend: Tensor | null = null,
   ): void => {
     const sizes = back ? { N: K, K: N, transposed: 1 } : { N, K, transposed: 0 };
     const common = { x: x.codes, xScales: x.scales, panels: back ? panelsT : panels, wScales, y };
     const params = { ...sizes, promotion, accumulatorBits };
-    if (groups === null) device.run(fp8MatmulKernel, common, { M: x.codes.dim(0), ...params }, path);
-    else {
+    if (groups === null) {
+      device.run(fp8MatmulKernel, { ...common, addend }, { M: x.codes.dim(0), ...params }, path);
+    } else {
+      invariant(addend === null, "rows of groups are summed by tokens first");
       const { offsets, count: R } = groups;
       device.run(fp8GroupedMatmulKernel, { ...common, rows, offsets }, { R, E, ...params }, path);
     }
@@ -51,9 +55,10 @@ export function fp8Projection(w: Parameter, format: Fp8Format): Projection {
       multiply(inTiles(x, format.input, groups, "xRows"), groups?.xRows ?? null, groups, false, y);
     },
 
-    backInput(dy, groups, dx) {
+    backInput(dy, groups, dx, before = null) {
       using _scope = device.scope();
-      multiply(inTiles(dy, format.gradient, groups, "dyRows"), groups?.dyRows ?? null, groups, true, dx);
+      const tiles = inTiles(dy, format.gradient, groups, "dyRows");
+      multiply(tiles, groups?.dyRows ?? null, groups, true, dx, before);
     },
 
     backWeight(dy, x, groups) {

@@ -24,16 +24,17 @@ export function plainProjection(w: Parameter): Projection {
       device.run(groupedMatmulKernel, { x, rows: xRows, offsets, panels, y }, { R, N, K, E }, path);
     },
 
-    backInput(gradient, groups, dx) {
+    backInput(gradient, groups, dx, before = null) {
       const dy = sourceOf(gradient);
       invariant(panelsT !== null, `${path} is trained`);
       // The transpose is a weight of K outputs and N inputs.
       const sizes = { N: K, K: N };
       if (groups === null) {
-        const operands = { x: dy, panels: panelsT, addend: null, y: dx };
+        const operands = { x: dy, panels: panelsT, addend: before, y: dx };
         device.run(matmulKernel, operands, { M: dy.size / N, ...sizes }, path);
         return;
       }
+      invariant(before === null, "rows of groups are summed by tokens first");
       const { offsets, count: R, dyRows } = groups;
       const operands = { x: dy, rows: dyRows, offsets, panels: panelsT, y: dx };
       device.run(groupedMatmulKernel, operands, { R, ...sizes, E }, path);

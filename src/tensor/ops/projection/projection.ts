@@ -29,8 +29,8 @@ export interface Projection {
   input(x: Activation): Activation;
   /** y = x W^T; without groups one matrix takes all rows. */
   forward(x: Activation, groups: RowGroups | null, y: Tensor): void;
-  /** dx = dy W, rows of dx in the order of the groups */
-  backInput(dy: Activation, groups: RowGroups | null, dx: Tensor): void;
+  /** dx = dy W, rows of dx in the order of the groups; without groups `before`, [rows, K], is added */
+  backInput(dy: Activation, groups: RowGroups | null, dx: Tensor, before?: Tensor | null): void;
   /** dW += dy^T x, into the weight's gradient buffer */
   backWeight(dy: Activation, x: Activation, groups: RowGroups | null): void;
 }

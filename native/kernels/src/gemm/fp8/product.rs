@@ -1,10 +1,11 @@
 //! fp8Matmul, fp8GroupedMatmul: y [M, N] = x [M, K] @ w^T, x with a scale per row and 128 columns, w per block of 128 x 128
+//! (fp8Matmul plus an addend)
 //!
 //! contract   tensor/ops/fp8 (fp8Matmul)
 //! layout     x [Tx, K] codes, its scales [Tx, ceil(K/128)]; w packed, its scales [ceil(N/128), ceil(K/128)] or, for the panels of
 //!            a transpose, the same blocks the other way round
 //! dtype      x and w E4M3, scales f32, y f32 or bf16
-//! limits     M, N, K of any size; K = 0 gives zeros; nothing behind K or N, and no row that is not asked for, reaches y
+//! limits     M, N, K of any size; K = 0 gives zeros (plus the addend); nothing behind K or N, and no row that is not asked for, reaches y
 //! tiling     tasks as matmul's; a panel is decoded once a task: in AMX registers some lines of the next one with every block
 //!            of this one
 //! why so     a code is decoded by a few vector steps, which the tile unit does not wait for
@@ -46,6 +47,7 @@ struct Product<'a> {
     n: usize,
     k: usize,
     accumulation: Accumulation,
+    addend: Addend,
     y: Target,
 }
 
@@ -175,7 +177,7 @@ unsafe fn multiply_by_chains(product: &Product, part: Part, promotion: usize, sc
             chains::accumulate(isa, a, words, (panel, span), &factors, sums, true);
             let place = product.place(part.row + from, to - from, part.panel + panel);
             // SAFETY: by this function's contract.
-            unsafe { store(isa, &product.y, Addend::None, &place, sums) };
+            unsafe { store(isa, &product.y, product.addend, &place, sums) };
         }
     }
 }
@@ -262,7 +264,15 @@ unsafe fn multiply_by_amx(product: &Product, part: Part, promotion: usize, scrat
                     before,
                     &factors,
                     (turns, sums),
-                    |done, sums| store(isa, &product.y, Addend::None, &done.place(&part, product.n), sums),
+                    |done, sums| {
+                        store(
+                            isa,
+                            &product.y,
+                            product.addend,
+                            &done.place(&part, product.n),
+                            sums,
+                        )
+                    },
                 );
             }
         }
@@ -294,15 +304,16 @@ unsafe fn multiply_by_tensor_core(product: &Product, part: Part, promotion: usiz
             let sums = tensor_core::row(product.isa, (a, b), (row, panel), promotion, &factors);
             let place = product.place(part.row + row, 1, part.panel + panel);
             // SAFETY: by this function's contract.
-            unsafe { store(product.isa, &product.y, Addend::None, &place, &sums) };
+            unsafe { store(product.isa, &product.y, product.addend, &place, &sums) };
         }
     }
 }
 
-/// The op: x, xScales, panels, wScales, y; M, N, K, transposed, promotion, accumulatorBits.
+/// The op: x, xScales, panels, wScales, addend?, y; M, N, K, transposed, promotion, accumulatorBits.
 pub fn op(ctx: &Ctx, a: &mut Args) -> Result<(), KernelError> {
     let (x, x_scales) = (a.f8s("x")?, a.f32s("xScales")?);
     let (panels, w_scales) = (a.f8s("panels")?, a.f32s("wScales")?);
+    let addend = a.floats_optional("addend")?;
     let y = a.floats("y")?;
     let (m, n, k) = (a.usize("M")?, a.usize("N")?, a.usize("K")?);
     let transposed = a.flag("transposed")?;
@@ -310,6 +321,7 @@ pub fn op(ctx: &Ctx, a: &mut Args) -> Result<(), KernelError> {
     a.end()?;
     let (x, rows, x_scales, scale_rows) = gather(&x, &x_scales, None, m, k)?;
     elements(&[n, k])?;
+    let outputs = elements(&[m, n])?;
     let product = Product {
         isa: ctx.isa,
         x,
@@ -321,7 +333,8 @@ pub fn op(ctx: &Ctx, a: &mut Args) -> Result<(), KernelError> {
         n,
         k,
         accumulation,
-        y: Target::new(y.slice_mut(elements(&[m, n])?)?, n),
+        addend: Addend::new(addend.map(|addend| addend.slice(outputs)).transpose()?),
+        y: Target::new(y.slice_mut(outputs)?, n),
     };
     let cut = Cut::of(ctx.isa, Arithmetic::Bf16);
     let parts = plan::parts(cut, m, n.div_ceil(PANEL), k, ctx.pool.threads());
@@ -368,6 +381,7 @@ pub fn grouped_op(ctx: &Ctx, a: &mut Args) -> Result<(), KernelError> {
             n,
             k,
             accumulation,
+            addend: Addend::None,
             y,
         };
         // SAFETY: parts are disjoint.

@@ -73,7 +73,7 @@ pub(super) fn check_product(how: How, offsets: &[i32], (tx, n, k): (usize, usize
         let y_at = bench.garbage(r * n, how.y);
         let numbers = [&[r, n, k][..], &flags].concat();
         bench
-            .run("fp8Matmul", &[x_at, xs_at, w_at, ws_at, y_at], &numbers)
+            .run("fp8Matmul", &[x_at, xs_at, w_at, ws_at, ABSENT, y_at], &numbers)
             .unwrap();
         assert!(
             bits(bench.get(y_at, r * n)) == expected,
@@ -99,10 +99,11 @@ fn nan_stays_in_its_row_column_or_block() {
             bench.put(&x_scales, F32),
             bench.put_codes(&panels(&w, (1, n, k))),
             bench.put(&scales, F32),
+            ABSENT,
             bench.garbage(m * n, F32),
         ];
         bench.run("fp8Matmul", &operands, &[m, n, k, 0, 128, 0]).unwrap();
-        for (at, y) in bench.get(operands[4], m * n).into_iter().enumerate() {
+        for (at, y) in bench.get(operands[5], m * n).into_iter().enumerate() {
             let (row, column) = (at / n, at % n);
             let spoilt = row == 7 || row == 9 || column == 33 || column >= 128;
             assert!(
@@ -128,13 +129,14 @@ fn sums_in_fourteen_bits_are_the_same_on_every_instruction_set_and_cut_below_the
                 bench.put(&x_scales, F32),
                 bench.put_codes(&panels(&w, (1, n, k))),
                 bench.put(&w_scales, F32),
+                ABSENT,
                 bench.garbage(m * n, F32),
             ];
             bench
                 .run("fp8Matmul", &operands, &[m, n, k, 0, promotion, 14])
                 .unwrap();
             let y: Vec<u32> = bench
-                .get(operands[4], m * n)
+                .get(operands[5], m * n)
                 .iter()
                 .map(|v| v.to_bits())
                 .collect();
@@ -152,10 +154,11 @@ fn sums_in_fourteen_bits_are_the_same_on_every_instruction_set_and_cut_below_the
             bench.put(&[1.0], F32),
             bench.put_codes(&panels(&[0x7e, small], (1, 1, 2))),
             bench.put(&[1.0], F32),
+            ABSENT,
             bench.garbage(1, F32),
         ];
         bench.run("fp8Matmul", &operands, &[1, 1, 2, 0, 128, 14]).unwrap();
-        assert_eq!(bench.get(operands[4], 1), [expected]);
+        assert_eq!(bench.get(operands[5], 1), [expected]);
     }
 }
 
@@ -167,6 +170,7 @@ fn what_is_not_known_is_refused_by_name() {
         bench.put(&[1.0], F32),
         bench.put_codes(&[0x38; 64]),
         bench.put(&[1.0], F32),
+        ABSENT,
         bench.garbage(1, F32),
     ];
     let run =
@@ -187,7 +191,7 @@ fn what_is_not_known_is_refused_by_name() {
         ABSENT,
         operands[2],
         operands[3],
-        operands[4],
+        operands[5],
     ];
     let missing = bench.run("fp8GroupedMatmul", &grouped, &[1, 1, 1, 1, 0, 128, 0]);
     assert_eq!(missing.unwrap_err().param, Some("offsets"));
