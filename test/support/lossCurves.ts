@@ -88,8 +88,8 @@ export function drawCurves(training: Training, base: Training): readonly string[
       },
     ],
     levels: [
-      { name: "0.5", y: 0.5 },
-      { name: "-0.5", y: -0.5 },
+      { name: "bound", y: 0.5 },
+      { name: "bound", y: -0.5 },
     ],
     format: (value) => value.toFixed(2),
   });
