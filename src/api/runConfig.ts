@@ -66,7 +66,6 @@ export function resumedConfig(
 ): TrainConfig {
   const stored = parseTrainConfig(manifest.config, where);
   const config = withSettings(stored, settings);
-  const changed = boundToRun.find((key) => JSON.stringify(config[key]) !== JSON.stringify(stored[key]));
   if ((config.precision === "f32") !== (stored.precision === "f32")) {
     throw new ConfigError(`a run in ${stored.precision} cannot go on in ${config.precision}`, {
       why: "a checkpoint in f32 has its weights in the model's file, one in bf16 or fp8 has rounded copies there and f32 masters beside them",
@@ -74,6 +73,7 @@ export function resumedConfig(
       fields: { key: "precision", settings },
     });
   }
+  const changed = boundToRun.find((key) => JSON.stringify(config[key]) !== JSON.stringify(stored[key]));
   if (changed === undefined) return config;
   throw new ConfigError(`${changed} cannot change in a run that goes on`, {
     why: "its weights, optimizer state and prepared rows were made for the old value",

@@ -1,6 +1,7 @@
 import { describe, expect, test } from "vitest";
 import { makeOracleDevice } from "../../test/support/gradient.ts";
 import { normals } from "../../test/support/random.ts";
+import { ShapeError } from "../base/index.ts";
 import { ALIGNMENT } from "./arena.ts";
 import type { QueueDevice } from "./device.ts";
 import type { TileFormat } from "./fp8Format.ts";
@@ -81,6 +82,17 @@ describe("Tape", () => {
     expect(device.arena.liveBytes).toBe(before);
     expect([onto.ran.length, apart.ran.length]).toEqual([0, 2]);
     for (const [i, value] of onto.dx.entries()) expect(value).toBeCloseTo(apart.dx[i]!, 12);
+  });
+
+  test("refuses a sum with the gradient of a part, instead of losing the rest", () => {
+    const device = makeOracleDevice();
+    const w = weight(device, 2, 3);
+    using tape = new Tape(device);
+    const x = device.from(normals(12, 7), [4, 3], "f64");
+    // The part is read first, so that its gradient comes on top of the whole one's.
+    const ys = device.withTape(tape, () => [linear(x.rows(0, 2), w, "f64"), linear(x, w, "f64")]);
+    for (const y of ys) tape.seed(y, ones(device, y));
+    expect(() => tape.backward()).toThrow(ShapeError);
   });
 
   test("leaves weight gradients to the bundle until it is run, and then gives the same", async () => {

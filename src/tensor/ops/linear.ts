@@ -43,8 +43,8 @@ export function linear(x: Activation, w: Parameter, dtype: Dtype): Tensor {
     outputs: [y],
     saved: tensorsOf(input),
     remakes: [{ outputs: [y], reads: tensorsOf(input), run: make }],
-    inputGrad: (dy) => [back(dy ?? null, null)],
-    inputGradOnto: (before, dy) => [back(dy ?? null, before)],
+    inputGrad: (dy) => [back(dy, null)],
+    inputGradOnto: (before, dy) => [back(dy, before)],
     weightGrad(dy) {
       if (dy !== null && w.grad !== null) projection.backWeight(dy, input, null);
     },

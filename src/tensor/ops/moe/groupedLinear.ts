@@ -48,8 +48,8 @@ export function groupedLinear(x: Activation, w: Parameter, plan: DispatchPlan, d
     outputs: [y],
     saved: reads,
     remakes: [{ outputs: [y], reads, run: make }],
-    inputGrad: (dy) => [back(dy ?? null, null)],
-    inputGradOnto: (before, dy) => [back(dy ?? null, before)],
+    inputGrad: (dy) => [back(dy, null)],
+    inputGradOnto: (before, dy) => [back(dy, before)],
     weightGrad(dy) {
       if (dy !== null && w.grad !== null) projection.backWeight(dy, input, groups);
     },
